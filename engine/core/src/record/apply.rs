@@ -1,0 +1,250 @@
+//! The one place where state changes.
+
+use super::state::{Executor, ExecutorState, Run, RunState, RunTotals, Stage, State, Task, TaskState};
+use super::{Outcome, Record, RunSpec};
+use crate::graph::StageGraph;
+use crate::{Attempt, ExecutorId, Millis, RunId, TaskId};
+
+impl State {
+    /// Applies one record. Records about runs or executors that are unknown, because they were forgotten, change nothing.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::EpochClaimed { epoch } => {
+                self.epoch = Some(*epoch);
+                self.attempts = 0;
+            }
+            Record::ExecutorJoined { executor, endpoint, slots, at } => self.join(executor, endpoint, *slots, *at),
+            Record::ExecutorSuspected { executor, at } => {
+                self.withdraw(executor, ExecutorState::Suspected { since: *at }, *at);
+            }
+            Record::ExecutorReturned { executor } => self.with_executor(executor, |e| e.state = ExecutorState::Alive),
+            Record::ExecutorLost { executor, at } => self.withdraw(executor, ExecutorState::Lost, *at),
+            Record::ExecutorForgotten { executor } => {
+                self.executors.remove(executor);
+            }
+            Record::RunAccepted { run, spec, at } => self.accept(run, spec, *at),
+            Record::RunPlanning { run, at } => {
+                self.with_run(run, |r| {
+                    r.state = RunState::Planning;
+                    r.started_at = Some(*at);
+                });
+            }
+            Record::RunPlanned { run, graph } => self.with_run(run, |r| r.planned(graph)),
+            Record::TaskReady { run, task, not_before } => self.with_task(run, *task, |r, t| {
+                r.ready.insert((*not_before, *task));
+                t.not_before = *not_before;
+                t.state = TaskState::Ready;
+            }),
+            Record::TaskWaiting { run, task } => self.with_task(run, *task, |r, t| {
+                r.ready.remove(&(t.not_before, *task));
+                t.state = TaskState::Waiting;
+            }),
+            Record::AttemptStarted { run, task, attempt, executor, slots, at } => {
+                self.start(run, *task, *attempt, executor, *slots, *at);
+            }
+            Record::AttemptSucceeded { run, task, attempt, output, at } => {
+                self.end_attempt(run, *task, *attempt, *at, |r, t| {
+                    r.totals.metrics.add(&output.metrics);
+                    t.state = TaskState::Succeeded;
+                    t.output = Some(output.clone());
+                });
+                self.with_run(run, |r| r.count_complete(*task, 1));
+            }
+            Record::AttemptFailed { run, task, attempt, error, at } => {
+                self.end_attempt(run, *task, *attempt, *at, |_, t| {
+                    t.failures += 1;
+                    t.error = Some(error.clone());
+                    t.state = TaskState::Failed;
+                })
+            }
+            Record::AttemptLost { run, task, attempt, cause, at } => {
+                self.end_attempt(run, *task, *attempt, *at, |_, t| {
+                    t.executor_losses += u32::from(*cause == super::Loss::Executor);
+                    t.state = TaskState::Lost;
+                })
+            }
+            Record::OutputLost { run, task } => {
+                self.with_task(run, *task, |_, t| {
+                    t.output = None;
+                    t.state = TaskState::Lost;
+                });
+                self.with_run(run, |r| r.count_complete(*task, -1));
+            }
+            Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
+            Record::RunForgotten { run } => {
+                self.runs.shift_remove(run);
+            }
+            Record::CatalogueSet { name, entry } => {
+                self.catalogue.version += 1;
+                self.catalogue.entries.insert(name.clone(), entry.clone());
+            }
+            Record::CatalogueDropped { name } => {
+                self.catalogue.version += 1;
+                self.catalogue.entries.remove(name);
+            }
+        }
+    }
+
+    /// A task of a run that is still remembered.
+    #[must_use]
+    pub fn task(&self, run: &RunId, task: TaskId) -> Option<&Task> {
+        self.runs.get(run)?.stages.get(task.stage.index())?.tasks.get(task.index as usize)
+    }
+
+    fn with_run(&mut self, run: &RunId, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.runs.get_mut(run) {
+            change(run);
+        }
+    }
+
+    fn with_task(&mut self, run: &RunId, task: TaskId, change: impl FnOnce(&mut Run, &mut Task)) {
+        let Some(run) = self.runs.get_mut(run) else { return };
+        let slot = run.stages.get_mut(task.stage.index()).and_then(|s| s.tasks.get_mut(task.index as usize));
+        let Some(slot) = slot else { return };
+        let mut changed = slot.clone();
+        change(run, &mut changed);
+        if let Some(slot) = run.stages.get_mut(task.stage.index()).and_then(|s| s.tasks.get_mut(task.index as usize)) {
+            *slot = changed;
+        }
+    }
+
+    fn with_executor(&mut self, executor: &ExecutorId, change: impl FnOnce(&mut Executor)) {
+        if let Some(executor) = self.executors.get_mut(executor) {
+            change(executor);
+        }
+    }
+
+    /// From now on the executor is given no work.
+    fn withdraw(&mut self, executor: &ExecutorId, state: ExecutorState, at: Millis) {
+        if self.executors.get(executor).is_some_and(|e| e.state == ExecutorState::Alive) {
+            self.served_until = at;
+        }
+        self.with_executor(executor, |e| e.state = state);
+    }
+
+    fn join(&mut self, executor: &ExecutorId, endpoint: &str, slots: u32, at: Millis) {
+        let joined = Executor {
+            endpoint: endpoint.to_owned(),
+            slots,
+            state: ExecutorState::Alive,
+            running: Default::default(),
+            joined_at: at,
+        };
+        self.executors.insert(executor.clone(), joined);
+    }
+
+    fn accept(&mut self, run: &RunId, spec: &RunSpec, at: Millis) {
+        let accepted = Run {
+            spec: spec.clone(),
+            state: RunState::Queued,
+            error: None,
+            submitted_at: at,
+            started_at: None,
+            finished_at: None,
+            rows: None,
+            graph: None,
+            stages: Vec::new(),
+            ready: Default::default(),
+            totals: RunTotals::default(),
+        };
+        self.runs.insert(run.clone(), accepted);
+        self.live.insert(run.clone());
+    }
+
+    fn start(&mut self, run: &RunId, task: TaskId, attempt: Attempt, executor: &ExecutorId, slots: u32, at: Millis) {
+        self.attempts = self.attempts.max(attempt.counter);
+        if let Some(executor) = self.executors.get_mut(executor) {
+            executor.running.insert(attempt, (run.clone(), slots));
+        }
+        self.with_task(run, task, |r, t| {
+            r.ready.remove(&(t.not_before, task));
+            t.state = TaskState::Running;
+            t.attempt = Some(attempt);
+            t.executor = Some(executor.clone());
+            t.started_at = Some(at);
+            t.finished_at = None;
+            t.error = None;
+        });
+    }
+
+    /// Ends the running attempt of a task: frees its slots, counts its time, then changes the task.
+    fn end_attempt(
+        &mut self,
+        run: &RunId,
+        task: TaskId,
+        attempt: Attempt,
+        at: Millis,
+        change: impl FnOnce(&mut Run, &mut Task),
+    ) {
+        let holder = self.task(run, task).and_then(|t| t.executor.clone());
+        if let Some(executor) = holder.and_then(|e| self.executors.get_mut(&e)) {
+            executor.running.remove(&attempt);
+        }
+        self.with_task(run, task, |r, t| {
+            t.finished_at = Some(at);
+            r.totals.task_millis += at.since(t.started_at.unwrap_or(at));
+            change(r, t);
+        });
+    }
+
+    fn finish(&mut self, run: &RunId, outcome: &Outcome, at: Millis) {
+        self.live.remove(run);
+        for executor in self.executors.values_mut() {
+            executor.running.retain(|_, (owner, _)| owner != run);
+        }
+        self.with_run(run, |r| {
+            r.finished_at = Some(at);
+            r.ready.clear();
+            match outcome {
+                Outcome::Succeeded { rows } => {
+                    r.state = RunState::Succeeded;
+                    r.rows = Some(*rows);
+                }
+                Outcome::Failed { error } => {
+                    r.state = RunState::Failed;
+                    r.error = Some(error.clone());
+                }
+                Outcome::Cancelled => r.state = RunState::Cancelled,
+            }
+            for task in r.stages.iter_mut().flat_map(|s| &mut s.tasks) {
+                if task.state == TaskState::Running {
+                    r.totals.task_millis += at.since(task.started_at.unwrap_or(at));
+                    task.finished_at = Some(at);
+                }
+                if matches!(task.state, TaskState::Waiting | TaskState::Ready | TaskState::Running) {
+                    task.state = TaskState::Cancelled;
+                }
+            }
+        });
+    }
+}
+
+impl Run {
+    fn planned(&mut self, graph: &StageGraph) {
+        let task = Task {
+            state: TaskState::Waiting,
+            attempt: None,
+            executor: None,
+            not_before: Millis(0),
+            output: None,
+            failures: 0,
+            executor_losses: 0,
+            started_at: None,
+            finished_at: None,
+            error: None,
+        };
+        self.stages = graph
+            .stages
+            .iter()
+            .map(|s| Stage { tasks: vec![task.clone(); s.shape.tasks() as usize], complete: 0 })
+            .collect();
+        self.graph = Some(graph.clone());
+        self.state = RunState::Running;
+    }
+
+    fn count_complete(&mut self, task: TaskId, change: i32) {
+        if let Some(stage) = self.stages.get_mut(task.stage.index()) {
+            stage.complete = stage.complete.saturating_add_signed(change);
+        }
+    }
+}

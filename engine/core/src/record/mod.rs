@@ -1,0 +1,96 @@
+//! What the log holds. Every change of a coordinator's state is one of these, applied live and in replay alike.
+//!
+//! Invariant: [`State`] changes only in [`State::apply`].
+
+mod apply;
+mod catalogue;
+mod state;
+
+use serde::{Deserialize, Serialize};
+
+pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
+pub use state::{
+    Executor, ExecutorState, Footer, Output, Run, RunSpec, RunState, RunTotals, Stage, State, Task, TaskMetrics,
+    TaskState,
+};
+
+use crate::graph::StageGraph;
+use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, TaskId};
+
+/// The version of the record encoding. A reader refuses versions it does not know, by name.
+pub const RECORD_VERSION: u32 = 1;
+
+/// One change of a coordinator's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A new term of office begins.
+    EpochClaimed { epoch: Epoch },
+    /// An executor may be given work.
+    ExecutorJoined { executor: ExecutorId, endpoint: String, slots: u32, at: Millis },
+    /// An executor's control stream closed; it is given no work until it answers or is declared dead.
+    ExecutorSuspected { executor: ExecutorId, at: Millis },
+    /// A suspected executor came back in the same life.
+    ExecutorReturned { executor: ExecutorId },
+    /// An executor is gone, with all that only it held.
+    ExecutorLost { executor: ExecutorId, at: Millis },
+    /// A lost executor leaves the history.
+    ExecutorForgotten { executor: ExecutorId },
+    /// A run was accepted and waits for its turn.
+    RunAccepted { run: RunId, spec: RunSpec, at: Millis },
+    /// A run is being planned.
+    RunPlanning { run: RunId, at: Millis },
+    /// A run's stages are known.
+    RunPlanned { run: RunId, graph: StageGraph },
+    /// A task may start: its inputs are complete.
+    TaskReady { run: RunId, task: TaskId, not_before: Millis },
+    /// A task waits for inputs, again or for the first time.
+    TaskWaiting { run: RunId, task: TaskId },
+    /// An attempt was given to an executor.
+    AttemptStarted { run: RunId, task: TaskId, attempt: Attempt, executor: ExecutorId, slots: u32, at: Millis },
+    /// An attempt produced the task's output.
+    AttemptSucceeded { run: RunId, task: TaskId, attempt: Attempt, output: Output, at: Millis },
+    /// An attempt failed by itself.
+    AttemptFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, at: Millis },
+    /// An attempt ended through no fault of its own: its executor died, or an input vanished.
+    AttemptLost { run: RunId, task: TaskId, attempt: Attempt, cause: Loss, at: Millis },
+    /// A finished task's output is gone.
+    OutputLost { run: RunId, task: TaskId },
+    /// The client has all rows, or the effect is in place.
+    RunFinished { run: RunId, outcome: Outcome, at: Millis },
+    /// A finished run leaves the history.
+    RunForgotten { run: RunId },
+    /// A catalogue entry was created or replaced.
+    CatalogueSet { name: String, entry: CatalogueEntry },
+    /// A catalogue entry was dropped.
+    CatalogueDropped { name: String },
+}
+
+/// Why an attempt ended through no fault of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Loss {
+    /// Its executor died.
+    Executor,
+    /// An input was lost under it.
+    Input,
+    /// Its executor came back without it: the launch was lost on a stream that broke.
+    Message,
+    /// Its stage starts again because an indeterminate producer did.
+    Rollback,
+}
+
+/// The one terminal state of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// All rows were delivered.
+    Succeeded {
+        /// Rows of the result.
+        rows: u64,
+    },
+    /// It ended with an error.
+    Failed {
+        /// What the user sees.
+        error: Error,
+    },
+    /// Its client cancelled it or went away.
+    Cancelled,
+}

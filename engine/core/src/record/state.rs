@@ -1,0 +1,289 @@
+//! What a coordinator knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::Catalogue;
+use crate::graph::StageGraph;
+use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId};
+
+/// Everything a coordinator knows, rebuilt by applying its records in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// The current term of office.
+    pub epoch: Option<Epoch>,
+    /// Attempts launched in this epoch.
+    pub attempts: u64,
+    /// Every executor that was not forgotten.
+    pub executors: BTreeMap<ExecutorId, Executor>,
+    /// When an executor that might be given work was last suspected or lost.
+    pub served_until: Millis,
+    /// Runs in the order of submission, finished ones up to the history's limit.
+    pub runs: IndexMap<RunId, Run>,
+    /// Runs that are not finished, in the order of submission.
+    pub live: BTreeSet<RunId>,
+    /// Names that all clients share.
+    pub catalogue: Catalogue,
+}
+
+/// An executor process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executor {
+    /// Where its Flight service listens: `http://host:port`, or `local` in the coordinator's own process.
+    pub endpoint: String,
+    /// How many tasks it runs at once.
+    pub slots: u32,
+    /// Whether it may be given work.
+    pub state: ExecutorState,
+    /// Slots in use by the attempts it runs.
+    pub running: BTreeMap<Attempt, (RunId, u32)>,
+    /// When it joined.
+    pub joined_at: Millis,
+}
+
+impl Executor {
+    /// Slots that are not in use.
+    #[must_use]
+    pub fn free_slots(&self) -> u32 {
+        self.slots.saturating_sub(self.running.values().map(|(_, slots)| slots).sum())
+    }
+}
+
+/// Whether an executor may be given work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutorState {
+    /// It may.
+    Alive,
+    /// Its control stream closed; it may come back.
+    Suspected {
+        /// Since when.
+        since: Millis,
+    },
+    /// It is gone and will not come back under this name.
+    Lost,
+}
+
+/// What a client asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// The statement as the client typed it.
+    pub statement: String,
+}
+
+/// One execution of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// What was asked for.
+    pub spec: RunSpec,
+    /// Where it stands.
+    pub state: RunState,
+    /// Why it failed.
+    pub error: Option<Error>,
+    /// When it was accepted.
+    pub submitted_at: Millis,
+    /// When planning began.
+    pub started_at: Option<Millis>,
+    /// When it reached its terminal state.
+    pub finished_at: Option<Millis>,
+    /// Rows of the result.
+    pub rows: Option<u64>,
+    /// Its stages; absent until it is planned.
+    pub graph: Option<StageGraph>,
+    /// Progress per stage, beside the graph's stages.
+    pub stages: Vec<Stage>,
+    /// Ready tasks: (not before, stage, index).
+    pub ready: BTreeSet<(Millis, crate::TaskId)>,
+    /// Sums over the winners' metrics, and over all attempts for time.
+    pub totals: RunTotals,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// Accepted; other runs have the planner's turn.
+    Queued,
+    /// Its plan is being made.
+    Planning,
+    /// Its tasks run, or its result is being read.
+    Running,
+    /// The client has all rows.
+    Succeeded,
+    /// It ended with an error.
+    Failed,
+    /// The client ended it.
+    Cancelled,
+}
+
+impl RunState {
+    /// Whether the run can never change again.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// The name in `system.runs`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Planning => "planning",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Sums over a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunTotals {
+    /// Milliseconds that attempts held a slot, repeated ones included.
+    pub task_millis: u64,
+    /// Sums over winning attempts.
+    pub metrics: TaskMetrics,
+}
+
+/// Progress of one stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Tasks by index.
+    pub tasks: Vec<Task>,
+    /// How many of them have an available output.
+    pub complete: u32,
+}
+
+impl Stage {
+    /// Whether every task's output is available.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete as usize == self.tasks.len()
+    }
+}
+
+/// Progress of one task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Where it stands.
+    pub state: TaskState,
+    /// The latest attempt.
+    pub attempt: Option<Attempt>,
+    /// The latest attempt's executor.
+    pub executor: Option<ExecutorId>,
+    /// A ready task is not started before this.
+    pub not_before: Millis,
+    /// The winner's output, while it is available.
+    pub output: Option<Output>,
+    /// Attempts that failed by themselves.
+    pub failures: u32,
+    /// Executors that died while running it.
+    pub executor_losses: u32,
+    /// When the latest attempt started.
+    pub started_at: Option<Millis>,
+    /// When the latest attempt ended.
+    pub finished_at: Option<Millis>,
+    /// The latest attempt's error.
+    pub error: Option<Error>,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskState {
+    /// Inputs are missing, or nobody needs it.
+    Waiting,
+    /// It waits for a slot.
+    Ready,
+    /// An attempt holds a slot.
+    Running,
+    /// Its output is available.
+    Succeeded,
+    /// Its last attempt failed and so did the run.
+    Failed,
+    /// The run ended first.
+    Cancelled,
+    /// Its output is gone and nobody needs it.
+    Lost,
+}
+
+impl TaskState {
+    /// The name in `system.tasks`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What a winning attempt left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The attempt that wrote it.
+    pub attempt: Attempt,
+    /// Who holds it.
+    pub executor: ExecutorId,
+    /// What is in it.
+    pub footer: Footer,
+    /// What it cost.
+    pub metrics: TaskMetrics,
+}
+
+/// A short form of an output's footer, against which readers check the footer itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Footer {
+    /// CRC32C over the footer's encoding.
+    pub crc: u32,
+    /// Rows over all blocks.
+    pub rows: u64,
+    /// Arrow in-memory bytes over all blocks.
+    pub bytes: u64,
+}
+
+/// What an attempt cost. Times in nanoseconds, sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TaskMetrics {
+    /// Rows read from exchanges and scans.
+    pub rows_in: u64,
+    /// Rows written.
+    pub rows_out: u64,
+    /// Arrow bytes written to the exchange.
+    pub bytes_out: u64,
+    /// Bytes received from other processes.
+    pub remote_bytes: u64,
+    /// Bytes written to local disk by operators and by the exchange.
+    pub spilled_bytes: u64,
+    /// Time in scans.
+    pub scan_ns: u64,
+    /// Time in other operators.
+    pub operator_ns: u64,
+    /// Time encoding and decoding frames.
+    pub encode_ns: u64,
+    /// Time partitioning and storing output.
+    pub exchange_ns: u64,
+    /// Time waiting for input from other processes.
+    pub wait_ns: u64,
+}
+
+impl TaskMetrics {
+    /// Adds `other` to every sum.
+    pub const fn add(&mut self, other: &Self) {
+        self.rows_in += other.rows_in;
+        self.rows_out += other.rows_out;
+        self.bytes_out += other.bytes_out;
+        self.remote_bytes += other.remote_bytes;
+        self.spilled_bytes += other.spilled_bytes;
+        self.scan_ns += other.scan_ns;
+        self.operator_ns += other.operator_ns;
+        self.encode_ns += other.encode_ns;
+        self.exchange_ns += other.exchange_ns;
+        self.wait_ns += other.wait_ns;
+    }
+}

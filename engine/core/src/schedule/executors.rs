@@ -1,0 +1,117 @@
+//! Executors that come and go.
+
+use std::collections::BTreeSet;
+
+use super::Action;
+use super::decide::Decider;
+use crate::record::{ExecutorState, Loss, Record, TaskState};
+use crate::{Attempt, ExecutorId, RunId, TaskId};
+
+/// How many lost executors stay visible in `system.executors`.
+const LOST_EXECUTORS_KEPT: usize = 100;
+
+impl Decider<'_> {
+    pub(super) fn executor_connected(&mut self, executor: &ExecutorId, endpoint: String, slots: u32) {
+        let executor = executor.clone();
+        match self.state.executors.get(&executor).map(|e| e.state) {
+            None => self.record(Record::ExecutorJoined { executor, endpoint, slots, at: self.now }),
+            Some(ExecutorState::Suspected { .. }) => self.record(Record::ExecutorReturned { executor }),
+            // The last stream's end was not noticed yet, or the executor was given up: its next life has another name.
+            Some(ExecutorState::Alive | ExecutorState::Lost) => {}
+        }
+    }
+
+    /// Messages of the last stream may be lost, so what the executor says of itself decides: attempts it does not know
+    /// are given out again, attempts and runs that ended meanwhile are stopped and released.
+    pub(super) fn reconcile(
+        &mut self,
+        executor: &ExecutorId,
+        running: &[Attempt],
+        holding: &[(RunId, TaskId, Attempt)],
+    ) {
+        let known = self.state.executors.get(executor).filter(|e| e.state == ExecutorState::Alive);
+        let Some(known) = known.map(|e| e.running.clone()) else { return };
+        for attempt in running.iter().filter(|a| !known.contains_key(a)) {
+            self.act(Action::Stop { executor: executor.clone(), attempt: *attempt });
+        }
+        let held: BTreeSet<&RunId> = holding.iter().map(|(run, _, _)| run).collect();
+        for run in held.into_iter().filter(|run| self.live_run(run).is_none()).cloned().collect::<Vec<_>>() {
+            self.act(Action::Release { executor: executor.clone(), run });
+        }
+        let reported: BTreeSet<Attempt> = running.iter().copied().chain(holding.iter().map(|(_, _, a)| *a)).collect();
+        let mut runs = BTreeSet::new();
+        for (attempt, (run, _)) in known.into_iter().filter(|(a, _)| !reported.contains(a)) {
+            // Its launch may still be on its way to the new stream.
+            self.act(Action::Stop { executor: executor.clone(), attempt });
+            if let Some(task) = self.task_of(&run, attempt) {
+                let (run, at) = (run.clone(), self.now);
+                self.record(Record::AttemptLost { run, task, attempt, cause: Loss::Message, at });
+            }
+            runs.insert(run);
+        }
+        for run in runs {
+            self.refresh(&run);
+        }
+    }
+
+    pub(super) fn executor_disconnected(&mut self, executor: ExecutorId) {
+        if self.state.executors.get(&executor).map(|e| e.state) == Some(ExecutorState::Alive) {
+            self.record(Record::ExecutorSuspected { executor: executor.clone(), at: self.now });
+            self.act(Action::Probe { executor });
+        }
+    }
+
+    /// The single path on which an executor is lost.
+    pub(super) fn executor_dead(&mut self, executor: &ExecutorId) {
+        let Some(dead) = self.state.executors.get(executor).filter(|e| e.state != ExecutorState::Lost) else { return };
+        let running: Vec<(Attempt, RunId)> = dead.running.iter().map(|(a, (run, _))| (*a, run.clone())).collect();
+        self.record(Record::ExecutorLost { executor: executor.clone(), at: self.now });
+        for (attempt, run) in running {
+            if let Some(task) = self.task_of(&run, attempt) {
+                self.record(Record::AttemptLost { run, task, attempt, cause: Loss::Executor, at: self.now });
+            }
+        }
+        let live: Vec<RunId> = self.state.live.iter().cloned().collect();
+        for run in live {
+            self.fail_if_poisoned(&run, executor);
+            for task in self.outputs_held_by(&run, executor) {
+                self.lose_output(&run, task);
+            }
+            self.refresh(&run);
+        }
+        self.forget_lost_executors();
+    }
+
+    fn task_of(&self, run: &RunId, attempt: Attempt) -> Option<TaskId> {
+        let stages = &self.live_run(run)?.stages;
+        stages.iter().zip(0u32..).find_map(|(stage, s)| {
+            let index = stage.tasks.iter().position(|t| t.state == TaskState::Running && t.attempt == Some(attempt))?;
+            Some(TaskId { stage: crate::StageId(s), index: u32::try_from(index).ok()? })
+        })
+    }
+
+    fn outputs_held_by(&self, run: &RunId, executor: &ExecutorId) -> Vec<TaskId> {
+        let Some(run) = self.live_run(run) else { return Vec::new() };
+        let held = |t: &crate::record::Task| t.output.as_ref().is_some_and(|o| o.executor == *executor);
+        (0u32..)
+            .zip(&run.stages)
+            .flat_map(|(s, stage)| {
+                let tasks = (0u32..).zip(&stage.tasks).filter(|(_, t)| held(t));
+                tasks.map(move |(index, _)| TaskId { stage: crate::StageId(s), index })
+            })
+            .collect()
+    }
+
+    fn forget_lost_executors(&mut self) {
+        let lost: Vec<ExecutorId> = self
+            .state
+            .executors
+            .iter()
+            .filter(|(_, e)| e.state == ExecutorState::Lost)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for executor in lost.iter().take(lost.len().saturating_sub(LOST_EXECUTORS_KEPT)) {
+            self.record(Record::ExecutorForgotten { executor: executor.clone() });
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The scheduler: `step(state, event, now) → records, actions`.
+//!
+//! One file per kind of event. A [`Decider`] collects what was decided; it changes the state only by applying the
+//! records it emits, so that a replay of the log ends in the same state.
+//!
+//! Invariant: a task is launched only while every input's output is available, and nothing waits for a task that has
+//! no slot.
+
+mod decide;
+mod executors;
+mod placement;
+mod results;
+mod runs;
+mod tasks;
+mod waiting;
+
+use crate::graph::StageGraph;
+use crate::record::{Footer, Outcome, Record, RunSpec, State, TaskMetrics};
+use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
+use decide::Decider;
+pub use waiting::waiting_for;
+
+/// Something that happened outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// This process leads from now on.
+    Elected { epoch: Epoch },
+    /// An executor opened a control stream, the first of its life or another one after the last broke. It says which
+    /// attempts it runs, and which it finished without having heard that the coordinator knows; of these it sends
+    /// [`Event::TaskSucceeded`] or [`Event::TaskFailed`] again.
+    ExecutorConnected {
+        executor: ExecutorId,
+        endpoint: String,
+        slots: u32,
+        running: Vec<Attempt>,
+        holding: Vec<(RunId, TaskId, Attempt)>,
+    },
+    /// An executor's control stream closed.
+    ExecutorDisconnected { executor: ExecutorId },
+    /// An executor is known to be gone: its data port refused, or it was silent for too long.
+    ExecutorDead { executor: ExecutorId },
+    /// A client asks for a run.
+    Submitted { run: RunId, spec: RunSpec },
+    /// The planner answered.
+    Planned { run: RunId, graph: Result<StageGraph, Error> },
+    /// A run without stages has its effect or its rows.
+    Answered { run: RunId, outcome: Outcome },
+    /// An attempt wrote its output.
+    TaskSucceeded { run: RunId, task: TaskId, attempt: Attempt, footer: Footer, metrics: TaskMetrics },
+    /// An attempt failed.
+    TaskFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, lost: Vec<LostOutput> },
+    /// The reader of the result could not read an output.
+    ResultLost { run: RunId, lost: LostOutput },
+    /// The client has all rows of the result.
+    ResultDelivered { run: RunId, rows: u64 },
+    /// The result cannot be delivered.
+    ResultFailed { run: RunId, error: Error },
+    /// The client ended the run or went away.
+    Cancelled { run: RunId },
+    /// A client changed the catalogue.
+    CatalogueChanged { record: Record },
+    /// Time passed.
+    Tick,
+}
+
+/// An output that a reader could not get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostOutput {
+    /// The task whose output it was.
+    pub task: TaskId,
+    /// The attempt that wrote it.
+    pub attempt: Attempt,
+}
+
+/// Something for the shell to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Plan the run; answer with [`Event::Planned`] or [`Event::Answered`].
+    Plan { run: RunId },
+    /// Send the attempt to its executor.
+    Launch(Launch),
+    /// Tell the executor to stop the attempt.
+    Stop { executor: ExecutorId, attempt: Attempt },
+    /// Tell the executor to drop every output of the run.
+    Release { executor: ExecutorId, run: RunId },
+    /// Dial the executor's data port; answer with [`Event::ExecutorDead`] if it refuses.
+    Probe { executor: ExecutorId },
+    /// The root's outputs are available: stream them to the client.
+    Deliver { run: RunId },
+    /// The run reached its terminal state: tell whoever waits.
+    Finished { run: RunId },
+}
+
+/// An attempt for an executor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The run.
+    pub run: RunId,
+    /// The task.
+    pub task: TaskId,
+    /// This try of it.
+    pub attempt: Attempt,
+    /// Who runs it.
+    pub executor: ExecutorId,
+    /// Slots that it holds.
+    pub slots: u32,
+}
+
+/// What one event led to: records in the order they were applied, actions to carry out after they are durable.
+#[derive(Debug, Default)]
+#[must_use = "records must be logged and actions carried out"]
+pub struct Step {
+    /// Applied to the state already.
+    pub records: Vec<Record>,
+    /// For the shell.
+    pub actions: Vec<Action>,
+}
+
+/// Decides what `event` means in `state` at `now`.
+pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -> Step {
+    let mut d = Decider::new(state, settings, now);
+    match event {
+        Event::Elected { epoch } => d.record(Record::EpochClaimed { epoch }),
+        Event::ExecutorConnected { executor, endpoint, slots, running, holding } => {
+            d.executor_connected(&executor, endpoint, slots);
+            d.reconcile(&executor, &running, &holding);
+        }
+        Event::ExecutorDisconnected { executor } => d.executor_disconnected(executor),
+        Event::ExecutorDead { executor } => d.executor_dead(&executor),
+        Event::Submitted { run, spec } => d.submitted(run, spec),
+        Event::Planned { run, graph } => d.planned(run, graph),
+        Event::Answered { run, outcome } => d.finish(&run, outcome),
+        Event::TaskSucceeded { run, task, attempt, footer, metrics } => {
+            d.task_succeeded(&run, task, attempt, footer, metrics);
+        }
+        Event::TaskFailed { run, task, attempt, error, lost } => d.task_failed(&run, task, attempt, error, &lost),
+        Event::ResultLost { run, lost } => d.result_lost(&run, lost),
+        Event::ResultDelivered { run, rows } => d.finish(&run, Outcome::Succeeded { rows }),
+        Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
+        Event::Cancelled { run } => d.finish(&run, Outcome::Cancelled),
+        Event::CatalogueChanged { record } => d.record(record),
+        Event::Tick => d.deadlines(),
+    }
+    d.plan_queued();
+    d.place();
+    d.into_step()
+}
+
+/// The stages whose output somebody still needs: the root until its rows are delivered, and the inputs of every
+/// needed stage that is not complete.
+fn needed_stages(graph: &StageGraph, is_complete: impl Fn(StageId) -> bool) -> Vec<bool> {
+    let mut needed = vec![false; graph.stages.len()];
+    if let Some(root) = needed.last_mut() {
+        *root = true;
+    }
+    for stage in graph.stages.iter().rev() {
+        if needed.get(stage.id.index()) == Some(&true) && !is_complete(stage.id) {
+            for input in &stage.inputs {
+                if let Some(producer) = needed.get_mut(input.stage.index()) {
+                    *producer = true;
+                }
+            }
+        }
+    }
+    needed
+}

@@ -1,0 +1,133 @@
+//! Runs: accepted, planned, finished.
+
+use super::Action;
+use super::decide::Decider;
+use crate::graph::StageGraph;
+use crate::record::{ExecutorState, Outcome, Record, RunSpec, RunState, TaskState};
+use crate::{Error, ExecutorId, RunId};
+
+impl Decider<'_> {
+    pub(super) fn submitted(&mut self, run: RunId, spec: RunSpec) {
+        if self.state.runs.contains_key(&run) {
+            return; // The same client resubmitted with the same key.
+        }
+        self.record(Record::RunAccepted { run, spec, at: self.now });
+    }
+
+    /// Gives queued runs their turn, oldest first.
+    pub(super) fn plan_queued(&mut self) {
+        if self.state.live.is_empty() {
+            return;
+        }
+        let is = |run: &RunId, state| self.state.runs.get(run).is_some_and(|r| r.state == state);
+        let queued: Vec<RunId> = self.state.live.iter().filter(|r| is(r, RunState::Queued)).cloned().collect();
+        let active = self.state.live.len() - queued.len();
+        for run in queued.into_iter().take(self.settings.active_runs.saturating_sub(active)) {
+            self.record(Record::RunPlanning { run: run.clone(), at: self.now });
+            self.act(Action::Plan { run });
+        }
+    }
+
+    pub(super) fn planned(&mut self, run: RunId, graph: Result<StageGraph, Error>) {
+        if self.live_run(&run).is_none_or(|r| r.state != RunState::Planning) {
+            return;
+        }
+        match graph.and_then(|g| g.validate().map(|()| g)) {
+            Err(error) => self.finish(&run, Outcome::Failed { error }),
+            Ok(graph) => {
+                self.record(Record::RunPlanned { run: run.clone(), graph });
+                self.refresh(&run);
+            }
+        }
+    }
+
+    /// The single path to a terminal state. A finished run never changes again.
+    pub(super) fn finish(&mut self, run: &RunId, outcome: Outcome) {
+        let Some(live) = self.live_run(run) else { return };
+        let tasks = || live.stages.iter().flat_map(|s| &s.tasks);
+        let running: Vec<_> = tasks()
+            .filter(|t| t.state == TaskState::Running)
+            .filter_map(|t| Some((t.executor.clone()?, t.attempt?)))
+            .collect();
+        self.record(Record::RunFinished { run: run.clone(), outcome, at: self.now });
+        for (executor, attempt) in running {
+            self.act(Action::Stop { executor, attempt });
+        }
+        // Every executor, not only current holders: outputs of attempts that lost a race are released too.
+        let executors: Vec<ExecutorId> = self
+            .state
+            .executors
+            .iter()
+            .filter(|(_, e)| e.state != ExecutorState::Lost)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for executor in executors {
+            self.act(Action::Release { executor, run: run.clone() });
+        }
+        self.act(Action::Finished { run: run.clone() });
+        self.forget_old_runs();
+    }
+
+    fn forget_old_runs(&mut self) {
+        let finished = self.state.runs.len() - self.state.live.len();
+        let excess = finished.saturating_sub(self.settings.run_history);
+        let old: Vec<RunId> = self
+            .state
+            .runs
+            .iter()
+            .filter(|(_, r)| r.state.is_terminal())
+            .take(excess)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for run in old {
+            self.record(Record::RunForgotten { run });
+        }
+    }
+
+    /// Ends waits whose deadline passed.
+    pub(super) fn deadlines(&mut self) {
+        let limit = self.settings.executor_timeout_ms;
+        let silent: Vec<ExecutorId> = self
+            .state
+            .executors
+            .iter()
+            .filter(|(_, e)| matches!(e.state, ExecutorState::Suspected { since } if self.now.since(since) >= limit))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for executor in silent {
+            self.executor_dead(&executor);
+        }
+        self.fail_without_executors();
+    }
+
+    /// Fails runs that have had tasks to run, and nobody to run them, for too long.
+    fn fail_without_executors(&mut self) {
+        if self.state.executors.values().any(|e| e.state == ExecutorState::Alive) {
+            return;
+        }
+        let limit = self.settings.no_executor_timeout_ms;
+        if self.now.since(self.state.served_until) < limit {
+            return; // Tasks that waited for a slot did not wait for an executor.
+        }
+        let stuck: Vec<RunId> = self
+            .state
+            .live
+            .iter()
+            .filter(|id| {
+                self.state.runs.get(*id).is_some_and(|run| {
+                    let oldest = run.ready.iter().map(|(since, _)| *since).min();
+                    oldest.is_some_and(|since| self.now.since(since) >= limit)
+                })
+            })
+            .cloned()
+            .collect();
+        for run in stuck {
+            let error = Error::unavailable(format!(
+                "run {run} waited {} s for an executor and none was connected: start one with `tidemill executor --connect URL`, \
+                 or raise no_executor_timeout_ms",
+                limit / 1000
+            ));
+            self.finish(&run, Outcome::Failed { error });
+        }
+    }
+}

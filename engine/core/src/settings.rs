@@ -1,0 +1,40 @@
+//! Numbers that the scheduler goes by, with their defaults in one place.
+
+use serde::{Deserialize, Serialize};
+
+/// Limits and deadlines of the scheduler. Times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How often an executor says that it lives.
+    pub heartbeat_ms: u64,
+    /// An executor that has been silent for this long is dead.
+    pub executor_timeout_ms: u64,
+    /// A run fails after waiting this long for a first executor.
+    pub no_executor_timeout_ms: u64,
+    /// A task fails its run after this many failed attempts; lost executors do not count.
+    pub task_attempts: u32,
+    /// A task fails its run after it was running on this many executors when they died.
+    pub task_executor_losses: u32,
+    /// A retry waits this long times the number of failures so far.
+    pub retry_backoff_ms: u64,
+    /// How many finished runs stay visible in `system.runs`.
+    pub run_history: usize,
+    /// How many runs are planned or running at once; the others are queued.
+    pub active_runs: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 1_000,
+            executor_timeout_ms: 15_000,
+            no_executor_timeout_ms: 60_000,
+            task_attempts: 4,
+            task_executor_losses: 3,
+            retry_backoff_ms: 500,
+            run_history: 1_000,
+            active_runs: 16,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Model executors: they run attempts, hold outputs, and say again what was not acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidemill_core::graph::Determinism;
+use tidemill_core::record::{Footer, TaskMetrics};
+use tidemill_core::schedule::{Event, Launch, LostOutput};
+use tidemill_core::{Attempt, Error, ExecutorId, RunId, TaskId};
+
+use crate::content::Named;
+use crate::world::{Happening, Message, Plan, World};
+
+/// One executor process.
+#[derive(Debug)]
+pub(crate) struct ModelExecutor {
+    pub(crate) slots: u32,
+    /// Counts the streams it opened.
+    pub(crate) stream: u64,
+    pub(crate) life: Life,
+    pub(crate) link: Link,
+    running: BTreeMap<Attempt, Work>,
+    outputs: BTreeMap<Attempt, RunId>,
+    /// What it finished without having heard that the coordinator knows.
+    unacknowledged: BTreeMap<Attempt, (TaskId, Event)>,
+    /// Attempts it was ever told to run or to stop: a launch of them is a doubled or a late one.
+    seen: BTreeSet<Attempt>,
+}
+
+/// What an executor's process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Running,
+    /// It does nothing until then.
+    Frozen {
+        until: u64,
+    },
+    Dead,
+}
+
+/// An executor's side of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Open,
+    Broken,
+}
+
+/// An attempt in progress.
+#[derive(Debug)]
+struct Work {
+    launch: Launch,
+    /// Inputs still to read.
+    unread: Vec<(Named, ExecutorId)>,
+    read: Vec<Named>,
+    lost: Vec<Named>,
+}
+
+/// What a reader meets.
+pub(crate) enum Reading {
+    Done,
+    Gone,
+    /// The holder does not answer.
+    Silence,
+}
+
+impl ModelExecutor {
+    fn new(slots: u32) -> Self {
+        Self {
+            slots,
+            stream: 0,
+            life: Life::Running,
+            link: Link::Broken,
+            running: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            unacknowledged: BTreeMap::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.life != Life::Dead
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.life == Life::Running && self.link == Link::Open
+    }
+
+    /// The process ends, with everything in it.
+    pub(crate) fn die(&mut self) {
+        self.life = Life::Dead;
+        self.running.clear();
+        self.outputs.clear();
+        self.unacknowledged.clear();
+    }
+
+    pub(crate) fn read(&self, attempt: Attempt) -> Reading {
+        match self.life {
+            Life::Running if self.outputs.contains_key(&attempt) => Reading::Done,
+            Life::Running | Life::Dead => Reading::Gone,
+            Life::Frozen { .. } => Reading::Silence,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn join(&mut self, slots: u32) {
+        let id = ExecutorId(format!("executor-{}", self.executors.len() + 1));
+        self.executors.insert(id.clone(), ModelExecutor::new(slots));
+        self.after(0, Happening::Connect(id));
+    }
+
+    /// Opens a stream: registers, then says again what was not acknowledged.
+    pub(crate) fn connect(&mut self, id: &ExecutorId) {
+        let executor = self.executors.get_mut(id).unwrap();
+        if let Life::Frozen { until } = executor.life
+            && until <= self.now
+        {
+            executor.life = Life::Running;
+        }
+        if executor.life != Life::Running || executor.link == Link::Open {
+            return;
+        }
+        executor.link = Link::Open;
+        executor.stream += 1;
+        let holding = executor.unacknowledged.iter().map(|(attempt, (task, event))| match event {
+            Event::TaskSucceeded { run, .. } | Event::TaskFailed { run, .. } => (run.clone(), *task, *attempt),
+            other => unreachable!("{other:?} is no completion"),
+        });
+        let event = Event::ExecutorConnected {
+            executor: id.clone(),
+            endpoint: format!("http://{id}:50051"),
+            slots: executor.slots,
+            running: executor.running.keys().copied().collect(),
+            holding: holding.collect(),
+        };
+        let stream = Some((id.clone(), executor.stream));
+        let again: Vec<Event> = executor.unacknowledged.values().map(|(_, event)| event.clone()).collect();
+        let delay = self.delay();
+        self.after(delay, Happening::ToCoordinator { stream: stream.clone(), event });
+        for event in again {
+            self.tell_coordinator(stream.clone(), &event);
+        }
+    }
+
+    pub(crate) fn executor_receives(&mut self, id: &ExecutorId, stream: u64, message: Message) {
+        let executor = self.executors.get_mut(id).unwrap();
+        if executor.life != Life::Running || executor.stream != stream {
+            self.ledger.counts.lost_messages += 1;
+            return;
+        }
+        match message {
+            Message::Launch { launch, inputs } => self.begin(id, launch, inputs),
+            Message::Stop(attempt) => {
+                executor.running.remove(&attempt);
+                executor.seen.insert(attempt);
+            }
+            Message::Release(run) => executor.outputs.retain(|_, owner| *owner != run),
+            Message::Acknowledge(attempt) => {
+                executor.unacknowledged.remove(&attempt);
+            }
+        }
+    }
+
+    fn begin(&mut self, id: &ExecutorId, launch: Launch, inputs: Vec<(Named, ExecutorId)>) {
+        let attempt = launch.attempt;
+        if !self.executors.get_mut(id).unwrap().seen.insert(attempt) {
+            return;
+        }
+        let mut work = Work { launch, unread: Vec::new(), read: Vec::new(), lost: Vec::new() };
+        // Some attempts read everything at once, others when they end, the rest a little now and then.
+        let late = *self.rng.pick(&[0, 0, 500, 1_000]).unwrap();
+        for (named, holder) in inputs {
+            if self.rng.chance(late) {
+                work.unread.push((named, holder));
+            } else {
+                self.read_input(&mut work, named, holder);
+            }
+        }
+        let slow = self.rng.chance(self.weather.slow) && self.now < self.weather.calm_at;
+        let takes = if slow { self.rng.between(500, 20_000) } else { self.rng.between(1, 300) };
+        self.executors.get_mut(id).unwrap().running.insert(attempt, work);
+        self.after(takes, Happening::AttemptEnds { executor: id.clone(), attempt });
+    }
+
+    fn read_input(&mut self, work: &mut Work, named: Named, holder: ExecutorId) {
+        match self.executors[&holder].read(named.1) {
+            Reading::Done => work.read.push(named),
+            Reading::Gone => work.lost.push(named),
+            Reading::Silence if self.rng.chance(300) => work.lost.push(named),
+            Reading::Silence => work.unread.push((named, holder)),
+        }
+    }
+
+    pub(crate) fn attempt_ends(&mut self, id: &ExecutorId, attempt: Attempt) {
+        let again = Happening::AttemptEnds { executor: id.clone(), attempt };
+        let executor = self.executors.get_mut(id).unwrap();
+        if let Life::Frozen { until } = executor.life {
+            if until != u64::MAX {
+                self.after(until - self.now + 1, again);
+            }
+            return;
+        }
+        let Some(mut work) = executor.running.remove(&attempt) else { return };
+        for (named, holder) in std::mem::take(&mut work.unread) {
+            self.read_input(&mut work, named, holder);
+        }
+        if work.lost.is_empty() && !work.unread.is_empty() {
+            self.executors.get_mut(id).unwrap().running.insert(attempt, work);
+            self.after(1_000, again);
+            return;
+        }
+        let task = work.launch.task;
+        let event = self.outcome(id, work);
+        let executor = self.executors.get_mut(id).unwrap();
+        executor.unacknowledged.insert(attempt, (task, event.clone()));
+        if executor.is_connected() {
+            let stream = Some((id.clone(), executor.stream));
+            self.tell_coordinator(stream, &event);
+        }
+    }
+
+    /// How an attempt ends that nobody stopped.
+    fn outcome(&mut self, id: &ExecutorId, work: Work) -> Event {
+        let Launch { run, task, attempt, .. } = work.launch;
+        let lost: Vec<LostOutput> = work.lost.iter().map(|(task, attempt)| (*task, *attempt)).map(lost_output).collect();
+        let error = if !lost.is_empty() {
+            Some(Error::lost_input(format!("task {task} could not read task {}", lost[0].task)))
+        } else if self.rng.chance(self.weather.unavailable) && self.now < self.weather.calm_at {
+            Some(Error::unavailable(format!("the store was busy for task {task}")))
+        } else if self.rng.chance(self.weather.invalid) {
+            Some(Error::invalid(format!("task {task} divided by zero")))
+        } else {
+            None
+        };
+        if let Some(error) = error {
+            return Event::TaskFailed { run, task, attempt, error, lost };
+        }
+        let Plan::Stages(Ok(graph)) = &self.plans[&run] else { unreachable!("run {run} has no stages") };
+        let determinism: Determinism = graph.stages[task.stage.index()].determinism;
+        self.contents.write(&run, task, attempt, determinism, work.read);
+        self.executors.get_mut(id).unwrap().outputs.insert(attempt, run.clone());
+        let footer = Footer { crc: 1, rows: 1, bytes: 8 };
+        Event::TaskSucceeded { run, task, attempt, footer, metrics: TaskMetrics { rows_out: 1, ..Default::default() } }
+    }
+}
+
+pub(crate) const fn lost_output((task, attempt): Named) -> LostOutput {
+    LostOutput { task, attempt }
+}

@@ -1,0 +1,93 @@
+//! What must hold in every state.
+
+use std::collections::BTreeSet;
+
+use tidemill_core::graph::{Determinism, StageGraph};
+use tidemill_core::record::{Run, RunState, State, TaskState};
+use tidemill_core::{Attempt, RunId, StageId, TaskId};
+
+use crate::content::inputs_of;
+use crate::world::Check;
+
+/// Returns an error unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+pub(crate) use ensure;
+
+/// Checks everything that one state can tell.
+pub(crate) fn check(state: &State) -> Check {
+    let mut working: BTreeSet<(&RunId, Attempt)> = BTreeSet::new();
+    for (id, run) in &state.runs {
+        ensure!(state.live.contains(id) != run.state.is_terminal(), "run {id} is {} and live is wrong", run.state.name());
+        if run.state == RunState::Running {
+            check_run(run).map_err(|why| format!("run {id}: {why}"))?;
+        }
+        let running = run.stages.iter().flat_map(|s| &s.tasks).filter(|t| t.state == TaskState::Running);
+        working.extend(running.map(|t| (id, t.attempt.unwrap())));
+    }
+    for (id, executor) in &state.executors {
+        let held: u32 = executor.running.values().map(|(_, slots)| *slots).sum();
+        ensure!(held <= executor.slots, "{id} has {} slots but {held} are held", executor.slots);
+        for (attempt, (run, _)) in &executor.running {
+            ensure!(working.remove(&(run, *attempt)), "{id} holds slots for {attempt} of run {run}, which does not run");
+        }
+    }
+    ensure!(working.is_empty(), "tasks run without a slot: {working:?}");
+    Ok(())
+}
+
+fn check_run(run: &Run) -> Check {
+    let mut ready = BTreeSet::new();
+    for (stage, progress) in (0u32..).map(StageId).zip(&run.stages) {
+        let outputs = progress.tasks.iter().filter(|t| t.output.is_some()).count();
+        ensure!(outputs == progress.complete as usize, "stage {stage} counts {} outputs of {outputs}", progress.complete);
+        for (index, task) in (0u32..).zip(&progress.tasks) {
+            let id = TaskId { stage, index };
+            let succeeded = task.state == TaskState::Succeeded;
+            ensure!(succeeded == task.output.is_some(), "task {id} is {} but its output differs", task.state.name());
+            ensure!(task.state != TaskState::Cancelled, "task {id} is cancelled but its run is not");
+            if task.state == TaskState::Ready {
+                ready.insert((task.not_before, id));
+                ensure!(is_needed(run, stage), "task {id} is ready but nobody needs it");
+                for input in input_tasks(run, stage) {
+                    let available = run.stages[input.stage.index()].tasks[input.index as usize].output.is_some();
+                    ensure!(available, "task {id} is ready but its input {input} is not available");
+                }
+            }
+        }
+    }
+    ensure!(ready == run.ready, "the ready tasks are {ready:?} but listed are {:?}", run.ready);
+    Ok(())
+}
+
+/// The tasks that a stage's tasks read.
+pub(crate) fn input_tasks(run: &Run, stage: StageId) -> Vec<TaskId> {
+    inputs_of(run.graph.as_ref().unwrap(), stage)
+}
+
+/// Whether a stage is incomplete and a chain of incomplete stages leads from it to the root.
+pub(crate) fn is_needed(run: &Run, stage: StageId) -> bool {
+    let graph = run.graph.as_ref().unwrap();
+    let incomplete = !run.stages[stage.index()].is_complete();
+    incomplete && (stage == graph.root() || graph.consumers(stage).any(|consumer| is_needed(run, consumer.id)))
+}
+
+/// Whether a chain of exchanges leads from the stage to the root.
+pub(crate) fn leads_to_root(graph: &StageGraph, stage: StageId) -> bool {
+    stage == graph.root() || graph.consumers(stage).any(|consumer| leads_to_root(graph, consumer.id))
+}
+
+/// Whether a stage has read, perhaps through other stages, rows that are lost and cannot be made again.
+pub(crate) fn follows_lost_rows(run: &Run, stage: StageId) -> bool {
+    let graph = run.graph.as_ref().unwrap();
+    graph.stages[stage.index()].inputs.iter().any(|input| {
+        let producer = &graph.stages[input.stage.index()];
+        let lost = !run.stages[input.stage.index()].is_complete();
+        (producer.determinism == Determinism::RowIndeterminate && lost) || follows_lost_rows(run, input.stage)
+    })
+}

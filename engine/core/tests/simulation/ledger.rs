@@ -1,0 +1,299 @@
+//! Watches every record: replays it into a second state, and asks whether it was allowed and why it was written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidemill_core::record::{ExecutorState, Loss, Outcome, Record, RunState, State};
+use tidemill_core::schedule::{Action, Event, Step};
+use tidemill_core::{Attempt, Error, ErrorKind, ExecutorId, RunId, Settings, TaskId};
+
+use crate::invariants::{self, ensure, follows_lost_rows, is_needed};
+use crate::weather::{Counts, Weather};
+use crate::world::{Check, Plan};
+
+/// What happened so far.
+pub(crate) struct Ledger {
+    settings: Settings,
+    /// The records applied once more.
+    replayed: State,
+    outcomes: BTreeMap<RunId, RunState>,
+    announced: BTreeSet<RunId>,
+    attempts: BTreeSet<Attempt>,
+    tasks: BTreeMap<(RunId, TaskId), History>,
+    /// When an executor was last there.
+    served_at: u64,
+    pub(crate) counts: Counts,
+}
+
+/// What happened to one task.
+#[derive(Debug, Default)]
+struct History {
+    attempts: u32,
+    failures: u32,
+    executor_losses: u32,
+    /// An attempt is under way or left an output.
+    settled: bool,
+}
+
+impl Ledger {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            replayed: State::default(),
+            outcomes: BTreeMap::new(),
+            announced: BTreeSet::new(),
+            attempts: BTreeSet::new(),
+            tasks: BTreeMap::new(),
+            served_at: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// How many runs have ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// Whether the run ended so long ago that the state does not know it any more.
+    pub(crate) fn has_forgotten(&self, run: &RunId, state: &State) -> bool {
+        self.outcomes.contains_key(run) && !state.runs.contains_key(run)
+    }
+
+    /// Checks what the scheduler made of `event`.
+    pub(crate) fn observe(&mut self, event: &Event, step: &Step, state: &State, now: u64) -> Check {
+        self.counts.steps += 1;
+        self.note_executors(now);
+        for record in &step.records {
+            self.check_record(event, record, now).map_err(|why| format!("{why} ({record:?} after {event:?})"))?;
+            self.replayed.apply(record);
+        }
+        self.note_executors(now);
+        ensure!(self.replayed == *state, "a replay of the records differs from the state after {event:?}");
+        self.check_actions(step, state)?;
+        invariants::check(state)
+    }
+
+    fn note_executors(&mut self, now: u64) {
+        if self.replayed.executors.values().any(|e| e.state == ExecutorState::Alive) {
+            self.served_at = now;
+        }
+    }
+
+    fn check_record(&mut self, event: &Event, record: &Record, now: u64) -> Check {
+        match record {
+            Record::AttemptStarted { run, task, attempt, executor, slots, .. } => {
+                self.check_start(run, *task, *attempt, executor, *slots)
+            }
+            Record::AttemptFailed { run, task, .. } => {
+                self.counts.failed_attempts += 1;
+                let history = self.history(run, *task);
+                history.failures += 1;
+                history.settled = false;
+                Ok(())
+            }
+            Record::AttemptLost { run, task, attempt, cause, .. } => {
+                self.check_lost_attempt(event, run, *task, *attempt, *cause)
+            }
+            Record::OutputLost { run, task } => self.check_lost_output(event, run, *task),
+            Record::RunFinished { run, outcome, .. } => self.check_outcome(event, run, outcome, now),
+            _ => Ok(()),
+        }
+    }
+
+    fn history(&mut self, run: &RunId, task: TaskId) -> &mut History {
+        self.tasks.entry((run.clone(), task)).or_default()
+    }
+
+    /// An attempt starts once, on an executor with room, when its inputs are there and somebody needs its output.
+    fn check_start(
+        &mut self,
+        run: &RunId,
+        task: TaskId,
+        attempt: Attempt,
+        executor: &ExecutorId,
+        slots: u32,
+    ) -> Check {
+        self.counts.attempts += 1;
+        ensure!(self.attempts.insert(attempt), "the attempt is not unique");
+        ensure!(Some(attempt.epoch) == self.replayed.epoch, "the epoch is not current");
+        let history = self.history(run, task);
+        ensure!(!history.settled, "work is repeated that was neither lost nor failed");
+        history.settled = true;
+        history.attempts += 1;
+        let known = &self.replayed.runs[run];
+        ensure!(known.state == RunState::Running, "the run is {}", known.state.name());
+        ensure!(self.replayed.task(run, task).is_some_and(|t| t.output.is_none()), "its output is there");
+        ensure!(is_needed(known, task.stage), "nobody needs it");
+        for input in invariants::input_tasks(known, task.stage) {
+            let output = self.replayed.task(run, input).and_then(|t| t.output.as_ref());
+            let holder = output.and_then(|o| self.replayed.executors.get(&o.executor));
+            ensure!(holder.is_some_and(|e| e.state != ExecutorState::Lost), "input {input} is not available");
+        }
+        let room = self.replayed.executors.get(executor).filter(|e| e.state == ExecutorState::Alive);
+        let free = room.map_or(0, |e| e.slots.saturating_sub(e.running.values().map(|(_, n)| *n).sum()));
+        ensure!(slots > 0 && slots <= free, "{executor} has {free} free slots");
+        Ok(())
+    }
+
+    fn check_lost_attempt(&mut self, event: &Event, run: &RunId, task: TaskId, attempt: Attempt, cause: Loss) -> Check {
+        let history = self.history(run, task);
+        history.settled = false;
+        history.executor_losses += u32::from(cause == Loss::Executor);
+        let executor = self.replayed.task(run, task).and_then(|t| t.executor.clone()).unwrap();
+        let (explained, count) = match cause {
+            Loss::Executor => (self.is_lost(&executor), &mut self.counts.lost_with_executor),
+            Loss::Input => (
+                matches!(event, Event::TaskFailed { attempt: a, lost, .. } if *a == attempt && !lost.is_empty()),
+                &mut self.counts.lost_with_input,
+            ),
+            Loss::Message => (
+                matches!(event, Event::ExecutorConnected { executor: e, running, holding, .. }
+                    if *e == executor
+                        && !running.contains(&attempt)
+                        && holding.iter().all(|(_, _, held)| *held != attempt)),
+                &mut self.counts.lost_with_message,
+            ),
+            Loss::Rollback => (
+                follows_lost_rows(&self.replayed.runs[run], task.stage),
+                &mut self.counts.rolled_back_attempts,
+            ),
+        };
+        *count += 1;
+        ensure!(explained, "nothing explains why the attempt is lost");
+        Ok(())
+    }
+
+    fn check_lost_output(&mut self, event: &Event, run: &RunId, task: TaskId) -> Check {
+        self.history(run, task).settled = false;
+        let output = self.replayed.task(run, task).and_then(|t| t.output.as_ref());
+        let Some(output) = output else { return Err("there was no output".to_owned()) };
+        let missed = match event {
+            Event::TaskFailed { lost, .. } => lost.iter().any(|l| l.task == task && l.attempt == output.attempt),
+            Event::ResultLost { lost, .. } => lost.task == task && lost.attempt == output.attempt,
+            _ => false,
+        };
+        if missed || self.is_lost(&output.executor) {
+            self.counts.lost_outputs += 1;
+            return Ok(());
+        }
+        self.counts.rolled_back_outputs += 1;
+        ensure!(follows_lost_rows(&self.replayed.runs[run], task.stage), "nothing explains why the output is lost");
+        Ok(())
+    }
+
+    fn is_lost(&self, executor: &ExecutorId) -> bool {
+        self.replayed.executors.get(executor).is_none_or(|e| e.state == ExecutorState::Lost)
+    }
+
+    fn check_outcome(&mut self, event: &Event, run: &RunId, outcome: &Outcome, now: u64) -> Check {
+        let (state, explained, count) = match outcome {
+            Outcome::Succeeded { .. } => (
+                RunState::Succeeded,
+                matches!(event, Event::ResultDelivered { .. } | Event::Answered { .. }),
+                &mut self.counts.succeeded,
+            ),
+            Outcome::Cancelled => {
+                (RunState::Cancelled, matches!(event, Event::Cancelled { .. }), &mut self.counts.cancelled)
+            }
+            Outcome::Failed { error } => {
+                let count = match (event, error.kind) {
+                    (_, ErrorKind::ResourcesExhausted) => &mut self.counts.poisoned,
+                    (Event::Tick, ErrorKind::Unavailable) => &mut self.counts.unserved,
+                    _ => &mut self.counts.failed,
+                };
+                *count += 1;
+                ensure!(self.explains_failure(event, run, error, now), "nothing explains the failure");
+                ensure!(self.outcomes.insert(run.clone(), RunState::Failed).is_none(), "it had ended");
+                return Ok(());
+            }
+        };
+        *count += 1;
+        ensure!(explained, "nothing explains the outcome");
+        ensure!(self.outcomes.insert(run.clone(), state).is_none(), "the run had ended");
+        Ok(())
+    }
+
+    fn explains_failure(&self, event: &Event, run: &RunId, error: &Error, now: u64) -> bool {
+        let most = |count: fn(&History) -> u32| {
+            self.tasks.iter().filter(|((of, _), _)| of == run).map(|(_, history)| count(history)).max().unwrap_or(0)
+        };
+        match event {
+            Event::Planned { graph: Err(planned), .. } => planned == error,
+            Event::ResultFailed { error: reported, .. } => reported == error,
+            Event::TaskFailed { error: reported, .. } => {
+                let retried = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::LostInput);
+                reported == error && (!retried || most(|h| h.failures) >= self.settings.task_attempts)
+            }
+            Event::ExecutorDead { .. } => most(|h| h.executor_losses) >= self.settings.task_executor_losses,
+            Event::Tick if error.kind == ErrorKind::ResourcesExhausted => {
+                most(|h| h.executor_losses) >= self.settings.task_executor_losses
+            }
+            Event::Tick => now - self.served_at >= self.settings.no_executor_timeout_ms,
+            _ => false,
+        }
+    }
+
+    /// Launches are those recorded, runs are announced once and when they ended, only complete results are delivered.
+    fn check_actions(&mut self, step: &Step, state: &State) -> Check {
+        let started = step.records.iter().filter_map(|record| match record {
+            Record::AttemptStarted { attempt, .. } => Some(*attempt),
+            _ => None,
+        });
+        let launched = step.actions.iter().filter_map(|action| match action {
+            Action::Launch(launch) => Some(launch.attempt),
+            _ => None,
+        });
+        ensure!(started.eq(launched), "launches differ from the recorded attempts");
+        for action in &step.actions {
+            match action {
+                Action::Finished { run } => {
+                    ensure!(self.outcomes.contains_key(run), "run {run} is announced but did not end");
+                    ensure!(self.announced.insert(run.clone()), "run {run} is announced twice");
+                }
+                Action::Deliver { run } => {
+                    let root = state.runs.get(run).and_then(|r| r.stages.last());
+                    ensure!(root.is_some_and(|s| s.is_complete()), "the result of run {run} is not complete");
+                }
+                Action::Plan { .. }
+                | Action::Launch(_)
+                | Action::Stop { .. }
+                | Action::Release { .. }
+                | Action::Probe { .. } => {}
+            }
+        }
+        let returned = |record: &&Record| matches!(record, Record::ExecutorReturned { .. });
+        self.counts.returns += step.records.iter().filter(returned).count() as u64;
+        for (id, run) in &state.runs {
+            let expected = self.outcomes.get(id).copied();
+            ensure!(
+                expected == run.state.is_terminal().then_some(run.state),
+                "run {id} is {} after it ended as {expected:?}",
+                run.state.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// Every run ended and was announced; where nothing went wrong, every task ran once.
+    pub(crate) fn check_end(&mut self, state: &State, plans: &BTreeMap<RunId, Plan>, weather: &Weather) -> Check {
+        for (run, plan) in plans {
+            let Some(outcome) = self.outcomes.get(run) else { return Err(format!("run {run} never ended")) };
+            ensure!(self.announced.contains(run), "the end of run {run} was not announced");
+            let Plan::Stages(Ok(graph)) = plan else { continue };
+            if !weather.is_calm() {
+                continue;
+            }
+            ensure!(*outcome != RunState::Failed, "run {run} failed in calm weather");
+            for stage in graph.stages.iter().filter(|_| *outcome == RunState::Succeeded) {
+                let read = stage.id == graph.root() || graph.consumers(stage.id).next().is_some();
+                for task in crate::content::tasks_of(graph, stage.id) {
+                    let attempts = self.tasks.get(&(run.clone(), task)).map_or(0, |h| h.attempts);
+                    let expected = u32::from(invariants::leads_to_root(graph, stage.id) && read);
+                    ensure!(attempts == expected, "task {task} of run {run} had {attempts} attempts in calm weather");
+                }
+            }
+        }
+        self.counts.calm_seeds += u64::from(weather.is_calm());
+        let busy = state.executors.iter().find(|(_, e)| !e.running.is_empty());
+        busy.map_or(Ok(()), |(id, _)| Err(format!("{id} holds slots after all runs ended")))
+    }
+}

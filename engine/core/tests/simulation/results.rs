@@ -1,0 +1,87 @@
+//! The shell's reader of results: gathers the root's outputs, and begins again when one of them changed meanwhile.
+
+use std::collections::BTreeMap;
+
+use tidemill_core::schedule::Event;
+use tidemill_core::{Attempt, Error, RunId, TaskId};
+
+use crate::content::tasks_of;
+use crate::executor::{Reading, lost_output};
+use crate::world::{Check, Happening, World};
+
+/// A result on its way to the client.
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    /// What was read so far.
+    read: BTreeMap<TaskId, Attempt>,
+    progress: Progress,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Progress {
+    /// It waits to be told that the root is complete.
+    #[default]
+    Waiting,
+    Reading,
+    Delivered,
+}
+
+impl World {
+    /// The scheduler says this whenever the root is complete, so it may be known already.
+    pub(crate) fn deliver(&mut self, run: RunId) {
+        let delivery = self.deliveries.entry(run.clone()).or_default();
+        if delivery.progress == Progress::Waiting {
+            delivery.progress = Progress::Reading;
+            let delay = self.delay();
+            self.after(delay, Happening::ReadResult(run));
+        }
+    }
+
+    /// Reads one more output of the root, or hands all of them to the client.
+    pub(crate) fn read_result(&mut self, run: &RunId) -> Check {
+        let Some(known) = self.state.runs.get(run).filter(|r| !r.state.is_terminal()) else { return Ok(()) };
+        let graph = known.graph.clone().unwrap();
+        let delivery = self.deliveries.get_mut(run).unwrap();
+        let mut current = BTreeMap::new();
+        for task in tasks_of(&graph, graph.root()) {
+            let Some(output) = self.state.task(run, task).and_then(|t| t.output.clone()) else {
+                delivery.progress = Progress::Waiting;
+                return Ok(());
+            };
+            current.insert(task, output);
+        }
+        delivery.read.retain(|task, attempt| current[task].attempt == *attempt);
+        let Some((task, output)) = current.iter().find(|(task, _)| !delivery.read.contains_key(task)) else {
+            delivery.progress = Progress::Delivered;
+            self.contents.check_result(run, &graph, &delivery.read)?;
+            self.hand_over(run);
+            return Ok(());
+        };
+        match self.executors[&output.executor].read(output.attempt) {
+            Reading::Done => {
+                delivery.read.insert(*task, output.attempt);
+            }
+            Reading::Silence if self.rng.chance(700) => {}
+            Reading::Silence | Reading::Gone => {
+                delivery.progress = Progress::Waiting;
+                self.ledger.counts.lost_results += 1;
+                let lost = lost_output((*task, output.attempt));
+                self.tell_coordinator(None, &Event::ResultLost { run: run.clone(), lost });
+                return Ok(());
+            }
+        }
+        let delay = self.delay();
+        self.after(delay, Happening::ReadResult(run.clone()));
+        Ok(())
+    }
+
+    fn hand_over(&mut self, run: &RunId) {
+        let event = if self.rng.chance(self.weather.failing_runs) {
+            Event::ResultFailed { run: run.clone(), error: Error::denied(format!("no client takes the result of {run}")) }
+        } else {
+            self.ledger.counts.delivered += 1;
+            Event::ResultDelivered { run: run.clone(), rows: 1 }
+        };
+        self.tell_coordinator(None, &event);
+    }
+}

@@ -1,0 +1,135 @@
+//! File scans: the plan travels without its files, so that its size does not grow with them, and with what the stock
+//! encoding loses.
+//!
+//! ```text
+//! stage plan: scan 0 [[a, b], [c]]     bytes: scan 0, 2 partitions     task 1: scan 0 [[], [c]]
+//! ```
+//!
+//! A task's other file groups are empty, never absent: partition numbers, union offsets and declared partitionings
+//! stay true, and no task reads another's files.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use datafusion::common::{internal_datafusion_err, internal_err};
+use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion_proto::physical_plan::{
+    PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
+};
+use datafusion_proto::protobuf::physical_plan_node::PhysicalPlanType;
+use datafusion_proto::protobuf::{self, PhysicalExtensionNode, PhysicalPlanNode};
+use prost::Message;
+
+use super::converter::StageConverter;
+use crate::wire;
+
+/// The files of one task: by scan, then by partition.
+#[derive(Debug, Clone, Default)]
+pub struct TaskScans(BTreeMap<u32, BTreeMap<u32, FileGroup>>);
+
+impl TaskScans {
+    /// The files that a task executing `partitions` needs, as a blob's content; `None` if it scans none.
+    ///
+    /// # Errors
+    /// A file has no encoding.
+    pub fn encode(scans: &[Vec<FileGroup>], partitions: std::ops::Range<usize>) -> Result<Option<Vec<u8>>> {
+        let mut spec = wire::ScanSpec::default();
+        for (scan, groups) in (0u32..).zip(scans) {
+            let mut files = wire::ScanFiles { scan, partitions: Vec::new() };
+            for (partition, group) in (0u32..).zip(groups) {
+                if partitions.contains(&(partition as usize)) && !group.is_empty() {
+                    let file_group = protobuf::FileGroup::try_from(&without_statistics(group))?.encode_to_vec();
+                    files.partitions.push(wire::PartitionFiles { partition, file_group });
+                }
+            }
+            spec.scans.push(files);
+        }
+        Ok(spec.scans.iter().any(|s| !s.partitions.is_empty()).then(|| spec.encode_to_vec()))
+    }
+
+    /// The inverse of [`Self::encode`].
+    ///
+    /// # Errors
+    /// The bytes are damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let external = |e: prost::DecodeError| DataFusionError::External(Box::new(e));
+        let mut scans: BTreeMap<u32, BTreeMap<u32, FileGroup>> = BTreeMap::new();
+        for scan in wire::ScanSpec::decode(bytes).map_err(external)?.scans {
+            for files in scan.partitions {
+                let group = protobuf::FileGroup::decode(files.file_group.as_slice()).map_err(external)?;
+                scans.entry(scan.scan).or_default().insert(files.partition, FileGroup::try_from(&group)?);
+            }
+        }
+        Ok(Self(scans))
+    }
+
+    fn groups(&self, scan: u32, partitions: u32) -> Vec<FileGroup> {
+        let files = self.0.get(&scan);
+        (0..partitions).map(|p| files.and_then(|f| f.get(&p)).cloned().unwrap_or_default()).collect()
+    }
+}
+
+/// Column statistics of files are for planning, which is over.
+fn without_statistics(group: &FileGroup) -> FileGroup {
+    let files = group.files().iter().cloned().map(|mut file| {
+        file.statistics = None;
+        file
+    });
+    FileGroup::new(files.collect())
+}
+
+/// Encodes a file scan without its files; `None` for other nodes.
+pub(super) fn encode(
+    plan: &Arc<dyn ExecutionPlan>,
+    codec: &dyn PhysicalExtensionCodec,
+    converter: &StageConverter<'_>,
+) -> Result<Option<PhysicalPlanNode>> {
+    let Some(config) = file_scan(plan) else { return Ok(None) };
+    let partitions = config.file_groups.len();
+    let scan = converter.take_files(config.file_groups.clone());
+    let emptied =
+        FileScanConfigBuilder::from(config.clone()).with_file_groups(vec![FileGroup::default(); partitions]).build();
+    let emptied: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(emptied);
+    let node = wire::FileScanNode {
+        scan: u32::try_from(scan).map_err(|_| internal_datafusion_err!("too many scans"))?,
+        plan: converter.stock(&emptied, codec)?.encode_to_vec(),
+        compression: config.file_compression_type.get_variant().to_string(),
+        partitions: u32::try_from(partitions).map_err(|_| internal_datafusion_err!("too many partitions"))?,
+    };
+    let node = wire::PlanNode { node: Some(wire::plan_node::Node::FileScan(node)) }.encode_to_vec();
+    let extension = PhysicalExtensionNode { node, inputs: Vec::new() };
+    Ok(Some(PhysicalPlanNode { physical_plan_type: Some(PhysicalPlanType::Extension(extension)) }))
+}
+
+/// Decodes a file scan with the files of one task.
+pub(super) fn decode(
+    node: &wire::FileScanNode,
+    scans: &TaskScans,
+    task: &TaskContext,
+    codec: &dyn PhysicalExtensionCodec,
+    converter: &dyn PhysicalProtoConverterExtension,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let inner = PhysicalPlanNode::decode(node.plan.as_slice()).map_err(|e| DataFusionError::External(Box::new(e)))?;
+    let plan = converter.proto_to_execution_plan(&inner, &PhysicalPlanDecodeContext::new(task, codec))?;
+    let Some(config) = file_scan(&plan) else { return internal_err!("a file scan decoded as {}", plan.name()) };
+    let compression = match node.compression.as_str() {
+        "" => FileCompressionType::UNCOMPRESSED,
+        name => FileCompressionType::from_str(name)?,
+    };
+    let config = FileScanConfigBuilder::from(config.clone())
+        .with_file_groups(scans.groups(node.scan, node.partitions))
+        .with_file_compression_type(compression)
+        .build();
+    Ok(DataSourceExec::from_data_source(config))
+}
+
+/// The configuration of a file scan; `None` for other nodes.
+pub(crate) fn file_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
+    plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()
+}

@@ -1,0 +1,31 @@
+//! The control stream between an executor and its coordinator, and its twin inside one process.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tidemill_core::{BlobHash, Result};
+use tokio::sync::mpsc;
+
+use crate::wire;
+
+/// Messages that wait to be sent to one executor or from it. A full queue blocks the sender.
+pub const CONTROL_QUEUE: usize = 4096;
+
+/// An executor's way to its coordinator.
+#[async_trait]
+pub trait ControlLink: Send + Sync {
+    /// Opens the stream. `from` ends when the executor leaves; the answer ends when the coordinator does.
+    ///
+    /// # Errors
+    /// `Unavailable` while no coordinator answers.
+    async fn attach(
+        &self,
+        from: mpsc::Receiver<wire::FromExecutor>,
+    ) -> Result<BoxStream<'static, Result<wire::ToExecutor>>>;
+
+    /// The content of a blob.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Unavailable` while no coordinator answers.
+    async fn fetch_blob(&self, hash: &BlobHash) -> Result<Bytes>;
+}

@@ -1,0 +1,159 @@
+//! DataFusion's errors as Tidemill's. Kinds are found by walking sources, never by reading text.
+
+use std::sync::Arc;
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use tidemill_core::schedule::LostOutput;
+use tidemill_core::{Error, ErrorKind};
+
+/// A typed error on its way through DataFusion's operators.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub struct TaskError {
+    /// What happened.
+    pub error: Error,
+    /// Inputs that could not be read, for [`ErrorKind::LostInput`].
+    pub lost: Vec<LostOutput>,
+}
+
+impl From<Error> for TaskError {
+    fn from(error: Error) -> Self {
+        Self { error, lost: Vec::new() }
+    }
+}
+
+impl From<TaskError> for DataFusionError {
+    fn from(error: TaskError) -> Self {
+        Self::External(Box::new(error))
+    }
+}
+
+impl From<DataFusionError> for TaskError {
+    fn from(error: DataFusionError) -> Self {
+        classify(&error)
+    }
+}
+
+/// Wraps one of our errors for DataFusion.
+#[must_use]
+pub fn to_datafusion(error: Error) -> DataFusionError {
+    TaskError::from(error).into()
+}
+
+/// Our error for one of DataFusion's.
+#[must_use]
+pub fn from_datafusion(error: &DataFusionError) -> Error {
+    classify(error).error
+}
+
+fn classify(error: &DataFusionError) -> TaskError {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => classify(inner),
+        DataFusionError::Shared(inner) => classify(inner),
+        DataFusionError::Collection(all) => match all.first() {
+            Some(first) => classify(first),
+            None => Error::internal("an empty collection of errors").into(),
+        },
+        DataFusionError::External(inner) => classify_source(inner.as_ref(), error),
+        DataFusionError::ArrowError(inner, _) => classify_arrow(inner, error),
+        DataFusionError::ObjectStore(inner) => object_store_error(inner).into(),
+        DataFusionError::ParquetError(inner) => {
+            Error::invalid(format!("a Parquet file cannot be read: {inner}; check the file and its location")).into()
+        }
+        DataFusionError::IoError(inner) => io_error(inner).into(),
+        DataFusionError::ResourcesExhausted(message) => Error::resources_exhausted(message.clone()).into(),
+        DataFusionError::Internal(message) => Error::internal(message.clone()).into(),
+        DataFusionError::ExecutionJoin(join) => Error::internal(format!("a task of the query panicked: {join}")).into(),
+        DataFusionError::SQL(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Plan(_)
+        | DataFusionError::Configuration(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::Execution(_)
+        | DataFusionError::Substrait(_)
+        | DataFusionError::Ffi(_) => Error::invalid(first_line(&error.strip_backtrace())).into(),
+    }
+}
+
+fn classify_source(source: &(dyn std::error::Error + Send + Sync + 'static), whole: &DataFusionError) -> TaskError {
+    if let Some(ours) = source.downcast_ref::<TaskError>() {
+        return ours.clone();
+    }
+    if let Some(ours) = source.downcast_ref::<Error>() {
+        return ours.clone().into();
+    }
+    if let Some(inner) = source.downcast_ref::<DataFusionError>() {
+        return classify(inner);
+    }
+    if let Some(inner) = source.downcast_ref::<Arc<DataFusionError>>() {
+        return classify(inner);
+    }
+    if let Some(inner) = source.downcast_ref::<ArrowError>() {
+        return classify_arrow(inner, whole);
+    }
+    if let Some(inner) = source.downcast_ref::<object_store::Error>() {
+        return object_store_error(inner).into();
+    }
+    if let Some(inner) = source.downcast_ref::<std::io::Error>() {
+        return io_error(inner).into();
+    }
+    Error::invalid(first_line(&whole.strip_backtrace())).into()
+}
+
+fn classify_arrow(error: &ArrowError, whole: &DataFusionError) -> TaskError {
+    match error {
+        ArrowError::ExternalError(inner) => classify_source(inner.as_ref(), whole),
+        ArrowError::IoError(_, inner) => io_error(inner).into(),
+        ArrowError::MemoryError(message) => Error::resources_exhausted(message.clone()).into(),
+        other => Error::invalid(first_line(&other.to_string())).into(),
+    }
+}
+
+/// Our error for an object store's.
+#[must_use]
+pub fn object_store_error(error: &object_store::Error) -> Error {
+    use object_store::Error as Store;
+    let (kind, what) = match error {
+        Store::NotFound { path, .. } => (ErrorKind::NotFound, format!("{path} does not exist; check the location")),
+        Store::PermissionDenied { path, .. } => (
+            ErrorKind::Denied,
+            format!("access to {path} is denied; check its permissions and the server's credentials"),
+        ),
+        Store::Unauthenticated { path, .. } => {
+            (ErrorKind::Denied, format!("the store refused the credentials for {path}; check the server's environment"))
+        }
+        Store::AlreadyExists { path, .. } => (ErrorKind::Conflict, format!("{path} exists already")),
+        other => match io_source(other) {
+            Some(io) => return io_error(io),
+            None => (ErrorKind::Unavailable, format!("the object store failed: {}", first_line(&other.to_string()))),
+        },
+    };
+    Error { kind, message: what }
+}
+
+fn io_source<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+    let mut current = Some(error);
+    while let Some(e) = current {
+        if let Some(io) = e.downcast_ref::<std::io::Error>() {
+            return Some(io);
+        }
+        current = e.source();
+    }
+    None
+}
+
+fn io_error(error: &std::io::Error) -> Error {
+    use std::io::ErrorKind as Io;
+    let message = format!("input or output failed: {error}");
+    match error.kind() {
+        Io::NotFound => Error::not_found(message),
+        Io::PermissionDenied => Error::denied(message),
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Error::resources_exhausted(message),
+        _ => Error::unavailable(message),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}

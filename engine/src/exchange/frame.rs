@@ -1,0 +1,145 @@
+//! Frames: one record batch each, self-contained (dictionaries are sent again), never split, encoded at most once.
+//!
+//! A frame is a list of Arrow IPC messages, dictionaries before the batch. The same bytes lie on disk and travel over
+//! Flight; a CRC32C over all messages goes with them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::{read_dictionary, read_record_batch};
+use arrow::ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow::ipc::{CompressionType, MessageHeader, root_as_message};
+use arrow::record_batch::RecordBatch;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tidemill_core::{Error, Result};
+
+/// How frames are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all: for peers on the same host.
+    None,
+    /// LZ4 frame format.
+    Lz4,
+}
+
+/// One encoded batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Messages in order.
+    pub messages: Vec<Message>,
+    /// CRC32C over headers and bodies in order.
+    pub crc: u32,
+}
+
+/// One Arrow IPC message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The flatbuffer.
+    pub header: Bytes,
+    /// The buffers.
+    pub body: Bytes,
+}
+
+impl Frame {
+    /// Encodes a batch.
+    ///
+    /// # Errors
+    /// Arrow cannot encode a column.
+    pub fn encode(batch: &RecordBatch, compression: Compression) -> Result<Self> {
+        let compression = match compression {
+            Compression::None => None,
+            Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
+        };
+        let damaged = |e| Error::internal(format!("a batch cannot be encoded: {e}"));
+        let options = IpcWriteOptions::default().try_with_compression(compression).map_err(damaged)?;
+        let mut tracker = DictionaryTracker::new(false);
+        // Numbers the schema's dictionaries.
+        let generator = IpcDataGenerator::default();
+        generator.schema_to_bytes_with_dictionary_tracker(batch.schema_ref(), &mut tracker, &options);
+        let (dictionaries, encoded) =
+            generator.encode(batch, &mut tracker, &options, &mut IpcWriteContext::default()).map_err(damaged)?;
+        Ok(Self::of(dictionaries.into_iter().chain([encoded]).map(message).collect()))
+    }
+
+    /// A frame of messages received or read.
+    #[must_use]
+    pub fn of(messages: Vec<Message>) -> Self {
+        let crc =
+            messages.iter().fold(0, |crc, m| crc32c::crc32c_append(crc32c::crc32c_append(crc, &m.header), &m.body));
+        Self { messages, crc }
+    }
+
+    /// Decodes the batch.
+    ///
+    /// # Errors
+    /// The messages are not what [`Self::encode`] wrote.
+    pub fn decode(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let damaged = |e: String| Error::internal(format!("a frame cannot be decoded: {e}"));
+        let mut dictionaries: HashMap<i64, ArrayRef> = HashMap::new();
+        for message in &self.messages {
+            let ipc = root_as_message(&message.header).map_err(|e| damaged(e.to_string()))?;
+            let body = Buffer::from(message.body.clone());
+            match ipc.header_type() {
+                MessageHeader::DictionaryBatch => {
+                    let batch = ipc.header_as_dictionary_batch().ok_or_else(|| damaged("no dictionary".into()))?;
+                    read_dictionary(&body, batch, schema, &mut dictionaries, &ipc.version())
+                        .map_err(|e| damaged(e.to_string()))?;
+                }
+                MessageHeader::RecordBatch => {
+                    let batch = ipc.header_as_record_batch().ok_or_else(|| damaged("no batch".into()))?;
+                    let schema = Arc::clone(schema);
+                    return read_record_batch(&body, batch, schema, &dictionaries, None, &ipc.version())
+                        .map_err(|e| damaged(e.to_string()));
+                }
+                other => return Err(damaged(format!("unexpected message {other:?}"))),
+            }
+        }
+        Err(damaged("it has no batch".to_owned()))
+    }
+
+    /// The frame as it lies on disk: count, then per message two lengths, header and body.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let size: usize = self.messages.iter().map(|m| 16 + m.header.len() + m.body.len()).sum();
+        let mut bytes = BytesMut::with_capacity(8 + size);
+        bytes.put_u64_le(self.messages.len() as u64);
+        for message in &self.messages {
+            bytes.put_u64_le(message.header.len() as u64);
+            bytes.put_u64_le(message.body.len() as u64);
+            bytes.put_slice(&message.header);
+            bytes.put_slice(&message.body);
+        }
+        bytes.freeze()
+    }
+
+    /// The inverse of [`Self::to_bytes`], checked against the frame's CRC.
+    ///
+    /// # Errors
+    /// The bytes are damaged.
+    pub fn from_bytes(mut bytes: Bytes, crc: u32) -> Result<Self> {
+        let damaged = || Error::unavailable("a frame on disk is damaged");
+        let count = take_length(&mut bytes).ok_or_else(damaged)?;
+        let mut messages = Vec::new();
+        for _ in 0..count {
+            let header = take_length(&mut bytes).ok_or_else(damaged)?;
+            let body = take_length(&mut bytes).ok_or_else(damaged)?;
+            if header.checked_add(body).is_none_or(|n| n > bytes.len()) {
+                return Err(damaged());
+            }
+            messages.push(Message { header: bytes.split_to(header), body: bytes.split_to(body) });
+        }
+        let frame = Self::of(messages);
+        if frame.crc == crc { Ok(frame) } else { Err(damaged()) }
+    }
+}
+
+fn take_length(bytes: &mut Bytes) -> Option<usize> {
+    (bytes.len() >= 8).then(|| usize::try_from(bytes.get_u64_le()).ok())?
+}
+
+fn message(encoded: EncodedData) -> Message {
+    Message { header: encoded.ipc_message.into(), body: encoded.arrow_data.into() }
+}

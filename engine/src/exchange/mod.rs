@@ -1,0 +1,29 @@
+//! The exchange between stages: plan nodes that read and write it, its frames, and the traits of its transports.
+//!
+//! - [`ExchangeReaderExec`] and [`ExchangeWriterExec`] stand in stage plans;
+//! - a *frame* is one batch, self-contained, encoded at most once ([`frame`]);
+//! - a *block* is all frames of one (task, attempt, partition); an output's [`OutputFooter`] says what its blocks hold;
+//! - [`BlockSource`] fetches blocks, [`BlockSink`] takes them; each has a twin inside the process.
+//!
+//! Invariant: a reader reads exactly the attempts its [`Manifest`] names, and compares what it read with the footer:
+//! absence is an error, never an empty stream.
+
+mod codec;
+pub mod frame;
+mod manifest;
+mod marker;
+mod merged;
+mod metrics;
+mod reader;
+mod remote;
+mod source;
+mod writer;
+
+pub use codec::ExchangeNodes;
+pub use manifest::{BlockFooter, Holder, Manifest, ManifestOutput, OutputFooter};
+pub use marker::{ExchangeExec, Transfer};
+pub use metrics::IoMetrics;
+pub use reader::{ExchangeReaderExec, ReadMode};
+pub use remote::FlightBlocks;
+pub use source::{BlockRequest, BlockSink, BlockSource, BlockStream, BlockTransport, LocalBlocks, TaskIo};
+pub use writer::ExchangeWriterExec;

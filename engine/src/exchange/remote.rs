@@ -1,0 +1,247 @@
+//! Blocks of other processes, over Arrow Flight: one `DoGet` per holder, many blocks on it.
+//!
+//! Back-pressure is HTTP/2's: a stream holds at most its window ([`STREAM_WINDOW`]) plus one frame.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightData, Ticket};
+use futures::StreamExt;
+use prost::Message as _;
+use tidemill_core::{Error, ErrorKind, Result, RunId};
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use super::frame::{Frame, Message};
+use super::merged::{check_footer, lost};
+use super::{BlockRequest, BlockStream, Holder, IoMetrics, OutputFooter};
+use crate::error::TaskError;
+use crate::wire::{self, MAX_MESSAGE_BYTES, frame_header::Kind, statuses};
+
+/// Bytes in flight on one block stream.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes in flight on one connection.
+const CONNECTION_WINDOW: u32 = 32 << 20;
+/// How long a peer may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may take to send the next message of a stream.
+const NEXT_MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Reads blocks from other executors' Flight services. Connections are kept and shared.
+#[derive(Debug, Default)]
+pub struct FlightBlocks {
+    channels: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl FlightBlocks {
+    /// Reads `blocks`, all of them held by `holder`.
+    #[must_use]
+    pub fn read(
+        self: &Arc<Self>,
+        run: &RunId,
+        holder: &Holder,
+        blocks: Vec<BlockRequest>,
+        schema: SchemaRef,
+        metrics: Arc<IoMetrics>,
+    ) -> BlockStream {
+        let pool = Arc::clone(self);
+        let (run, holder) = (run.clone(), holder.clone());
+        let opened = async move {
+            let opened = pool.open(&run, &holder, &blocks).await;
+            match opened {
+                Ok(messages) => Reading::new(messages, blocks, schema, metrics).into_stream(),
+                Err(error) => {
+                    pool.forget(&holder.endpoint);
+                    futures::stream::iter([Err(unreadable(&blocks, &error))]).boxed()
+                }
+            }
+        };
+        futures::stream::once(opened).flatten().boxed()
+    }
+
+    async fn open(&self, run: &RunId, holder: &Holder, blocks: &[BlockRequest]) -> Result<Streaming<FlightData>> {
+        let channel = self.channel(&holder.endpoint)?;
+        let mut client = FlightServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let ticket = wire::BlockTicket {
+            executor: holder.executor.0.clone(),
+            run: run.0.clone(),
+            epoch: blocks.first().map_or(0, |b| b.attempt.epoch.0),
+            blocks: blocks
+                .iter()
+                .map(|b| wire::BlockRef {
+                    task: Some(b.task.into()),
+                    attempt: Some(b.attempt.into()),
+                    partition: b.partition,
+                    from_frame: 0,
+                    want_footer: true,
+                })
+                .collect(),
+        };
+        let request = client.do_get(Ticket { ticket: ticket.encode_to_vec().into() });
+        match tokio::time::timeout(NEXT_MESSAGE_TIMEOUT, request).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(statuses(&status)),
+            Err(_) => Err(Error::unavailable(format!("executor {} did not answer", holder.executor))),
+        }
+    }
+
+    fn channel(&self, endpoint: &str) -> Result<Channel> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(endpoint) {
+            return Ok(channel.clone());
+        }
+        let connection = Endpoint::from_shared(endpoint.to_owned())
+            .map_err(|e| Error::internal(format!("{endpoint} is not an endpoint: {e}")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let channel = connection.connect_lazy();
+        channels.insert(endpoint.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    fn forget(&self, endpoint: &str) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(endpoint);
+    }
+}
+
+/// Any failure to read is a lost input: the coordinator decides whether the holder is dead or the producer runs again.
+fn unreadable(blocks: &[BlockRequest], error: &Error) -> TaskError {
+    let first = blocks.first().map(|b| lost(b, &error.message));
+    let mut task_error = first.unwrap_or_else(|| TaskError::from(error.clone()));
+    task_error.lost = blocks.iter().map(BlockRequest::output).collect();
+    task_error.lost.dedup();
+    if matches!(error.kind, ErrorKind::Cancelled | ErrorKind::Denied) {
+        return TaskError::from(error.clone());
+    }
+    task_error
+}
+
+/// One stream being read.
+struct Reading {
+    messages: Streaming<FlightData>,
+    blocks: Vec<BlockRequest>,
+    schema: SchemaRef,
+    metrics: Arc<IoMetrics>,
+    /// Messages of the unfinished frame.
+    parts: Vec<Message>,
+    /// Expected rows per block, once its footer came.
+    footers: Vec<Option<u64>>,
+    rows: Vec<u64>,
+    ended: VecDeque<bool>,
+    failed: bool,
+}
+
+impl Reading {
+    fn new(
+        messages: Streaming<FlightData>,
+        blocks: Vec<BlockRequest>,
+        schema: SchemaRef,
+        metrics: Arc<IoMetrics>,
+    ) -> Self {
+        let count = blocks.len();
+        Self {
+            messages,
+            blocks,
+            schema,
+            metrics,
+            parts: Vec::new(),
+            footers: vec![None; count],
+            rows: vec![0; count],
+            ended: vec![false; count].into(),
+            failed: false,
+        }
+    }
+
+    fn into_stream(self) -> BlockStream {
+        futures::stream::unfold(self, |mut reading| async move {
+            if reading.failed {
+                return None;
+            }
+            let next = reading.next().await?;
+            reading.failed = next.is_err();
+            Some((next, reading))
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> Option<Result<RecordBatch, TaskError>> {
+        loop {
+            let data = match tokio::time::timeout(NEXT_MESSAGE_TIMEOUT, self.messages.message()).await {
+                Ok(Ok(Some(data))) => data,
+                Ok(Ok(None)) if self.ended.iter().all(|e| *e) => return None,
+                Ok(Ok(None)) => return Some(Err(self.broken("the stream ended early"))),
+                Ok(Err(status)) => return Some(Err(unreadable(&self.blocks, &statuses(&status)))),
+                Err(_) => return Some(Err(self.broken("the holder sent nothing for 60 s"))),
+            };
+            match self.take(data) {
+                Ok(Some(batch)) => return Some(Ok(batch)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    fn take(&mut self, data: FlightData) -> Result<Option<RecordBatch>, TaskError> {
+        let size = data.data_header.len() + data.data_body.len() + data.app_metadata.len();
+        IoMetrics::add(&self.metrics.remote_bytes, size as u64);
+        if !data.data_header.is_empty() {
+            self.parts.push(Message { header: data.data_header, body: data.data_body });
+        }
+        if data.app_metadata.is_empty() {
+            return Ok(None);
+        }
+        let header = wire::FrameHeader::decode(data.app_metadata).map_err(|_| self.broken("a header is damaged"))?;
+        let index = header.block as usize;
+        let Some(block) = self.blocks.get(index) else { return Err(self.broken("a block was not asked for")) };
+        match header.kind {
+            Some(Kind::Footer(footer)) => {
+                let footer = OutputFooter::from_wire(&footer);
+                check_footer(block, &footer)?;
+                let expected = footer.blocks.get(block.partition as usize).copied().unwrap_or_default();
+                if let Some(slot) = self.footers.get_mut(index) {
+                    *slot = Some(expected.rows);
+                }
+                Ok(None)
+            }
+            Some(Kind::Frame(end)) => self.finish_frame(index, end.crc).map(Some),
+            Some(Kind::End(_)) => self.finish_block(index).map(|()| None),
+            None => Err(self.broken("a header is empty")),
+        }
+    }
+
+    fn finish_frame(&mut self, index: usize, crc: u32) -> Result<RecordBatch, TaskError> {
+        let start = Instant::now();
+        let frame = Frame::of(std::mem::take(&mut self.parts));
+        if frame.crc != crc {
+            return Err(self.broken("a frame is damaged"));
+        }
+        let batch = frame.decode(&self.schema)?;
+        if let Some(rows) = self.rows.get_mut(index) {
+            *rows += batch.num_rows() as u64;
+        }
+        IoMetrics::add_since(&self.metrics.encode_ns, start);
+        Ok(batch)
+    }
+
+    fn finish_block(&mut self, index: usize) -> Result<(), TaskError> {
+        if self.footers.get(index).copied().flatten() != self.rows.get(index).copied() {
+            return Err(self.broken("rows are missing"));
+        }
+        if let Some(ended) = self.ended.get_mut(index) {
+            *ended = true;
+        }
+        Ok(())
+    }
+
+    fn broken(&self, why: &str) -> TaskError {
+        unreadable(&self.blocks, &Error::unavailable(why))
+    }
+}

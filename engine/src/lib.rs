@@ -1,0 +1,14 @@
+//! What should happen: how a plan becomes stages, how plans and data travel, and the wire formats of both.
+//!
+//! Layers, lower first: `wire` < `codec` < `exchange` < `plan`. `codec` knows the exchange's plan nodes by a table that
+//! `exchange` fills.
+
+pub mod blob;
+pub mod codec;
+pub mod control;
+pub mod error;
+pub mod exchange;
+pub mod plan;
+pub mod planner;
+pub mod runtime;
+pub mod wire;

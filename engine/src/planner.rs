@@ -1,0 +1,112 @@
+//! The seam between deciding and planning: the coordinator asks, whoever composes the process answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
+use tidemill_core::graph::StageGraph;
+use tidemill_core::record::{Record, State};
+use tidemill_core::{BlobHash, Millis, Result, RunId};
+
+use crate::blob::Blob;
+
+/// Turns statements into what the coordinator can carry out.
+#[async_trait]
+pub trait Planner: Send + Sync {
+    /// Plans one statement.
+    ///
+    /// # Errors
+    /// The statement is wrong, names what does not exist, or cannot be planned safely.
+    async fn plan(&self, request: PlanRequest) -> Result<Plan>;
+}
+
+/// One statement and what it may refer to.
+#[derive(Debug, Clone)]
+pub struct PlanRequest {
+    /// The run.
+    pub run: RunId,
+    /// The statement's text: exactly one statement.
+    pub statement: String,
+    /// The client's settings, over the server's.
+    pub settings: BTreeMap<String, String>,
+    /// What the coordinator knows: the catalogue, and what system tables show.
+    pub state: Arc<State>,
+    /// The time of the request.
+    pub now: Millis,
+    /// Slots of all executors; 0 while none is connected.
+    pub slots: u32,
+    /// Blobs that catalogue entries name.
+    pub blobs: Arc<dyn BlobReader>,
+}
+
+/// Reads blobs that the coordinator keeps.
+pub trait BlobReader: std::fmt::Debug + Send + Sync {
+    /// The bytes of a blob; `None` if it is not kept.
+    fn read(&self, hash: &BlobHash) -> Option<bytes::Bytes>;
+}
+
+/// What a statement means.
+pub enum Plan {
+    /// Stages to run, and what to do with the root's output.
+    Stages(StagedPlan),
+    /// Rows that the coordinator itself produces: `EXPLAIN`, `SHOW`, system tables.
+    Rows(SendableRecordBatchStream),
+    /// A change of the catalogue, and blobs it names.
+    Change {
+        /// Applied when nothing failed.
+        record: Option<Record>,
+        /// Kept as long as the entry.
+        blobs: Vec<Blob>,
+    },
+}
+
+/// Stages, ready to be scheduled.
+pub struct StagedPlan {
+    /// The stages.
+    pub graph: StageGraph,
+    /// What they refer to by hash.
+    pub blobs: Vec<Blob>,
+    /// The blob that all tasks share.
+    pub session: BlobHash,
+    /// The result's columns.
+    pub schema: SchemaRef,
+    /// What to do with the root's output.
+    pub finish: Finish,
+}
+
+/// What to do with the root's output.
+pub enum Finish {
+    /// Stream it to the client.
+    Deliver,
+    /// It counts written rows: commit the files and deliver the sum.
+    Commit(Box<dyn Commit>),
+    /// Keep it as a table.
+    Keep(Box<dyn Keep>),
+}
+
+/// Publishes what sink tasks wrote.
+#[async_trait]
+pub trait Commit: Send + Sync {
+    /// Makes exactly the winners' files visible; called once, after every task succeeded.
+    ///
+    /// # Errors
+    /// The store refused: nothing is published.
+    async fn commit(&self, winners: &[tidemill_core::Attempt]) -> Result<()>;
+
+    /// Removes what losers and failed runs left. Called when the run ended without a commit.
+    async fn abort(&self);
+}
+
+/// Keeps a result as a table.
+pub trait Keep: Send + Sync {
+    /// The most bytes it takes.
+    fn limit(&self) -> usize;
+
+    /// The change of the catalogue for these rows.
+    ///
+    /// # Errors
+    /// The rows cannot be encoded.
+    fn keep(&self, schema: SchemaRef, batches: &[arrow::record_batch::RecordBatch]) -> Result<(Record, Blob)>;
+}

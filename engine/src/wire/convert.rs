@@ -1,0 +1,184 @@
+//! Domain types to protobuf and back. Absent fields are errors, never defaults.
+
+use prost::Message;
+use tidemill_core::record::{Footer, TaskMetrics};
+use tidemill_core::schedule::LostOutput;
+use tidemill_core::{Attempt, Epoch, Error, ErrorKind, Result, StageId, TaskId};
+use tonic::{Code, Status};
+
+use super::generated as pb;
+
+/// The error for an absent field.
+#[must_use]
+pub fn missing(field: &str) -> Error {
+    Error::internal(format!("a message lacks `{field}`: do both processes run the same build?"))
+}
+
+impl From<Attempt> for pb::Attempt {
+    fn from(a: Attempt) -> Self {
+        Self { epoch: a.epoch.0, counter: a.counter }
+    }
+}
+
+impl From<pb::Attempt> for Attempt {
+    fn from(a: pb::Attempt) -> Self {
+        Self { epoch: Epoch(a.epoch), counter: a.counter }
+    }
+}
+
+impl From<TaskId> for pb::TaskId {
+    fn from(t: TaskId) -> Self {
+        Self { stage: t.stage.0, index: t.index }
+    }
+}
+
+impl From<pb::TaskId> for TaskId {
+    fn from(t: pb::TaskId) -> Self {
+        Self { stage: StageId(t.stage), index: t.index }
+    }
+}
+
+impl From<Footer> for pb::Footer {
+    fn from(f: Footer) -> Self {
+        Self { crc: f.crc, rows: f.rows, bytes: f.bytes }
+    }
+}
+
+impl From<pb::Footer> for Footer {
+    fn from(f: pb::Footer) -> Self {
+        Self { crc: f.crc, rows: f.rows, bytes: f.bytes }
+    }
+}
+
+impl From<TaskMetrics> for pb::TaskMetrics {
+    fn from(m: TaskMetrics) -> Self {
+        Self {
+            rows_in: m.rows_in,
+            rows_out: m.rows_out,
+            bytes_out: m.bytes_out,
+            remote_bytes: m.remote_bytes,
+            spilled_bytes: m.spilled_bytes,
+            scan_ns: m.scan_ns,
+            operator_ns: m.operator_ns,
+            encode_ns: m.encode_ns,
+            exchange_ns: m.exchange_ns,
+            wait_ns: m.wait_ns,
+        }
+    }
+}
+
+impl From<pb::TaskMetrics> for TaskMetrics {
+    fn from(m: pb::TaskMetrics) -> Self {
+        Self {
+            rows_in: m.rows_in,
+            rows_out: m.rows_out,
+            bytes_out: m.bytes_out,
+            remote_bytes: m.remote_bytes,
+            spilled_bytes: m.spilled_bytes,
+            scan_ns: m.scan_ns,
+            operator_ns: m.operator_ns,
+            encode_ns: m.encode_ns,
+            exchange_ns: m.exchange_ns,
+            wait_ns: m.wait_ns,
+        }
+    }
+}
+
+impl From<ErrorKind> for pb::ErrorKind {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Invalid => Self::Invalid,
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Conflict => Self::Conflict,
+            ErrorKind::Unavailable => Self::Unavailable,
+            ErrorKind::LostInput => Self::LostInput,
+            ErrorKind::ResourcesExhausted => Self::ResourcesExhausted,
+            ErrorKind::Denied => Self::Denied,
+            ErrorKind::Cancelled => Self::Cancelled,
+            ErrorKind::Internal => Self::Internal,
+        }
+    }
+}
+
+impl From<pb::ErrorKind> for ErrorKind {
+    fn from(kind: pb::ErrorKind) -> Self {
+        match kind {
+            pb::ErrorKind::Invalid => Self::Invalid,
+            pb::ErrorKind::NotFound => Self::NotFound,
+            pb::ErrorKind::Conflict => Self::Conflict,
+            pb::ErrorKind::Unavailable => Self::Unavailable,
+            pb::ErrorKind::LostInput => Self::LostInput,
+            pb::ErrorKind::ResourcesExhausted => Self::ResourcesExhausted,
+            pb::ErrorKind::Denied => Self::Denied,
+            pb::ErrorKind::Cancelled => Self::Cancelled,
+            pb::ErrorKind::Internal | pb::ErrorKind::Unspecified => Self::Internal,
+        }
+    }
+}
+
+impl From<&Error> for pb::Error {
+    fn from(error: &Error) -> Self {
+        Self { kind: pb::ErrorKind::from(error.kind).into(), message: error.message.clone(), lost: Vec::new() }
+    }
+}
+
+impl From<&pb::Error> for Error {
+    fn from(error: &pb::Error) -> Self {
+        Self { kind: error.kind().into(), message: error.message.clone() }
+    }
+}
+
+impl From<LostOutput> for pb::LostOutput {
+    fn from(lost: LostOutput) -> Self {
+        Self { task: Some(lost.task.into()), attempt: Some(lost.attempt.into()) }
+    }
+}
+
+impl pb::LostOutput {
+    /// The domain form.
+    ///
+    /// # Errors
+    /// A field is absent.
+    pub fn to_domain(&self) -> Result<LostOutput> {
+        let task = self.task.ok_or_else(|| missing("LostOutput.task"))?.into();
+        let attempt = self.attempt.ok_or_else(|| missing("LostOutput.attempt"))?.into();
+        Ok(LostOutput { task, attempt })
+    }
+}
+
+/// The gRPC status of an error, with the error itself as its details.
+#[must_use]
+pub fn status_of(error: &Error) -> Status {
+    let code = match error.kind {
+        ErrorKind::Invalid => Code::InvalidArgument,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Conflict => Code::AlreadyExists,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::LostInput => Code::DataLoss,
+        ErrorKind::ResourcesExhausted => Code::ResourceExhausted,
+        ErrorKind::Denied => Code::PermissionDenied,
+        ErrorKind::Cancelled => Code::Cancelled,
+        ErrorKind::Internal => Code::Internal,
+    };
+    Status::with_details(code, error.message.clone(), pb::Error::from(error).encode_to_vec().into())
+}
+
+/// The error a gRPC status carries; one without details came from the transport, not from Tidemill.
+#[must_use]
+pub fn statuses(status: &Status) -> Error {
+    if let Some(error) = pb::Error::decode(status.details()).ok().filter(|e| !e.message.is_empty()) {
+        return Error::from(&error);
+    }
+    let message = status.message();
+    match status.code() {
+        Code::Cancelled => Error::cancelled(format!("the call was cancelled: {message}")),
+        Code::InvalidArgument => Error::invalid(message),
+        Code::NotFound => Error::not_found(message),
+        Code::PermissionDenied | Code::Unauthenticated => Error::denied(message),
+        Code::ResourceExhausted => Error::resources_exhausted(message),
+        Code::Unimplemented => {
+            Error::invalid(format!("the peer does not serve this call ({message}): is it Tidemill?"))
+        }
+        _ => Error::unavailable(format!("the connection failed: {message}")),
+    }
+}

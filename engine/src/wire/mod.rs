@@ -1,0 +1,30 @@
+//! Generated protobuf, and its conversions to and from domain types.
+//!
+//! Invariant: nothing above `codec` and the services sees these types.
+
+mod convert;
+#[expect(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::use_self,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code"
+)]
+mod generated {
+    tonic::include_proto!("tidemill.v1");
+}
+
+pub use convert::{missing, status_of, statuses};
+pub use generated::*;
+
+/// Names the build in handshakes: processes of different builds refuse each other, because plans of one may not decode
+/// in the other.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+datafusion-", "55.2");
+
+/// Bounds one gRPC message: a frame is one batch, and one row may be large.
+pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
+
+/// Metadata key under which a coordinator names the run of a result stream.
+pub const RUN_ID_HEADER: &str = "tidemill-run-id";
