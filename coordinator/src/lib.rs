@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Makes decisions durable and carries them out.
+//!
+//! One task, the driver, owns the state: everything that happens becomes an [`Event`](tidemill_core::schedule::Event),
+//! the pure scheduler answers with records and actions, records are applied, and only then are the actions carried out.
+//!
+//! Invariant: nothing but the driver changes the state, and only `driver/actions.rs` carries out actions.
+
+mod blobs;
+mod delivery;
+mod driver;
+mod executors;
+mod link;
+mod manifests;
+mod runs;
+mod service;
+
+pub use driver::{Coordinator, CoordinatorConfig};
+pub use link::LocalLink;
+pub use runs::{RunStream, StatementRequest};
+pub use service::{ControlService, StatementService};

@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Record, State};
+use tidemill_core::record::{Catalogue, Record, State};
 use tidemill_core::{BlobHash, Millis, Result, RunId};
 
 use crate::blob::Blob;
@@ -31,14 +31,26 @@ pub struct PlanRequest {
     pub statement: String,
     /// The client's settings, over the server's.
     pub settings: BTreeMap<String, String>,
-    /// What the coordinator knows: the catalogue, and what system tables show.
-    pub state: Arc<State>,
+    /// Names that all clients share.
+    pub catalogue: Arc<Catalogue>,
+    /// What system tables show.
+    pub state: Arc<dyn StateReader>,
     /// The time of the request.
     pub now: Millis,
     /// Slots of all executors; 0 while none is connected.
     pub slots: u32,
     /// Blobs that catalogue entries name.
     pub blobs: Arc<dyn BlobReader>,
+}
+
+/// Shows what a coordinator knows.
+#[async_trait]
+pub trait StateReader: std::fmt::Debug + Send + Sync {
+    /// A copy of the state as it is now.
+    ///
+    /// # Errors
+    /// The coordinator is stopping.
+    async fn state(&self) -> Result<State>;
 }
 
 /// Reads blobs that the coordinator keeps.

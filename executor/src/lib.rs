@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Runs tasks, and holds and serves the exchange data they write.
+//!
+//! - [`Executor`] is the process: an `io` runtime (its caller's) for control and Flight, a `cpu` runtime for tasks, so
+//!   that full slots never delay a heartbeat;
+//! - `agent` speaks with the coordinator; `task` runs one attempt; `store` holds its output; `service` serves it.
+//!
+//! Invariant: an executor decides nothing. It refuses messages of an epoch lower than the highest it has seen.
+
+mod agent;
+mod blobs;
+mod link;
+mod memory;
+mod process;
+mod service;
+mod store;
+mod task;
+
+pub use link::GrpcLink;
+pub use memory::MemoryLimits;
+pub use process::{Executor, ExecutorConfig, ExecutorShared};
+pub use service::BlockService;
+pub use store::BlockStore;

@@ -214,6 +214,24 @@ impl PhysicalExtensionCodec for TaskCodec {
     }
 }
 
+/// A schema in bytes.
+///
+/// # Errors
+/// A type has no encoding.
+pub fn encode_schema(schema: &Schema) -> Result<Vec<u8>> {
+    let proto = protobuf::Schema::try_from(schema).map_err(|e| DataFusionError::External(Box::new(e)))?;
+    Ok(proto.encode_to_vec())
+}
+
+/// The inverse of [`encode_schema`].
+///
+/// # Errors
+/// The bytes are damaged.
+pub fn decode_schema(bytes: &[u8]) -> Result<Schema> {
+    let proto = protobuf::Schema::decode(bytes).map_err(|e| DataFusionError::External(Box::new(e)))?;
+    Schema::try_from(&proto).map_err(|e| DataFusionError::External(Box::new(e)))
+}
+
 /// A lock that outlives a panic elsewhere: the data is replaced whole, never left half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

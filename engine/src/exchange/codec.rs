@@ -12,7 +12,7 @@ use prost::Message;
 use tidemill_core::StageId;
 
 use super::{ExchangeReaderExec, ExchangeWriterExec, ReadMode};
-use crate::codec::{DecodeContext, EncodeContext, NodeFamily};
+use crate::codec::{decode_schema, encode_schema, DecodeContext, EncodeContext, NodeFamily};
 use crate::wire::{self, plan_node::Node};
 
 /// The exchange's reader and writer.
@@ -56,7 +56,6 @@ impl NodeFamily for ExchangeNodes {
 }
 
 fn encode_reader(reader: &ExchangeReaderExec, ctx: &EncodeContext<'_>) -> Result<wire::ExchangeReaderNode> {
-    let schema = protobuf::Schema::try_from(reader.schema().as_ref()).map_err(external)?;
     let mode = match reader.mode {
         ReadMode::Hash => wire::ReadMode::Hash,
         ReadMode::PerTask => wire::ReadMode::PerTask,
@@ -74,15 +73,14 @@ fn encode_reader(reader: &ExchangeReaderExec, ctx: &EncodeContext<'_>) -> Result
     Ok(wire::ExchangeReaderNode {
         stage: reader.stage.0,
         mode: mode.into(),
-        schema: schema.encode_to_vec(),
+        schema: encode_schema(&reader.schema())?,
         partitioning: encode_partitioning(reader.properties().output_partitioning(), ctx)?.encode_to_vec(),
         ordering: ordering.collect::<Result<_>>()?,
     })
 }
 
 fn decode_reader(node: &wire::ExchangeReaderNode, ctx: &DecodeContext<'_>) -> Result<ExchangeReaderExec> {
-    let schema = protobuf::Schema::decode(node.schema.as_slice()).map_err(external)?;
-    let schema: SchemaRef = Arc::new(Schema::try_from(&schema).map_err(external)?);
+    let schema: SchemaRef = Arc::new(decode_schema(&node.schema)?);
     let mode = match node.mode() {
         wire::ReadMode::Hash => ReadMode::Hash,
         wire::ReadMode::PerTask => ReadMode::PerTask,

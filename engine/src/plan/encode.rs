@@ -1,9 +1,11 @@
 //! Stages become bytes. Every one is decoded again here and compared, so that what a task runs is what was verified.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
 use datafusion::common::internal_err;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::{DataFusionError, Result};
@@ -16,7 +18,7 @@ use tidemill_core::{BlobHash, Error};
 
 use super::{PlannedStage, StagedQuery, with_children};
 use crate::blob::Blob;
-use crate::codec::{file_scan, EncodedPlan, StageCodec, TaskScans, TaskValues};
+use crate::codec::{encode_schema, file_scan, EncodedPlan, StageCodec, TaskScans, TaskValues};
 use crate::error::to_datafusion;
 use crate::exchange::{ExchangeNodes, ExchangeWriterExec};
 use crate::runtime::config_entries;
@@ -43,10 +45,15 @@ pub fn stage_codec() -> StageCodec {
 ///
 /// # Errors
 /// A node has no encoding, or decodes as something else.
-pub fn encode(query: &StagedQuery, sink: Option<&DataSinkExec>, context: &TaskContext) -> Result<EncodedGraph> {
+pub fn encode(
+    query: &StagedQuery,
+    sink: Option<&DataSinkExec>,
+    context: &TaskContext,
+    force_encode: bool,
+) -> Result<EncodedGraph> {
     let codec = stage_codec();
     let config = config_entries(context.session_config().options());
-    let spec = wire::SessionSpec { config: config.into_iter().collect(), stores: stores(query, sink)? };
+    let spec = wire::SessionSpec { config: config.into_iter().collect(), stores: stores(query, sink)?, force_encode };
     let session = Blob::new(spec.encode_to_vec());
     let mut graph = StageGraph { stages: Vec::new() };
     let hash = session.hash.clone();
@@ -55,7 +62,7 @@ pub fn encode(query: &StagedQuery, sink: Option<&DataSinkExec>, context: &TaskCo
         let encoded = codec.encode(&stage.plan, &query.scalars)?;
         check_decoded(&codec, stage, &encoded, query, context)?;
         let sink = sink.filter(|_| stage.id.index() + 1 == query.stages.len());
-        let spec = stage_spec(&codec, stage, &encoded, sink)?;
+        let spec = stage_spec(&codec, query, stage, &encoded, sink)?;
         let plan = Blob::new(spec.encode_to_vec());
         let scans = scan_blobs(stage, &encoded.scans)?;
         graph.stages.push(graph_stage(stage, &plan, &scans)?);
@@ -103,6 +110,7 @@ fn graph_stage(stage: &PlannedStage, plan: &Blob, scans: &[Option<Blob>]) -> Res
 
 fn stage_spec(
     codec: &StageCodec,
+    query: &StagedQuery,
     stage: &PlannedStage,
     encoded: &EncodedPlan,
     sink: Option<&DataSinkExec>,
@@ -120,7 +128,12 @@ fn stage_spec(
             (codec.encode(&emptied, &[])?.bytes.to_vec(), partitions == 1)
         }
     };
-    Ok(wire::StageSpec { plan: encoded.bytes.to_vec(), whole_partitions, partitions, sink, sink_single_file })
+    let scalars = encoded.scalars.iter().map(|id| {
+        let Some(producer) = query.stages.get(id.index()) else { return internal_err!("rule 4: no stage {id}") };
+        Ok(wire::ScalarStage { stage: id.0, schema: encode_schema(&producer.plan.schema())? })
+    });
+    let scalars = scalars.collect::<Result<_>>()?;
+    Ok(wire::StageSpec { plan: encoded.bytes.to_vec(), whole_partitions, partitions, sink, sink_single_file, scalars })
 }
 
 /// One blob per task that scans anything; nothing at all for stages without scans.

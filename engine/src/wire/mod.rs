@@ -8,7 +8,6 @@ mod convert;
     clippy::unwrap_used,
     clippy::use_self,
     missing_docs,
-    unreachable_pub,
     unused_qualifications,
     reason = "generated code"
 )]

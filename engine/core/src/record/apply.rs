@@ -1,7 +1,9 @@
 //! The one place where state changes.
 
-use super::state::{Executor, ExecutorState, Run, RunState, RunTotals, Stage, State, Task, TaskState};
-use super::{Outcome, Record, RunSpec};
+use std::cmp::Reverse;
+
+use super::state::{Executor, ExecutorState, Run, RunState, RunTotals, RunningAttempt, Stage, State, Task, TaskState};
+use super::{Catalogue, CatalogueEntry, Outcome, Record, RunSpec};
 use crate::graph::StageGraph;
 use crate::{Attempt, ExecutorId, Millis, RunId, TaskId};
 
@@ -19,9 +21,7 @@ impl State {
             }
             Record::ExecutorReturned { executor } => self.with_executor(executor, |e| e.state = ExecutorState::Alive),
             Record::ExecutorLost { executor, at } => self.withdraw(executor, ExecutorState::Lost, *at),
-            Record::ExecutorForgotten { executor } => {
-                self.executors.remove(executor);
-            }
+            Record::ExecutorForgotten { executor } => self.remove_executor(executor),
             Record::RunAccepted { run, spec, at } => self.accept(run, spec, *at),
             Record::RunPlanning { run, at } => {
                 self.with_run(run, |r| {
@@ -74,14 +74,8 @@ impl State {
             Record::RunForgotten { run } => {
                 self.runs.shift_remove(run);
             }
-            Record::CatalogueSet { name, entry } => {
-                self.catalogue.version += 1;
-                self.catalogue.entries.insert(name.clone(), entry.clone());
-            }
-            Record::CatalogueDropped { name } => {
-                self.catalogue.version += 1;
-                self.catalogue.entries.remove(name);
-            }
+            Record::CatalogueSet { name, entry } => self.catalogue.set(name, entry),
+            Record::CatalogueDropped { name } => self.catalogue.drop(name),
         }
     }
 
@@ -108,10 +102,21 @@ impl State {
         }
     }
 
-    fn with_executor(&mut self, executor: &ExecutorId, change: impl FnOnce(&mut Executor)) {
-        if let Some(executor) = self.executors.get_mut(executor) {
-            change(executor);
+    /// Changes an executor and its place among the idle ones.
+    fn with_executor(&mut self, id: &ExecutorId, change: impl FnOnce(&mut Executor)) {
+        let Some(executor) = self.executors.get_mut(id) else { return };
+        let before = executor.free_slots();
+        change(executor);
+        let (alive, after) = (executor.state == ExecutorState::Alive, executor.free_slots());
+        self.idle.remove(&(before, Reverse(id.clone())));
+        if alive && after > 0 {
+            self.idle.insert((after, Reverse(id.clone())));
         }
+    }
+
+    fn remove_executor(&mut self, executor: &ExecutorId) {
+        self.with_executor(executor, |e| e.state = ExecutorState::Lost);
+        self.executors.remove(executor);
     }
 
     /// From now on the executor is given no work.
@@ -128,9 +133,12 @@ impl State {
             slots,
             state: ExecutorState::Alive,
             running: Default::default(),
+            held_slots: 0,
             joined_at: at,
         };
+        self.remove_executor(executor);
         self.executors.insert(executor.clone(), joined);
+        self.with_executor(executor, |_| {});
     }
 
     fn accept(&mut self, run: &RunId, spec: &RunSpec, at: Millis) {
@@ -145,6 +153,7 @@ impl State {
             graph: None,
             stages: Vec::new(),
             ready: Default::default(),
+            held_slots: 0,
             totals: RunTotals::default(),
         };
         self.runs.insert(run.clone(), accepted);
@@ -153,10 +162,12 @@ impl State {
 
     fn start(&mut self, run: &RunId, task: TaskId, attempt: Attempt, executor: &ExecutorId, slots: u32, at: Millis) {
         self.attempts = self.attempts.max(attempt.counter);
-        if let Some(executor) = self.executors.get_mut(executor) {
-            executor.running.insert(attempt, (run.clone(), slots));
-        }
+        self.with_executor(executor, |e| {
+            e.running.insert(attempt, RunningAttempt { run: run.clone(), task, slots });
+            e.held_slots += slots;
+        });
         self.with_task(run, task, |r, t| {
+            r.held_slots += slots;
             r.ready.remove(&(t.not_before, task));
             t.state = TaskState::Running;
             t.attempt = Some(attempt);
@@ -177,22 +188,32 @@ impl State {
         change: impl FnOnce(&mut Run, &mut Task),
     ) {
         let holder = self.task(run, task).and_then(|t| t.executor.clone());
-        if let Some(executor) = holder.and_then(|e| self.executors.get_mut(&e)) {
-            executor.running.remove(&attempt);
-        }
+        let freed = holder.map_or(0, |executor| self.free_slots(&executor, attempt));
         self.with_task(run, task, |r, t| {
+            r.held_slots = r.held_slots.saturating_sub(freed);
             t.finished_at = Some(at);
             r.totals.task_millis += at.since(t.started_at.unwrap_or(at));
             change(r, t);
         });
     }
 
+    /// Takes an attempt's slots from it and says how many they were.
+    fn free_slots(&mut self, executor: &ExecutorId, attempt: Attempt) -> u32 {
+        let mut freed = 0;
+        self.with_executor(executor, |e| {
+            freed = e.running.remove(&attempt).map_or(0, |a| a.slots);
+            e.held_slots = e.held_slots.saturating_sub(freed);
+        });
+        freed
+    }
+
     fn finish(&mut self, run: &RunId, outcome: &Outcome, at: Millis) {
         self.live.remove(run);
-        for executor in self.executors.values_mut() {
-            executor.running.retain(|_, (owner, _)| owner != run);
+        for (executor, attempt) in self.runs.get(run).map(Run::running).unwrap_or_default() {
+            self.free_slots(&executor, attempt);
         }
         self.with_run(run, |r| {
+            r.held_slots = 0;
             r.finished_at = Some(at);
             r.ready.clear();
             match outcome {
@@ -220,6 +241,13 @@ impl State {
 }
 
 impl Run {
+    /// Its running attempts and who runs them.
+    #[must_use]
+    pub fn running(&self) -> Vec<(ExecutorId, Attempt)> {
+        let running = self.stages.iter().flat_map(|s| &s.tasks).filter(|t| t.state == TaskState::Running);
+        running.filter_map(|t| Some((t.executor.clone()?, t.attempt?))).collect()
+    }
+
     fn planned(&mut self, graph: &StageGraph) {
         let task = Task {
             state: TaskState::Waiting,
@@ -246,5 +274,17 @@ impl Run {
         if let Some(stage) = self.stages.get_mut(task.stage.index()) {
             stage.complete = stage.complete.saturating_add_signed(change);
         }
+    }
+}
+
+impl Catalogue {
+    fn set(&mut self, name: &str, entry: &CatalogueEntry) {
+        self.version += 1;
+        self.entries.insert(name.to_owned(), entry.clone());
+    }
+
+    fn drop(&mut self, name: &str) {
+        self.version += 1;
+        self.entries.remove(name);
     }
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
 pub use state::{
-    Executor, ExecutorState, Footer, Output, Run, RunSpec, RunState, RunTotals, Stage, State, Task, TaskMetrics,
-    TaskState,
+    Executor, ExecutorState, Footer, Output, Run, RunSpec, RunState, RunTotals, RunningAttempt, Stage, State, Task,
+    TaskMetrics, TaskState,
 };
 
 use crate::graph::StageGraph;

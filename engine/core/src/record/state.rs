@@ -1,5 +1,6 @@
 //! What a coordinator knows.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Catalogue;
 use crate::graph::StageGraph;
-use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId};
+use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, TaskId};
 
 /// Everything a coordinator knows, rebuilt by applying its records in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,6 +19,8 @@ pub struct State {
     pub attempts: u64,
     /// Every executor that was not forgotten.
     pub executors: BTreeMap<ExecutorId, Executor>,
+    /// Executors that may be given work now, by free slots: the emptiest comes last, of equals the first by name.
+    pub idle: BTreeSet<(u32, Reverse<ExecutorId>)>,
     /// When an executor that might be given work was last suspected or lost.
     pub served_until: Millis,
     /// Runs in the order of submission, finished ones up to the history's limit.
@@ -37,8 +40,10 @@ pub struct Executor {
     pub slots: u32,
     /// Whether it may be given work.
     pub state: ExecutorState,
+    /// The attempts it runs.
+    pub running: BTreeMap<Attempt, RunningAttempt>,
     /// Slots in use by the attempts it runs.
-    pub running: BTreeMap<Attempt, (RunId, u32)>,
+    pub held_slots: u32,
     /// When it joined.
     pub joined_at: Millis,
 }
@@ -46,9 +51,20 @@ pub struct Executor {
 impl Executor {
     /// Slots that are not in use.
     #[must_use]
-    pub fn free_slots(&self) -> u32 {
-        self.slots.saturating_sub(self.running.values().map(|(_, slots)| slots).sum())
+    pub const fn free_slots(&self) -> u32 {
+        self.slots.saturating_sub(self.held_slots)
     }
+}
+
+/// An attempt that holds slots of an executor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningAttempt {
+    /// The run.
+    pub run: RunId,
+    /// The task.
+    pub task: TaskId,
+    /// The slots it holds.
+    pub slots: u32,
 }
 
 /// Whether an executor may be given work.
@@ -94,7 +110,9 @@ pub struct Run {
     /// Progress per stage, beside the graph's stages.
     pub stages: Vec<Stage>,
     /// Ready tasks: (not before, stage, index).
-    pub ready: BTreeSet<(Millis, crate::TaskId)>,
+    pub ready: BTreeSet<(Millis, TaskId)>,
+    /// Slots that its attempts hold.
+    pub held_slots: u32,
     /// Sums over the winners' metrics, and over all attempts for time.
     pub totals: RunTotals,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Action;
 use super::decide::Decider;
-use crate::record::{ExecutorState, Loss, Record, TaskState};
+use crate::record::{ExecutorState, Loss, Record, RunningAttempt};
 use crate::{Attempt, ExecutorId, RunId, TaskId};
 
 /// How many lost executors stay visible in `system.executors`.
@@ -40,13 +40,10 @@ impl Decider<'_> {
         }
         let reported: BTreeSet<Attempt> = running.iter().copied().chain(holding.iter().map(|(_, _, a)| *a)).collect();
         let mut runs = BTreeSet::new();
-        for (attempt, (run, _)) in known.into_iter().filter(|(a, _)| !reported.contains(a)) {
+        for (attempt, RunningAttempt { run, task, .. }) in known.into_iter().filter(|(a, _)| !reported.contains(a)) {
             // Its launch may still be on its way to the new stream.
             self.act(Action::Stop { executor: executor.clone(), attempt });
-            if let Some(task) = self.task_of(&run, attempt) {
-                let (run, at) = (run.clone(), self.now);
-                self.record(Record::AttemptLost { run, task, attempt, cause: Loss::Message, at });
-            }
+            self.record(Record::AttemptLost { run: run.clone(), task, attempt, cause: Loss::Message, at: self.now });
             runs.insert(run);
         }
         for run in runs {
@@ -61,20 +58,28 @@ impl Decider<'_> {
         }
     }
 
-    /// The single path on which an executor is lost.
-    pub(super) fn executor_dead(&mut self, executor: &ExecutorId) {
-        let Some(dead) = self.state.executors.get(executor).filter(|e| e.state != ExecutorState::Lost) else { return };
-        let running: Vec<(Attempt, RunId)> = dead.running.iter().map(|(a, (run, _))| (*a, run.clone())).collect();
-        self.record(Record::ExecutorLost { executor: executor.clone(), at: self.now });
-        for (attempt, run) in running {
-            if let Some(task) = self.task_of(&run, attempt) {
+    /// The single path on which executors are lost. Those that are lost at once are lost before anything else is
+    /// decided, so that nobody is told of an output which the next of them takes along.
+    pub(super) fn executors_dead(&mut self, executors: &[ExecutorId]) {
+        let mut dead = BTreeSet::new();
+        for executor in executors {
+            let Some(known) = self.state.executors.get(executor).filter(|e| e.state != ExecutorState::Lost) else {
+                continue;
+            };
+            let running = known.running.clone();
+            self.record(Record::ExecutorLost { executor: executor.clone(), at: self.now });
+            for (attempt, RunningAttempt { run, task, .. }) in running {
                 self.record(Record::AttemptLost { run, task, attempt, cause: Loss::Executor, at: self.now });
             }
+            dead.insert(executor);
+        }
+        if dead.is_empty() {
+            return;
         }
         let live: Vec<RunId> = self.state.live.iter().cloned().collect();
         for run in live {
-            self.fail_if_poisoned(&run, executor);
-            for task in self.outputs_held_by(&run, executor) {
+            self.fail_if_poisoned(&run);
+            for task in self.outputs_held_by(&run, &dead) {
                 self.lose_output(&run, task);
             }
             self.refresh(&run);
@@ -82,17 +87,9 @@ impl Decider<'_> {
         self.forget_lost_executors();
     }
 
-    fn task_of(&self, run: &RunId, attempt: Attempt) -> Option<TaskId> {
-        let stages = &self.live_run(run)?.stages;
-        stages.iter().zip(0u32..).find_map(|(stage, s)| {
-            let index = stage.tasks.iter().position(|t| t.state == TaskState::Running && t.attempt == Some(attempt))?;
-            Some(TaskId { stage: crate::StageId(s), index: u32::try_from(index).ok()? })
-        })
-    }
-
-    fn outputs_held_by(&self, run: &RunId, executor: &ExecutorId) -> Vec<TaskId> {
+    fn outputs_held_by(&self, run: &RunId, executors: &BTreeSet<&ExecutorId>) -> Vec<TaskId> {
         let Some(run) = self.live_run(run) else { return Vec::new() };
-        let held = |t: &crate::record::Task| t.output.as_ref().is_some_and(|o| o.executor == *executor);
+        let held = |t: &crate::record::Task| t.output.as_ref().is_some_and(|o| executors.contains(&o.executor));
         (0u32..)
             .zip(&run.stages)
             .flat_map(|(s, stage)| {

@@ -64,7 +64,7 @@ pub enum Event {
 }
 
 /// An output that a reader could not get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LostOutput {
     /// The task whose output it was.
     pub task: TaskId,
@@ -126,7 +126,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
             d.reconcile(&executor, &running, &holding);
         }
         Event::ExecutorDisconnected { executor } => d.executor_disconnected(executor),
-        Event::ExecutorDead { executor } => d.executor_dead(&executor),
+        Event::ExecutorDead { executor } => d.executors_dead(&[executor]),
         Event::Submitted { run, spec } => d.submitted(run, spec),
         Event::Planned { run, graph } => d.planned(run, graph),
         Event::Answered { run, outcome } => d.finish(&run, outcome),

@@ -3,7 +3,7 @@
 use super::Action;
 use super::decide::Decider;
 use crate::graph::StageGraph;
-use crate::record::{ExecutorState, Outcome, Record, RunSpec, RunState, TaskState};
+use crate::record::{ExecutorState, Outcome, Record, RunSpec, RunState};
 use crate::{Error, ExecutorId, RunId};
 
 impl Decider<'_> {
@@ -44,11 +44,7 @@ impl Decider<'_> {
     /// The single path to a terminal state. A finished run never changes again.
     pub(super) fn finish(&mut self, run: &RunId, outcome: Outcome) {
         let Some(live) = self.live_run(run) else { return };
-        let tasks = || live.stages.iter().flat_map(|s| &s.tasks);
-        let running: Vec<_> = tasks()
-            .filter(|t| t.state == TaskState::Running)
-            .filter_map(|t| Some((t.executor.clone()?, t.attempt?)))
-            .collect();
+        let running = live.running();
         self.record(Record::RunFinished { run: run.clone(), outcome, at: self.now });
         for (executor, attempt) in running {
             self.act(Action::Stop { executor, attempt });
@@ -94,9 +90,7 @@ impl Decider<'_> {
             .filter(|(_, e)| matches!(e.state, ExecutorState::Suspected { since } if self.now.since(since) >= limit))
             .map(|(id, _)| id.clone())
             .collect();
-        for executor in silent {
-            self.executor_dead(&executor);
-        }
+        self.executors_dead(&silent);
         self.fail_without_executors();
     }
 

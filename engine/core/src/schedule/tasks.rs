@@ -134,17 +134,17 @@ impl Decider<'_> {
     }
 
     /// Fails the run if one of its tasks was running on too many executors when they died.
-    pub(super) fn fail_if_poisoned(&mut self, run: &RunId, executor: &ExecutorId) {
+    pub(super) fn fail_if_poisoned(&mut self, run: &RunId) {
         let limit = self.settings.task_executor_losses;
         let Some(live) = self.live_run(run) else { return };
         let poisoned = (0u32..).zip(&live.stages).find_map(|(s, stage)| {
             let index = stage.tasks.iter().position(|t| t.executor_losses >= limit)?;
-            Some((StageId(s), index))
+            Some((s, index, stage.tasks.get(index)?.executor.clone()?))
         });
-        if let Some((stage, index)) = poisoned {
+        if let Some((stage, index, executor)) = poisoned {
             let error = Error::resources_exhausted(format!(
-                "task {stage}.{index} was running on {limit} executors when they died, the last was {executor}: it may need more \
-                 memory than they have; set more partitions or give executors more memory"
+                "task {stage}.{index} was running on {limit} executors when they died, the last was {executor}: it may \
+                 need more memory than they have; set more partitions or give executors more memory"
             ));
             self.finish(run, Outcome::Failed { error });
         }

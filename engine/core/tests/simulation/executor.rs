@@ -221,7 +221,8 @@ impl World {
     /// How an attempt ends that nobody stopped.
     fn outcome(&mut self, id: &ExecutorId, work: Work) -> Event {
         let Launch { run, task, attempt, .. } = work.launch;
-        let lost: Vec<LostOutput> = work.lost.iter().map(|(task, attempt)| (*task, *attempt)).map(lost_output).collect();
+        let lost: Vec<LostOutput> =
+            work.lost.iter().map(|(task, attempt)| (*task, *attempt)).map(lost_output).collect();
         let error = if !lost.is_empty() {
             Some(Error::lost_input(format!("task {task} could not read task {}", lost[0].task)))
         } else if self.rng.chance(self.weather.unavailable) && self.now < self.weather.calm_at {

@@ -1,9 +1,10 @@
 //! What must hold in every state.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::graph::{Determinism, StageGraph};
-use tidemill_core::record::{Run, RunState, State, TaskState};
+use tidemill_core::record::{ExecutorState, Run, RunState, RunningAttempt, State, TaskState};
 use tidemill_core::{Attempt, RunId, StageId, TaskId};
 
 use crate::content::inputs_of;
@@ -21,22 +22,39 @@ pub(crate) use ensure;
 
 /// Checks everything that one state can tell.
 pub(crate) fn check(state: &State) -> Check {
-    let mut working: BTreeSet<(&RunId, Attempt)> = BTreeSet::new();
+    let mut working: BTreeMap<(&RunId, Attempt), TaskId> = BTreeMap::new();
+    let mut held_by: BTreeMap<&RunId, u32> = BTreeMap::new();
     for (id, run) in &state.runs {
-        ensure!(state.live.contains(id) != run.state.is_terminal(), "run {id} is {} and live is wrong", run.state.name());
+        ensure!(
+            state.live.contains(id) != run.state.is_terminal(),
+            "run {id} is {} and live is wrong",
+            run.state.name()
+        );
         if run.state == RunState::Running {
             check_run(run).map_err(|why| format!("run {id}: {why}"))?;
         }
-        let running = run.stages.iter().flat_map(|s| &s.tasks).filter(|t| t.state == TaskState::Running);
-        working.extend(running.map(|t| (id, t.attempt.unwrap())));
-    }
-    for (id, executor) in &state.executors {
-        let held: u32 = executor.running.values().map(|(_, slots)| *slots).sum();
-        ensure!(held <= executor.slots, "{id} has {} slots but {held} are held", executor.slots);
-        for (attempt, (run, _)) in &executor.running {
-            ensure!(working.remove(&(run, *attempt)), "{id} holds slots for {attempt} of run {run}, which does not run");
+        for (stage, progress) in (0u32..).map(StageId).zip(&run.stages) {
+            let running = (0u32..).zip(&progress.tasks).filter(|(_, t)| t.state == TaskState::Running);
+            working.extend(running.map(|(index, t)| ((id, t.attempt.unwrap()), TaskId { stage, index })));
         }
     }
+    for (id, executor) in &state.executors {
+        let held: u32 = executor.running.values().map(|a| a.slots).sum();
+        ensure!(held == executor.held_slots, "{id} counts {} held slots of {held}", executor.held_slots);
+        ensure!(held <= executor.slots, "{id} has {} slots but {held} are held", executor.slots);
+        for (attempt, RunningAttempt { run, task, slots }) in &executor.running {
+            let known = working.remove(&(run, *attempt)) == Some(*task);
+            ensure!(known, "{id} holds slots for {attempt} of task {task} of run {run}, which does not run");
+            *held_by.entry(run).or_default() += slots;
+        }
+    }
+    for (id, run) in &state.runs {
+        let held = held_by.remove(id).unwrap_or(0);
+        ensure!(held == run.held_slots, "run {id} counts {} held slots of {held}", run.held_slots);
+    }
+    let idle = state.executors.iter().filter(|(_, e)| e.state == ExecutorState::Alive && e.free_slots() > 0);
+    let idle: BTreeSet<_> = idle.map(|(id, e)| (e.free_slots(), Reverse(id.clone()))).collect();
+    ensure!(idle == state.idle, "idle executors are {idle:?} but listed are {:?}", state.idle);
     ensure!(working.is_empty(), "tasks run without a slot: {working:?}");
     Ok(())
 }
@@ -45,7 +63,11 @@ fn check_run(run: &Run) -> Check {
     let mut ready = BTreeSet::new();
     for (stage, progress) in (0u32..).map(StageId).zip(&run.stages) {
         let outputs = progress.tasks.iter().filter(|t| t.output.is_some()).count();
-        ensure!(outputs == progress.complete as usize, "stage {stage} counts {} outputs of {outputs}", progress.complete);
+        ensure!(
+            outputs == progress.complete as usize,
+            "stage {stage} counts {} outputs of {outputs}",
+            progress.complete
+        );
         for (index, task) in (0u32..).zip(&progress.tasks) {
             let id = TaskId { stage, index };
             let succeeded = task.state == TaskState::Succeeded;

@@ -104,14 +104,7 @@ impl Ledger {
     }
 
     /// An attempt starts once, on an executor with room, when its inputs are there and somebody needs its output.
-    fn check_start(
-        &mut self,
-        run: &RunId,
-        task: TaskId,
-        attempt: Attempt,
-        executor: &ExecutorId,
-        slots: u32,
-    ) -> Check {
+    fn check_start(&mut self, run: &RunId, task: TaskId, attempt: Attempt, executor: &ExecutorId, slots: u32) -> Check {
         self.counts.attempts += 1;
         ensure!(self.attempts.insert(attempt), "the attempt is not unique");
         ensure!(Some(attempt.epoch) == self.replayed.epoch, "the epoch is not current");
@@ -129,7 +122,7 @@ impl Ledger {
             ensure!(holder.is_some_and(|e| e.state != ExecutorState::Lost), "input {input} is not available");
         }
         let room = self.replayed.executors.get(executor).filter(|e| e.state == ExecutorState::Alive);
-        let free = room.map_or(0, |e| e.slots.saturating_sub(e.running.values().map(|(_, n)| *n).sum()));
+        let free = room.map_or(0, |e| e.slots.saturating_sub(e.running.values().map(|a| a.slots).sum()));
         ensure!(slots > 0 && slots <= free, "{executor} has {free} free slots");
         Ok(())
     }
@@ -152,10 +145,9 @@ impl Ledger {
                         && holding.iter().all(|(_, _, held)| *held != attempt)),
                 &mut self.counts.lost_with_message,
             ),
-            Loss::Rollback => (
-                follows_lost_rows(&self.replayed.runs[run], task.stage),
-                &mut self.counts.rolled_back_attempts,
-            ),
+            Loss::Rollback => {
+                (follows_lost_rows(&self.replayed.runs[run], task.stage), &mut self.counts.rolled_back_attempts)
+            }
         };
         *count += 1;
         ensure!(explained, "nothing explains why the attempt is lost");

@@ -77,7 +77,10 @@ impl World {
 
     fn hand_over(&mut self, run: &RunId) {
         let event = if self.rng.chance(self.weather.failing_runs) {
-            Event::ResultFailed { run: run.clone(), error: Error::denied(format!("no client takes the result of {run}")) }
+            Event::ResultFailed {
+                run: run.clone(),
+                error: Error::denied(format!("no client takes the result of {run}")),
+            }
         } else {
             self.ledger.counts.delivered += 1;
             Event::ResultDelivered { run: run.clone(), rows: 1 }

@@ -1,0 +1,233 @@
+//! Results on their way to clients, or to a commit.
+//!
+//! Invariant: a block's rows come from one attempt. A block that is lost after some of its rows were passed on fails
+//! the run and says how many rows were shown; before that its task simply runs again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use arrow::record_batch::RecordBatch;
+use futures::StreamExt;
+use tidemill_core::schedule::Event;
+use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId, TaskId};
+use tidemill_engine::exchange::{BlockRequest, BlockSource, IoMetrics, Manifest};
+use tidemill_engine::planner::{Commit, Finish, Keep};
+use tokio::sync::mpsc;
+
+use crate::driver::{Input, WeakInbox};
+use crate::runs::RunMessage;
+
+/// Manifests that wait for one delivery: a newer one replaces what an older one said.
+const MANIFESTS_AHEAD: usize = 64;
+
+/// Deliveries by run.
+#[derive(Debug)]
+pub(crate) struct Deliveries {
+    source: Arc<dyn BlockSource>,
+    runs: BTreeMap<RunId, mpsc::Sender<Manifest>>,
+}
+
+impl Deliveries {
+    pub(crate) const fn new(source: Arc<dyn BlockSource>) -> Self {
+        Self { source, runs: BTreeMap::new() }
+    }
+
+    /// Prepares to deliver a run's result.
+    pub(crate) fn expect(
+        &mut self,
+        run: RunId,
+        schema: SchemaRef,
+        finish: Finish,
+        client: mpsc::Sender<RunMessage>,
+        inbox: WeakInbox,
+    ) {
+        let (manifests, from) = mpsc::channel(MANIFESTS_AHEAD);
+        let source = Arc::clone(&self.source);
+        self.runs.insert(run.clone(), manifests);
+        let schema = match finish {
+            Finish::Commit(_) => count_schema(),
+            Finish::Deliver | Finish::Keep(_) => schema,
+        };
+        let delivery = Delivery { run, schema, source, client, inbox, manifests: from, delivered: Vec::new(), rows: 0 };
+        tokio::spawn(delivery.finish(finish));
+    }
+
+    /// The root's outputs are available, perhaps again.
+    pub(crate) fn outputs(&self, run: &RunId, manifest: Manifest) {
+        if let Some(delivery) = self.runs.get(run) {
+            // A delivery that is behind by this many has ended.
+            let _ = delivery.try_send(manifest);
+        }
+    }
+
+    pub(crate) fn forget(&mut self, run: &RunId) {
+        self.runs.remove(run);
+    }
+}
+
+/// The result of a statement that writes.
+fn count_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]))
+}
+
+struct Delivery {
+    run: RunId,
+    schema: SchemaRef,
+    source: Arc<dyn BlockSource>,
+    client: mpsc::Sender<RunMessage>,
+    inbox: WeakInbox,
+    manifests: mpsc::Receiver<Manifest>,
+    /// Attempts whose blocks were passed on whole.
+    delivered: Vec<Attempt>,
+    rows: u64,
+}
+
+/// How reading a result ended.
+enum Read {
+    /// All blocks, all rows.
+    All,
+    /// The run ended first.
+    Gone,
+}
+
+impl Delivery {
+    async fn finish(mut self, finish: Finish) {
+        let ended = match finish {
+            Finish::Deliver => self.deliver().await,
+            Finish::Commit(commit) => self.commit(commit).await,
+            Finish::Keep(keep) => self.keep(keep.as_ref()).await,
+        };
+        let run = self.run.clone();
+        let event = match ended {
+            Ok(Read::All) => Event::ResultDelivered { run, rows: self.rows },
+            Ok(Read::Gone) => return,
+            Err(error) => Event::ResultFailed { run, error },
+        };
+        self.inbox.send(Input::Event(event)).await;
+    }
+
+    async fn deliver(&mut self) -> Result<Read> {
+        let client = self.client.clone();
+        self.read(async |batch| client.send(RunMessage::Batch(batch)).await.is_ok()).await
+    }
+
+    async fn commit(&mut self, commit: Box<dyn Commit>) -> Result<Read> {
+        let mut written = 0;
+        let read = self
+            .read(async |batch: RecordBatch| {
+                let counts = batch.column(0).as_primitive_opt::<UInt64Type>();
+                written += counts.map_or(0, |c| c.values().iter().sum::<u64>());
+                true
+            })
+            .await;
+        match read {
+            Ok(Read::All) => commit.commit(&self.delivered).await?,
+            Ok(Read::Gone) => {
+                commit.abort().await;
+                return Ok(Read::Gone);
+            }
+            Err(error) => {
+                commit.abort().await;
+                return Err(error);
+            }
+        }
+        self.rows = 1;
+        let counts = Arc::new(UInt64Array::from(vec![written]));
+        let batch = RecordBatch::try_new(count_schema(), vec![counts]).map_err(|e| Error::internal(e.to_string()))?;
+        // The files are in place whether or not anybody still wants to know.
+        let _ = self.client.send(RunMessage::Batch(batch)).await;
+        Ok(Read::All)
+    }
+
+    async fn keep(&mut self, keep: &dyn Keep) -> Result<Read> {
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        let limit = keep.limit();
+        let read = self
+            .read(async |batch: RecordBatch| {
+                bytes += batch.get_array_memory_size();
+                batches.push(batch);
+                bytes <= limit
+            })
+            .await?;
+        if bytes > limit {
+            return Err(Error::resources_exhausted(format!(
+                "the rows of the table take more than {} MiB, which is the most that is kept in memory: write them with COPY \
+                 and create an external table",
+                limit >> 20
+            )));
+        }
+        if let Read::All = read {
+            let (record, blob) = keep.keep(Arc::clone(&self.schema), &batches)?;
+            self.inbox.send(Input::Kept { run: self.run.clone(), record, blob }).await;
+        }
+        Ok(read)
+    }
+
+    /// Reads the root's blocks in the order of its tasks. `take` answers whether more is wanted.
+    async fn read(&mut self, mut take: impl AsyncFnMut(RecordBatch) -> bool) -> Result<Read> {
+        'manifests: while let Some(mut manifest) = self.manifests.recv().await {
+            while let Ok(newer) = self.manifests.try_recv() {
+                manifest = newer;
+            }
+            self.check_delivered(&manifest)?;
+            for index in self.delivered.len()..manifest.outputs.len() {
+                let Some(block) = block(&manifest, index) else { continue };
+                let attempt = block.attempt;
+                let lost = block.output();
+                let metrics = Arc::new(IoMetrics::default());
+                let mut batches = self.source.read(&self.run, vec![block], Arc::clone(&self.schema), metrics);
+                let mut shown = 0;
+                while let Some(batch) = batches.next().await {
+                    match batch {
+                        Ok(batch) => {
+                            shown += batch.num_rows() as u64;
+                            if !take(batch).await {
+                                return Ok(Read::Gone);
+                            }
+                        }
+                        Err(error) if error.error.kind == ErrorKind::LostInput && shown == 0 => {
+                            let event = Event::ResultLost { run: self.run.clone(), lost };
+                            self.inbox.send(Input::Event(event)).await;
+                            continue 'manifests;
+                        }
+                        Err(error) => return Err(self.interrupted(shown, error.error)),
+                    }
+                }
+                self.rows += shown;
+                self.delivered.push(attempt);
+            }
+            return Ok(Read::All);
+        }
+        Ok(Read::Gone)
+    }
+
+    /// What was passed on must still be part of the result.
+    fn check_delivered(&self, manifest: &Manifest) -> Result<()> {
+        let same = manifest.outputs.iter().map(|o| o.attempt).zip(&self.delivered).all(|(now, then)| now == *then);
+        if same {
+            return Ok(());
+        }
+        Err(self.interrupted(0, Error::lost_input("a part that was shown had to be computed again and may differ")))
+    }
+
+    fn interrupted(&self, shown: u64, error: Error) -> Error {
+        let rows = self.rows + shown;
+        match rows {
+            0 => error,
+            _ => Error { message: format!("{} after {rows} rows were returned: submit the run again", error.message), ..error },
+        }
+    }
+}
+
+fn block(manifest: &Manifest, index: usize) -> Option<BlockRequest> {
+    let output = manifest.outputs.get(index)?;
+    Some(BlockRequest {
+        task: TaskId { stage: manifest.stage, index: u32::try_from(index).ok()? },
+        attempt: output.attempt,
+        partition: 0,
+        holder: output.holder.clone(),
+        footer: output.footer,
+    })
+}

@@ -1,0 +1,85 @@
+//! The one place where actions are carried out.
+
+use tidemill_core::record::RunState;
+use tidemill_core::schedule::{Action, Launch};
+use tidemill_core::{Error, RunId};
+use tidemill_engine::wire::{self, to_executor::Message};
+
+use super::Driver;
+use crate::runs::{tell, RunMessage};
+
+impl Driver {
+    pub(super) fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Plan { run } => self.plan(run),
+            Action::Launch(launch) => self.launch(&launch),
+            Action::Stop { executor, attempt } => {
+                self.executors.send(&executor, self.epoch(), Message::Stop(attempt.into()));
+            }
+            Action::Release { executor, run } => {
+                self.executors.send(&executor, self.epoch(), Message::ReleaseRun(run.0));
+            }
+            Action::Probe { executor } => {
+                let endpoint = self.state.executors.get(&executor).map(|e| e.endpoint.clone());
+                self.executors.probe(executor, endpoint);
+            }
+            Action::Deliver { run } => self.deliver(&run),
+            Action::Finished { run } => self.finished(&run),
+        }
+    }
+
+    fn launch(&mut self, launch: &Launch) {
+        let Some(stage) = self.state.runs.get(&launch.run).and_then(|r| r.graph.as_ref()).and_then(|g| {
+            g.stages.get(launch.task.stage.index())
+        }) else {
+            return;
+        };
+        let Some(planned) = self.planned.get(&launch.run) else { return };
+        let inputs = stage.inputs.iter().filter_map(|input| {
+            let manifest = self.manifests.get(&self.state, &launch.run, input.stage, &self.blobs)?;
+            Some(wire::LaunchInput { stage: input.stage.0, manifest: manifest.0 })
+        });
+        let message = wire::Launch {
+            attempt: Some(wire::AttemptRef {
+                run: launch.run.0.clone(),
+                task: Some(launch.task.into()),
+                attempt: Some(launch.attempt.into()),
+            }),
+            slots: launch.slots,
+            session: planned.session.0.clone(),
+            stage: stage.plan.0.clone(),
+            scans: stage
+                .scans
+                .get(launch.task.index as usize)
+                .and_then(|s| s.as_ref())
+                .map_or_else(String::new, |s| s.0.clone()),
+            inputs: inputs.collect(),
+        };
+        self.executors.send(&launch.executor, self.epoch(), Message::Launch(message));
+    }
+
+    fn deliver(&mut self, run: &RunId) {
+        let Some(graph) = self.state.runs.get(run).and_then(|r| r.graph.as_ref()) else { return };
+        if let Some(manifest) = self.manifests.manifest(&self.state, run, graph.root()) {
+            self.deliveries.outputs(run, manifest);
+        }
+    }
+
+    fn finished(&mut self, run: &RunId) {
+        self.blobs.release_run(run);
+        self.manifests.forget(run);
+        self.deliveries.forget(run);
+        self.planned.remove(run);
+        self.requests.remove(run);
+        let Some(client) = self.clients.remove(run) else { return };
+        let Some(finished) = self.state.runs.get(run) else { return };
+        let message = match finished.state {
+            RunState::Succeeded => RunMessage::Done,
+            RunState::Cancelled => RunMessage::Failed(Error::cancelled(format!("run {run} was cancelled"))),
+            _ => RunMessage::Failed(
+                finished.error.clone().unwrap_or_else(|| Error::internal(format!("run {run} failed without an error"))),
+            ),
+        };
+        tell(&client, message);
+    }
+}

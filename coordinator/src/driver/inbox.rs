@@ -1,0 +1,97 @@
+//! What reaches the driver.
+
+use async_trait::async_trait;
+use tidemill_core::record::{Record, State};
+use tidemill_core::schedule::Event;
+use tidemill_core::{Error, ExecutorId, Result, RunId};
+use tidemill_engine::blob::Blob;
+use tidemill_engine::planner::{Plan, StateReader};
+use tidemill_engine::wire;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Reply;
+use crate::runs::{RunMessage, StatementRequest};
+
+/// Something for the driver.
+pub(crate) enum Input {
+    /// Straight to the scheduler.
+    Event(Event),
+    /// A client submits a statement.
+    Submit { run: RunId, request: StatementRequest, client: mpsc::Sender<RunMessage> },
+    /// The planner answered.
+    Planned { run: RunId, plan: Result<Plan> },
+    /// A result was collected to become a table.
+    Kept { run: RunId, record: Record, blob: Blob },
+    /// Somebody asks for the state.
+    State(Reply<State>),
+    /// An executor opened its control stream.
+    Attached { register: wire::Register, to: mpsc::Sender<Result<wire::ToExecutor>>, id: u64 },
+    /// An executor's control stream closed.
+    Detached { executor: ExecutorId, id: u64 },
+    /// A message on an executor's control stream.
+    FromExecutor { executor: ExecutorId, id: u64, message: wire::FromExecutor },
+}
+
+/// The driver's door.
+#[derive(Debug, Clone)]
+pub(crate) struct Inbox(mpsc::Sender<Input>);
+
+/// The same, for those that must not keep the driver alive.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakInbox(mpsc::WeakSender<Input>);
+
+impl Inbox {
+    pub(crate) const fn new(sender: mpsc::Sender<Input>) -> Self {
+        Self(sender)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakInbox {
+        WeakInbox(self.0.downgrade())
+    }
+
+    pub(crate) async fn send(&self, input: Input) -> Result<()> {
+        self.0.send(input).await.map_err(|_| stopping())
+    }
+
+    /// For places that cannot wait, such as `drop`.
+    pub(crate) fn send_event(&self, event: Event) {
+        if let Err(mpsc::error::TrySendError::Full(input)) = self.0.try_send(Input::Event(event)) {
+            let sender = self.0.clone();
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move {
+                    let _ = sender.send(input).await;
+                });
+            }
+        }
+    }
+
+    pub(crate) async fn state(&self) -> Result<State> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::State(reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+}
+
+impl WeakInbox {
+    pub(crate) fn upgrade(&self) -> Option<Inbox> {
+        self.0.upgrade().map(Inbox)
+    }
+
+    /// Sends unless the driver has ended.
+    pub(crate) async fn send(&self, input: Input) {
+        if let Some(inbox) = self.upgrade() {
+            let _ = inbox.send(input).await;
+        }
+    }
+}
+
+#[async_trait]
+impl StateReader for WeakInbox {
+    async fn state(&self) -> Result<State> {
+        self.upgrade().ok_or_else(stopping)?.state().await
+    }
+}
+
+fn stopping() -> Error {
+    Error::unavailable("the coordinator is stopping: try again when it is back")
+}

@@ -1,0 +1,218 @@
+//! The driver: owns the state, feeds the scheduler, carries out its actions.
+
+mod actions;
+mod inbox;
+mod planning;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidemill_core::record::{Catalogue, CatalogueKind, Record, State};
+use tidemill_core::schedule::{step, Event};
+use tidemill_core::{Epoch, Error, Millis, Result, RunId, Settings};
+use tidemill_engine::exchange::BlockSource;
+use tidemill_engine::planner::Planner;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::blobs::Blobs;
+use crate::delivery::Deliveries;
+use crate::executors::Executors;
+use crate::manifests::Manifests;
+use crate::runs::{tell, Clients, RunMessage, RunStream, StatementRequest};
+pub(crate) use inbox::{Inbox, Input, WeakInbox};
+use planning::PlannedRun;
+
+/// How often the scheduler looks at the time.
+const TICK: Duration = Duration::from_millis(100);
+/// Inputs that wait for the driver. A full inbox blocks executors' and clients' messages.
+const INBOX: usize = 16 << 10;
+
+/// What a coordinator is composed of.
+pub struct CoordinatorConfig {
+    /// The scheduler's limits.
+    pub settings: Settings,
+    /// Turns statements into stages.
+    pub planner: Arc<dyn Planner>,
+    /// Reads results from executors.
+    pub source: Arc<dyn BlockSource>,
+    /// Where plans are made.
+    pub cpu: tokio::runtime::Handle,
+}
+
+/// A cheap handle to a running coordinator. The coordinator ends when the last handle is dropped.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    inbox: Inbox,
+    blobs: Arc<Blobs>,
+}
+
+impl Coordinator {
+    /// Starts a coordinator on the current runtime.
+    #[must_use]
+    pub fn start(config: CoordinatorConfig) -> Self {
+        let (sender, inputs) = mpsc::channel(INBOX);
+        let inbox = Inbox::new(sender);
+        let blobs = Arc::new(Blobs::default());
+        let driver = Driver {
+            state: State::default(),
+            catalogue: Arc::default(),
+            executors: Executors::new(inbox.downgrade()),
+            manifests: Manifests::default(),
+            deliveries: Deliveries::new(Arc::clone(&config.source)),
+            clients: Clients::new(),
+            requests: BTreeMap::new(),
+            planned: BTreeMap::new(),
+            inbox: inbox.downgrade(),
+            blobs: Arc::clone(&blobs),
+            config,
+        };
+        tokio::spawn(driver.run(inputs));
+        Self { inbox, blobs }
+    }
+
+    /// Submits one statement and waits until it is planned.
+    ///
+    /// # Errors
+    /// The statement is wrong, or the coordinator is stopping.
+    pub async fn submit(&self, request: StatementRequest) -> Result<RunStream> {
+        let run = RunId(ulid::Ulid::new().to_string());
+        let (client, messages) = mpsc::channel(crate::runs::BATCHES_AHEAD);
+        self.inbox.send(Input::Submit { run: run.clone(), request, client }).await?;
+        RunStream::open(run, self.inbox.clone(), messages).await
+    }
+
+    /// A copy of the state.
+    ///
+    /// # Errors
+    /// The coordinator is stopping.
+    pub async fn state(&self) -> Result<State> {
+        self.inbox.state().await
+    }
+
+    /// How many blobs are kept: 0 when nothing runs and no table holds rows.
+    #[must_use]
+    pub fn kept_blobs(&self) -> usize {
+        self.blobs.len()
+    }
+
+    pub(crate) const fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    pub(crate) const fn blobs(&self) -> &Arc<Blobs> {
+        &self.blobs
+    }
+}
+
+struct Driver {
+    config: CoordinatorConfig,
+    state: State,
+    /// What planners see, remade when it changes.
+    catalogue: Arc<Catalogue>,
+    executors: Executors,
+    manifests: Manifests,
+    deliveries: Deliveries,
+    clients: Clients,
+    requests: BTreeMap<RunId, StatementRequest>,
+    planned: BTreeMap<RunId, PlannedRun>,
+    inbox: inbox::WeakInbox,
+    blobs: Arc<Blobs>,
+}
+
+impl Driver {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        self.handle(Event::Elected { epoch: Epoch(1) });
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                input = inputs.recv() => match input {
+                    Some(input) => self.input(input),
+                    None => break,
+                },
+                _ = tick.tick() => {
+                    for event in self.executors.silent() {
+                        self.handle(event);
+                    }
+                    self.handle(Event::Tick);
+                }
+            }
+        }
+        for client in self.clients.values() {
+            tell(client, RunMessage::Failed(Error::unavailable("the coordinator was stopped: submit the run again")));
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.handle(event),
+            Input::Submit { run, request, client } => {
+                let spec = tidemill_core::record::RunSpec { statement: request.sql.clone() };
+                self.clients.insert(run.clone(), client);
+                self.requests.insert(run.clone(), request);
+                self.handle(Event::Submitted { run, spec });
+            }
+            Input::Planned { run, plan } => self.planned(run, plan),
+            Input::Kept { run, record, blob } => self.kept(&run, record, blob),
+            Input::State(reply) => {
+                // The asker may have gone away.
+                let _ = reply.send(self.state.clone());
+            }
+            Input::Attached { register, to, id } => {
+                if let Some(event) = self.executors.attached(register, to, id, self.epoch(), &self.config.settings) {
+                    self.handle(event);
+                }
+            }
+            Input::Detached { executor, id } => {
+                if let Some(event) = self.executors.detached(&executor, id) {
+                    self.handle(event);
+                }
+            }
+            Input::FromExecutor { executor, id, message } => {
+                if let Some(event) = self.executors.received(&executor, id, message, self.epoch()) {
+                    self.handle(event);
+                }
+            }
+        }
+    }
+
+    /// One step of the scheduler: records first, actions after.
+    fn handle(&mut self, event: Event) {
+        let step = step(&mut self.state, &self.config.settings, event, now());
+        for record in &step.records {
+            self.recorded(record);
+        }
+        for action in step.actions {
+            self.carry_out(action);
+        }
+    }
+
+    /// Keeps what is derived from the state in line with it.
+    fn recorded(&mut self, record: &Record) {
+        match record {
+            Record::OutputLost { run, .. } => self.manifests.forget(run),
+            Record::CatalogueSet { name, .. } | Record::CatalogueDropped { name } => {
+                let before = self.catalogue.entries.get(name).map(|entry| entry.kind.clone());
+                if let Some(CatalogueKind::Table { rows }) = before {
+                    self.blobs.release(&rows);
+                }
+                self.catalogue = Arc::new(self.state.catalogue.clone());
+            }
+            _ => {}
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.state.epoch.unwrap_or(Epoch(0))
+    }
+}
+
+/// The wall clock, read here and nowhere below.
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Where the answer to a question goes.
+pub(crate) type Reply<T> = oneshot::Sender<T>;

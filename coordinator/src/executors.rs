@@ -1,0 +1,175 @@
+//! Executors' control streams: who is attached, when it was heard of last, and how to reach it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tidemill_core::schedule::Event;
+use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
+use tidemill_engine::wire::{self, from_executor, missing, to_executor, BUILD};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::driver::{Input, WeakInbox};
+
+/// An executor that is silent for this long is suspected.
+const SUSPECT_AFTER: Duration = Duration::from_secs(5);
+/// How long a data port may take to accept or refuse.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where an executor in the coordinator's own process says it listens.
+const LOCAL: &str = "local";
+
+/// Attached executors.
+#[derive(Debug)]
+pub(crate) struct Executors {
+    attached: BTreeMap<ExecutorId, Attached>,
+    inbox: WeakInbox,
+}
+
+#[derive(Debug)]
+struct Attached {
+    to: mpsc::Sender<Result<wire::ToExecutor>>,
+    /// Which of the executor's streams this is: late messages of an older one are ignored.
+    id: u64,
+    heard: Instant,
+}
+
+impl Executors {
+    pub(crate) const fn new(inbox: WeakInbox) -> Self {
+        Self { attached: BTreeMap::new(), inbox }
+    }
+
+    /// An executor registers: welcomed, or refused with a reason.
+    pub(crate) fn attached(
+        &mut self,
+        register: wire::Register,
+        to: mpsc::Sender<Result<wire::ToExecutor>>,
+        id: u64,
+        epoch: Epoch,
+        settings: &Settings,
+    ) -> Option<Event> {
+        let say = |message| wire::ToExecutor { epoch: epoch.0, message: Some(message) };
+        if register.build != BUILD {
+            let error = Error::invalid(format!(
+                "executor {} is of build {}, this coordinator of {BUILD}: run the same build everywhere",
+                register.executor, register.build
+            ));
+            tracing::warn!(executor = register.executor, %error, "an executor was refused");
+            let _ = to.try_send(Ok(say(to_executor::Message::Refused(wire::Error::from(&error)))));
+            return None;
+        }
+        let welcome = wire::Registered { heartbeat_ms: settings.heartbeat_ms };
+        let _ = to.try_send(Ok(say(to_executor::Message::Registered(welcome))));
+        let executor = ExecutorId(register.executor);
+        self.attached.insert(executor.clone(), Attached { to, id, heard: Instant::now() });
+        let attempt = |a: &wire::AttemptRef| a.attempt.map(Attempt::from);
+        let held = |a: &wire::AttemptRef| Some((RunId(a.run.clone()), a.task?.into(), a.attempt?.into()));
+        Some(Event::ExecutorConnected {
+            executor,
+            endpoint: register.endpoint,
+            slots: register.slots,
+            running: register.running.iter().filter_map(attempt).collect(),
+            holding: register.holding.iter().filter_map(held).collect(),
+        })
+    }
+
+    pub(crate) fn detached(&mut self, executor: &ExecutorId, id: u64) -> Option<Event> {
+        self.attached.get(executor).filter(|a| a.id == id)?;
+        self.attached.remove(executor);
+        Some(Event::ExecutorDisconnected { executor: executor.clone() })
+    }
+
+    pub(crate) fn received(
+        &mut self,
+        executor: &ExecutorId,
+        id: u64,
+        message: wire::FromExecutor,
+        epoch: Epoch,
+    ) -> Option<Event> {
+        let attached = self.attached.get_mut(executor).filter(|a| a.id == id)?;
+        attached.heard = Instant::now();
+        let event = match message.message? {
+            from_executor::Message::Register(_) | from_executor::Message::Heartbeat(_) => return None,
+            from_executor::Message::TaskSucceeded(done) => succeeded(done),
+            from_executor::Message::TaskFailed(failed) => self::failed(failed),
+        };
+        match event {
+            Ok((attempt, event)) => {
+                self.send(executor, epoch, to_executor::Message::Acknowledge(attempt.into()));
+                Some(event)
+            }
+            Err(error) => {
+                tracing::error!(%executor, %error, "a completion cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Sends a message; an executor that does not take it is treated as gone.
+    pub(crate) fn send(&mut self, executor: &ExecutorId, epoch: Epoch, message: to_executor::Message) {
+        let Some(attached) = self.attached.get(executor) else { return };
+        let message = wire::ToExecutor { epoch: epoch.0, message: Some(message) };
+        if attached.to.try_send(Ok(message)).is_err() {
+            let (inbox, executor, id) = (self.inbox.clone(), executor.clone(), attached.id);
+            tokio::spawn(async move { inbox.send(Input::Detached { executor, id }).await });
+        }
+    }
+
+    /// Executors that were not heard of for too long.
+    pub(crate) fn silent(&mut self) -> Vec<Event> {
+        let silent = self.attached.iter().filter(|(_, a)| a.heard.elapsed() > SUSPECT_AFTER);
+        let silent: Vec<ExecutorId> = silent.map(|(executor, _)| executor.clone()).collect();
+        // Dropping the stream makes the executor register again if it lives.
+        silent.into_iter().inspect(|e| drop(self.attached.remove(e))).map(|executor| Event::ExecutorDisconnected { executor }).collect()
+    }
+
+    /// Dials the executor's data port: a refusal means that the process is gone.
+    pub(crate) fn probe(&self, executor: ExecutorId, endpoint: Option<String>) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let dead = match endpoint.as_deref() {
+                Some(LOCAL) => true,
+                Some(endpoint) => refuses(endpoint).await,
+                None => false,
+            };
+            if dead {
+                inbox.send(Input::Event(Event::ExecutorDead { executor })).await;
+            }
+        });
+    }
+}
+
+async fn refuses(endpoint: &str) -> bool {
+    let address = endpoint.trim_start_matches("http://").trim_start_matches("https://").trim_end_matches('/');
+    match tokio::time::timeout(PROBE_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        Ok(Ok(_)) | Err(_) => false,
+    }
+}
+
+fn succeeded(done: wire::TaskSucceeded) -> Result<(Attempt, Event)> {
+    let reference = done.attempt.ok_or_else(|| missing("TaskSucceeded.attempt"))?;
+    let attempt = reference.attempt.ok_or_else(|| missing("AttemptRef.attempt"))?.into();
+    let event = Event::TaskSucceeded {
+        run: RunId(reference.run),
+        task: reference.task.ok_or_else(|| missing("AttemptRef.task"))?.into(),
+        attempt,
+        footer: done.footer.ok_or_else(|| missing("TaskSucceeded.footer"))?.into(),
+        metrics: done.metrics.ok_or_else(|| missing("TaskSucceeded.metrics"))?.into(),
+    };
+    Ok((attempt, event))
+}
+
+fn failed(failed: wire::TaskFailed) -> Result<(Attempt, Event)> {
+    let reference = failed.attempt.ok_or_else(|| missing("TaskFailed.attempt"))?;
+    let error = failed.error.ok_or_else(|| missing("TaskFailed.error"))?;
+    let attempt = reference.attempt.ok_or_else(|| missing("AttemptRef.attempt"))?.into();
+    let event = Event::TaskFailed {
+        run: RunId(reference.run),
+        task: reference.task.ok_or_else(|| missing("AttemptRef.task"))?.into(),
+        attempt,
+        error: Error::from(&error),
+        lost: error.lost.iter().map(wire::LostOutput::to_domain).collect::<Result<_>>()?,
+    };
+    Ok((attempt, event))
+}

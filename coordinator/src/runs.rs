@@ -1,0 +1,141 @@
+//! A run as its client sees it: a statement goes in, batches come out, and going away cancels it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use tidemill_core::schedule::Event;
+use tidemill_core::{Error, Result, RunId};
+use tokio::sync::mpsc;
+
+use crate::driver::Inbox;
+
+/// Batches that wait for a slow client.
+pub(crate) const BATCHES_AHEAD: usize = 4;
+
+/// One statement of a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatementRequest {
+    /// Exactly one statement.
+    pub sql: String,
+    /// The client's settings.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// What the coordinator tells a run's client.
+#[derive(Debug)]
+pub(crate) enum RunMessage {
+    /// The columns; comes first.
+    Schema(SchemaRef),
+    /// Rows.
+    Batch(RecordBatch),
+    /// All rows were sent.
+    Done,
+    /// Nothing follows.
+    Failed(Error),
+}
+
+/// A run's result. Dropping it before its end cancels the run.
+#[derive(Debug)]
+pub struct RunStream {
+    /// The run.
+    pub run: RunId,
+    /// The result's columns.
+    pub schema: SchemaRef,
+    messages: mpsc::Receiver<RunMessage>,
+    guard: CancelGuard,
+}
+
+/// Cancels a run when dropped armed.
+#[derive(Debug)]
+pub(crate) struct CancelGuard {
+    run: RunId,
+    inbox: Inbox,
+    armed: bool,
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.inbox.send_event(Event::Cancelled { run: self.run.clone() });
+        }
+    }
+}
+
+impl RunStream {
+    /// Waits for the run to be planned.
+    pub(crate) async fn open(run: RunId, inbox: Inbox, mut messages: mpsc::Receiver<RunMessage>) -> Result<Self> {
+        let mut guard = CancelGuard { run: run.clone(), inbox, armed: true };
+        match messages.recv().await {
+            Some(RunMessage::Schema(schema)) => Ok(Self { run, schema, messages, guard }),
+            Some(RunMessage::Failed(error)) => {
+                guard.armed = false;
+                Err(error)
+            }
+            Some(RunMessage::Batch(_) | RunMessage::Done) => Err(Error::internal("a run began without a schema")),
+            None => Err(stopped()),
+        }
+    }
+
+    /// The next batch; `None` when all rows came.
+    pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        if !self.guard.armed {
+            return None;
+        }
+        match self.messages.recv().await {
+            Some(RunMessage::Batch(batch)) => Some(Ok(batch)),
+            Some(RunMessage::Schema(_)) => Some(Err(Error::internal("a run has two schemas"))),
+            Some(RunMessage::Done) => {
+                self.guard.armed = false;
+                None
+            }
+            Some(RunMessage::Failed(error)) => {
+                self.guard.armed = false;
+                Some(Err(error))
+            }
+            None => {
+                self.guard.armed = false;
+                Some(Err(stopped()))
+            }
+        }
+    }
+
+    /// The batches as a stream.
+    pub fn into_stream(self) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
+        futures::stream::unfold(self, |mut run| async move { run.next().await.map(|batch| (batch, run)) })
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// The run failed.
+    pub async fn collect(mut self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        while let Some(batch) = self.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+}
+
+fn stopped() -> Error {
+    Error::unavailable("the coordinator stopped while the run was going: submit it again")
+}
+
+/// Runs' clients, by run.
+pub(crate) type Clients = BTreeMap<RunId, mpsc::Sender<RunMessage>>;
+
+/// Tells a client how its run ended, without holding up the driver.
+pub(crate) fn tell(client: &mpsc::Sender<RunMessage>, message: RunMessage) {
+    if let Err(mpsc::error::TrySendError::Full(message)) = client.try_send(message) {
+        let client = client.clone();
+        tokio::spawn(async move {
+            // A client that went away needs no message.
+            let _ = client.send(message).await;
+        });
+    }
+}
+
+/// Shared, so that blobs can be read while the driver works.
+pub(crate) type SharedBlobs = Arc<crate::blobs::Blobs>;

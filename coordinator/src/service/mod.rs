@@ -1,0 +1,7 @@
+//! The coordinator's network services.
+
+mod control;
+mod statements;
+
+pub use control::ControlService;
+pub use statements::StatementService;

@@ -1,0 +1,121 @@
+//! Statements over Arrow Flight: `DoGet` with a statement as its ticket streams the result. Hanging up cancels the run.
+
+use std::pin::Pin;
+
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
+    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use prost::Message;
+use std::sync::Arc;
+use tidemill_core::Error;
+use tidemill_engine::wire::{self, status_of, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::runs::StatementRequest;
+use crate::Coordinator;
+
+/// Serves clients' statements.
+#[derive(Debug, Clone)]
+pub struct StatementService(Coordinator);
+
+impl StatementService {
+    /// The service of a coordinator, for a tonic server.
+    #[must_use]
+    pub fn server(coordinator: Coordinator) -> FlightServiceServer<Self> {
+        FlightServiceServer::new(Self(coordinator))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn unserved<T>(call: &str) -> Result<Response<T>, Status> {
+    Err(Status::unimplemented(format!("this coordinator serves DoGet of statements; {call} comes with Flight SQL")))
+}
+
+#[tonic::async_trait]
+impl FlightService for StatementService {
+    type HandshakeStream = Messages<HandshakeResponse>;
+    type ListFlightsStream = Messages<FlightInfo>;
+    type DoGetStream = BoxStream<'static, Result<FlightData, Status>>;
+    type DoPutStream = Messages<PutResult>;
+    type DoActionStream = Messages<arrow_flight::Result>;
+    type ListActionsStream = Messages<ActionType>;
+    type DoExchangeStream = Messages<FlightData>;
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let ticket = wire::StatementTicket::decode(request.into_inner().ticket)
+            .map_err(|e| status_of(&Error::invalid(format!("the ticket is no statement of ours: {e}"))))?;
+        if ticket.build != BUILD {
+            return Err(status_of(&Error::invalid(format!(
+                "the client is of build {}, this coordinator of {BUILD}: run the same build everywhere",
+                ticket.build
+            ))));
+        }
+        let request = StatementRequest { sql: ticket.sql, settings: ticket.settings.into_iter().collect() };
+        let run = self.0.submit(request).await.map_err(|e| status_of(&e))?;
+        let id = run.run.0.parse().map_err(|_| status_of(&Error::internal("a run id is no header")))?;
+        let schema = Arc::clone(&run.schema);
+        let batches = run.into_stream().map_err(|e| FlightError::Tonic(Box::new(status_of(&e))));
+        let messages = FlightDataEncoderBuilder::new()
+            .with_schema(schema)
+            .with_dictionary_handling(arrow_flight::encode::DictionaryHandling::Resend)
+            .build(batches)
+            .map_err(|e| match e {
+                FlightError::Tonic(status) => *status,
+                other => status_of(&Error::internal(format!("a result cannot be encoded: {other}"))),
+            });
+        let mut response = Response::new(messages.boxed());
+        response.metadata_mut().insert(RUN_ID_HEADER, id);
+        Ok(response)
+    }
+
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        unserved("Handshake")
+    }
+
+    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        unserved("ListFlights")
+    }
+
+    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        unserved("GetFlightInfo")
+    }
+
+    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        unserved("PollFlightInfo")
+    }
+
+    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        unserved("GetSchema")
+    }
+
+    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        unserved("DoPut")
+    }
+
+    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        unserved("DoAction")
+    }
+
+    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        unserved("ListActions")
+    }
+
+    async fn do_exchange(
+        &self,
+        _: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        unserved("DoExchange")
+    }
+}

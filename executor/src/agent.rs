@@ -1,0 +1,227 @@
+//! Speaks with the coordinator: registers, launches and stops attempts, reports how they ended, says that it lives.
+//!
+//! Completions are kept until the coordinator acknowledges them, and sent again after a reconnection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
+use tidemill_engine::control::{ControlLink, CONTROL_QUEUE};
+use tidemill_engine::error::TaskError;
+use tidemill_engine::wire::{self, from_executor, to_executor, BUILD};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::process::ExecutorShared;
+use crate::task::{self, AttemptSpec};
+
+/// How long a coordinator that never answered is tried.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How one session with a coordinator ended.
+enum Ended {
+    /// This executor was told to stop.
+    Stopped,
+    /// The stream broke: try again.
+    Broken,
+}
+
+pub(crate) async fn serve(
+    shared: Arc<ExecutorShared>,
+    link: Arc<dyn ControlLink>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let (finished, mut finishes) = mpsc::channel(CONTROL_QUEUE);
+    let mut agent = Agent {
+        shared,
+        epoch: 0,
+        running: BTreeMap::new(),
+        unacknowledged: BTreeMap::new(),
+        finished,
+    };
+    let mut tried_since = Some(Instant::now());
+    loop {
+        if *stop.borrow() {
+            return Ok(());
+        }
+        let (to, from) = mpsc::channel(CONTROL_QUEUE);
+        to.send(agent.register()).await.map_err(|_| Error::internal("the control queue is closed"))?;
+        let attached = tokio::select! {
+            attached = link.attach(from) => attached,
+            _ = stop.changed() => return Ok(()),
+        };
+        match attached {
+            Ok(messages) => match agent.session(messages, &to, &mut finishes, &mut stop).await? {
+                Ended::Stopped => return Ok(()),
+                Ended::Broken => tried_since = None,
+            },
+            Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
+            Err(error) if tried_since.is_some_and(|t| t.elapsed() > FIRST_ANSWER) => return Err(error),
+            Err(error) => tracing::debug!(%error, "the coordinator does not answer yet"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+struct Agent {
+    shared: Arc<ExecutorShared>,
+    epoch: u64,
+    running: BTreeMap<Attempt, (wire::AttemptRef, AbortHandle)>,
+    unacknowledged: BTreeMap<Attempt, wire::FromExecutor>,
+    finished: mpsc::Sender<(Attempt, wire::FromExecutor)>,
+}
+
+impl Agent {
+    fn register(&self) -> wire::FromExecutor {
+        let config = &self.shared.config;
+        self.message(from_executor::Message::Register(wire::Register {
+            executor: config.executor.0.clone(),
+            build: BUILD.to_owned(),
+            endpoint: config.endpoint.clone(),
+            slots: config.slots,
+            running: self.running.values().map(|(reference, _)| reference.clone()).collect(),
+            holding: self.unacknowledged.values().filter_map(attempt_of).collect(),
+        }))
+    }
+
+    const fn message(&self, message: from_executor::Message) -> wire::FromExecutor {
+        wire::FromExecutor { epoch: self.epoch, message: Some(message) }
+    }
+
+    async fn session(
+        &mut self,
+        mut messages: BoxStream<'static, Result<wire::ToExecutor>>,
+        to: &mpsc::Sender<wire::FromExecutor>,
+        finishes: &mut mpsc::Receiver<(Attempt, wire::FromExecutor)>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Ended> {
+        let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = stop.changed() => return Ok(Ended::Stopped),
+                message = messages.next() => match message {
+                    Some(Ok(message)) => {
+                        if let Some(to_executor::Message::Registered(registered)) = &message.message {
+                            heartbeat = tokio::time::interval(Duration::from_millis(registered.heartbeat_ms.max(10)));
+                            for completion in self.unacknowledged.values() {
+                                if to.send(completion.clone()).await.is_err() {
+                                    return Ok(Ended::Broken);
+                                }
+                            }
+                        }
+                        self.obey(message)?;
+                    }
+                    Some(Err(error)) if matches!(error.kind, ErrorKind::Invalid | ErrorKind::Denied) => return Err(error),
+                    Some(Err(_)) | None => return Ok(Ended::Broken),
+                },
+                Some((attempt, completion)) = finishes.recv() => {
+                    self.running.remove(&attempt);
+                    self.unacknowledged.insert(attempt, completion.clone());
+                    if to.send(completion).await.is_err() {
+                        return Ok(Ended::Broken);
+                    }
+                }
+                _ = heartbeat.tick() => {
+                    // A full queue means that the stream is stuck; the coordinator will notice the silence.
+                    let _ = to.try_send(self.message(from_executor::Message::Heartbeat(wire::Heartbeat {})));
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, message: wire::ToExecutor) -> Result<()> {
+        if message.epoch < self.epoch {
+            tracing::warn!(epoch = message.epoch, newest = self.epoch, "a message of an older epoch was refused");
+            return Ok(());
+        }
+        self.epoch = message.epoch;
+        match message.message {
+            Some(to_executor::Message::Refused(error)) => return Err(Error::from(&error)),
+            Some(to_executor::Message::Launch(launch)) => self.launch(launch)?,
+            Some(to_executor::Message::Stop(attempt)) => self.stop(attempt.into()),
+            Some(to_executor::Message::ReleaseRun(run)) => self.release(&RunId(run)),
+            Some(to_executor::Message::Acknowledge(attempt)) => {
+                self.unacknowledged.remove(&Attempt::from(attempt));
+            }
+            Some(to_executor::Message::Registered(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, launch: wire::Launch) -> Result<()> {
+        let spec = AttemptSpec::new(launch)?;
+        let attempt = spec.attempt;
+        if self.running.contains_key(&attempt) || self.unacknowledged.contains_key(&attempt) {
+            return Ok(()); // A doubled message.
+        }
+        let Some(reference) = spec.launch.attempt.clone() else { return Ok(()) };
+        self.shared.store.open(&spec.run);
+        let (finished, epoch) = (self.finished.clone(), self.epoch);
+        let named = reference.clone();
+        let work = task::run(Arc::clone(&self.shared), spec);
+        let running = self.shared.cpu.spawn(async move {
+            // A panic in an operator fails its attempt, not the executor.
+            let outcome = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+            let message = completion(named, outcome);
+            // The receiver lives as long as the executor.
+            let _ = finished.send((attempt, wire::FromExecutor { epoch, message: Some(message) })).await;
+        });
+        self.running.insert(attempt, (reference, running.abort_handle()));
+        Ok(())
+    }
+
+    fn stop(&mut self, attempt: Attempt) {
+        if let Some((_, running)) = self.running.remove(&attempt) {
+            running.abort();
+        }
+        self.unacknowledged.remove(&attempt);
+    }
+
+    fn release(&mut self, run: &RunId) {
+        let attempts: Vec<Attempt> =
+            self.running.iter().filter(|(_, (r, _))| r.run == run.0).map(|(attempt, _)| *attempt).collect();
+        for attempt in attempts {
+            self.stop(attempt);
+        }
+        self.unacknowledged.retain(|_, message| attempt_of(message).is_none_or(|r| r.run != run.0));
+        self.shared.store.release(run);
+    }
+}
+
+fn attempt_of(message: &wire::FromExecutor) -> Option<wire::AttemptRef> {
+    match &message.message {
+        Some(from_executor::Message::TaskSucceeded(done)) => done.attempt.clone(),
+        Some(from_executor::Message::TaskFailed(failed)) => failed.attempt.clone(),
+        _ => None,
+    }
+}
+
+fn completion(
+    attempt: wire::AttemptRef,
+    outcome: std::result::Result<(tidemill_core::record::Footer, tidemill_core::record::TaskMetrics), TaskError>,
+) -> from_executor::Message {
+    match outcome {
+        Ok((footer, metrics)) => from_executor::Message::TaskSucceeded(wire::TaskSucceeded {
+            attempt: Some(attempt),
+            footer: Some(footer.into()),
+            metrics: Some(metrics.into()),
+        }),
+        Err(failed) => {
+            let mut error = wire::Error::from(&failed.error);
+            error.lost = failed.lost.into_iter().map(Into::into).collect();
+            from_executor::Message::TaskFailed(wire::TaskFailed { attempt: Some(attempt), error: Some(error) })
+        }
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskError {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    Error::internal(format!("a task panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))).into()
+}

@@ -1,0 +1,48 @@
+//! Blobs that this executor has fetched, the latest ones kept.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tidemill_core::{BlobHash, Result};
+use tidemill_engine::blob::Blob;
+use tidemill_engine::control::ControlLink;
+
+/// Bytes of blobs kept.
+const KEPT_BYTES: usize = 64 << 20;
+
+/// Fetches blobs once and keeps the latest.
+pub(crate) struct BlobCache {
+    link: Arc<dyn ControlLink>,
+    /// The oldest first.
+    kept: Mutex<Vec<Blob>>,
+}
+
+impl BlobCache {
+    pub(crate) fn new(link: Arc<dyn ControlLink>) -> Self {
+        Self { link, kept: Mutex::default() }
+    }
+
+    pub(crate) async fn get(&self, hash: &BlobHash) -> Result<Bytes> {
+        if let Some(found) = self.touch(hash) {
+            return Ok(found);
+        }
+        let blob = Blob::verified(hash, self.link.fetch_blob(hash).await?)?;
+        let bytes = blob.bytes.clone();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(blob);
+        let mut total: usize = kept.iter().map(|b| b.bytes.len()).sum();
+        while total > KEPT_BYTES && kept.len() > 1 {
+            total -= kept.remove(0).bytes.len();
+        }
+        Ok(bytes)
+    }
+
+    fn touch(&self, hash: &BlobHash) -> Option<Bytes> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = kept.iter().position(|b| b.hash == *hash)?;
+        let blob = kept.remove(position);
+        let bytes = blob.bytes.clone();
+        kept.push(blob);
+        Some(bytes)
+    }
+}

@@ -1,0 +1,157 @@
+//! The executor process: its runtimes, its shared parts, its start and its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::prelude::SessionConfig;
+use tidemill_core::{Attempt, Error, ExecutorId, Result};
+use tidemill_engine::control::ControlLink;
+use tidemill_engine::exchange::{BlockSource, BlockTransport, FlightBlocks, LocalBlocks};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::watch;
+
+use crate::agent;
+use crate::blobs::BlobCache;
+use crate::memory::{runtime_env, MemoryLimits};
+use crate::store::BlockStore;
+
+/// Deep plans recurse in DataFusion's optimiser and codec; the memory is only reserved.
+const CPU_STACK_BYTES: usize = 32 << 20;
+
+/// What an executor is started with.
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    /// Its name: one life of one process.
+    pub executor: ExecutorId,
+    /// Where others reach its Flight service: `http://host:port`, or `local` inside the coordinator's process.
+    pub endpoint: String,
+    /// Tasks it runs at once.
+    pub slots: u32,
+    /// Bytes it may use.
+    pub memory: MemoryLimits,
+    /// Where operators and the exchange spill; made if absent, and cleared of this executor's files at the end.
+    pub work_dir: PathBuf,
+}
+
+/// What all attempts of a process share.
+pub struct ExecutorShared {
+    pub(crate) config: ExecutorConfig,
+    pub(crate) blobs: BlobCache,
+    pub(crate) store: Arc<BlockStore>,
+    pub(crate) source: Arc<dyn BlockSource>,
+    pub(crate) runtime: Arc<RuntimeEnv>,
+    pub(crate) cpu: Handle,
+    functions: SessionState,
+}
+
+impl ExecutorShared {
+    /// A fresh task context over the shared runtime.
+    pub(crate) fn task_context(&self, attempt: Attempt, config: SessionConfig) -> TaskContext {
+        TaskContext::new(
+            Some(attempt.to_string()),
+            attempt.to_string(),
+            config,
+            self.functions.scalar_functions().clone(),
+            self.functions.higher_order_functions().clone(),
+            self.functions.aggregate_functions().clone(),
+            self.functions.window_functions().clone(),
+            Arc::clone(&self.runtime),
+        )
+    }
+
+    /// The store, for a transport inside the same process.
+    #[must_use]
+    pub fn blocks(&self) -> Arc<dyn LocalBlocks> {
+        Arc::clone(&self.store) as _
+    }
+}
+
+/// A running executor. Dropping it stops its tasks and removes its files.
+pub struct Executor {
+    shared: Arc<ExecutorShared>,
+    stop: watch::Sender<bool>,
+    /// Taken at the end, because a runtime must not be dropped on another runtime's thread.
+    cpu: Option<Runtime>,
+}
+
+impl Executor {
+    /// Makes the executor's parts; [`Self::serve`] connects it.
+    ///
+    /// # Errors
+    /// The work directory cannot be used, or a runtime cannot start.
+    pub fn new(config: ExecutorConfig, link: Arc<dyn ControlLink>) -> Result<Self> {
+        let unusable =
+            |e: &dyn std::fmt::Display| Error::invalid(format!("{} cannot be used: {e}", config.work_dir.display()));
+        let own = config.work_dir.join(&config.executor.0);
+        let store = BlockStore::new(config.executor.clone(), config.memory.exchange, &own.join("exchange"));
+        let store = Arc::new(store.map_err(|e| unusable(&e))?);
+        let runtime = runtime_env(config.memory, &own.join("spill")).map_err(|e| unusable(&e))?;
+        let cpu = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.slots.max(1) as usize)
+            .thread_name("tidemill-cpu")
+            .thread_stack_size(CPU_STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::unavailable(format!("the cpu runtime cannot start: {e}")))?;
+        let local: Arc<dyn LocalBlocks> = Arc::clone(&store) as _;
+        let source = Arc::new(BlockTransport::new(Some(local), Arc::new(FlightBlocks::default())));
+        let shared = ExecutorShared {
+            blobs: BlobCache::new(Arc::clone(&link)),
+            store,
+            source,
+            runtime,
+            cpu: cpu.handle().clone(),
+            functions: SessionStateBuilder::new().with_default_features().build(),
+            config,
+        };
+        let (stop, _) = watch::channel(false);
+        Ok(Self { shared: Arc::new(shared), stop, cpu: Some(cpu) })
+    }
+
+    /// What attempts share.
+    #[must_use]
+    pub const fn shared(&self) -> &Arc<ExecutorShared> {
+        &self.shared
+    }
+
+    /// The block store, to be served.
+    #[must_use]
+    pub fn store(&self) -> Arc<BlockStore> {
+        Arc::clone(&self.shared.store)
+    }
+
+    /// The runtime that tasks run on.
+    #[must_use]
+    pub fn cpu(&self) -> Handle {
+        self.shared.cpu.clone()
+    }
+
+    /// Registers with the coordinator and does what it says, until [`Self::stop`] or a refusal.
+    ///
+    /// # Errors
+    /// The coordinator refused this executor, or never answered.
+    pub async fn serve(&self, link: Arc<dyn ControlLink>) -> Result<()> {
+        agent::serve(Arc::clone(&self.shared), link, self.stop.subscribe()).await
+    }
+
+    /// Ends [`Self::serve`].
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(cpu) = self.cpu.take() {
+            cpu.shutdown_background();
+        }
+        let own = self.shared.config.work_dir.join(&self.shared.config.executor.0);
+        if let Err(error) = std::fs::remove_dir_all(&own) {
+            tracing::debug!(path = %own.display(), %error, "the work directory could not be removed");
+        }
+    }
+}

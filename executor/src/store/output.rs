@@ -1,0 +1,131 @@
+//! One attempt's finished output.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use tidemill_core::Error;
+use tidemill_engine::error::TaskError;
+use tidemill_engine::exchange::frame::{Compression, Frame};
+use tidemill_engine::exchange::OutputFooter;
+
+use super::BlockStore;
+
+/// Where one frame is.
+#[derive(Debug, Clone)]
+pub(crate) enum Held {
+    /// In memory, as it was written.
+    Batch(RecordBatch),
+    /// In memory, encoded.
+    Encoded(Frame),
+    /// In the output's file.
+    Disk { offset: u64, length: usize, crc: u32 },
+}
+
+/// A finished output. Dropping it frees its memory and removes its file.
+#[derive(Debug)]
+pub(crate) struct StoredOutput {
+    store: Arc<BlockStore>,
+    blocks: Vec<Vec<Mutex<Held>>>,
+    footer: Arc<OutputFooter>,
+    memory: Mutex<usize>,
+    file: Option<SpillFile>,
+}
+
+/// The file of an output, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct SpillFile {
+    pub(crate) file: Arc<File>,
+    pub(crate) path: PathBuf,
+    pub(crate) length: u64,
+}
+
+impl Drop for SpillFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "an exchange file could not be removed");
+        }
+    }
+}
+
+impl StoredOutput {
+    pub(super) fn new(
+        store: Arc<BlockStore>,
+        blocks: Vec<Vec<Held>>,
+        footer: OutputFooter,
+        memory: usize,
+        file: Option<SpillFile>,
+    ) -> Self {
+        let blocks = blocks.into_iter().map(|frames| frames.into_iter().map(Mutex::new).collect()).collect();
+        Self { store, blocks, footer: Arc::new(footer), memory: Mutex::new(memory), file }
+    }
+
+    pub(crate) fn footer(&self) -> &Arc<OutputFooter> {
+        &self.footer
+    }
+
+    pub(crate) fn frames(&self, partition: u32) -> usize {
+        self.blocks.get(partition as usize).map_or(0, Vec::len)
+    }
+
+    pub(crate) fn held(&self, partition: u32, frame: usize) -> Result<Held, TaskError> {
+        let slot = self.blocks.get(partition as usize).and_then(|b| b.get(frame));
+        let slot = slot.ok_or_else(|| Error::internal(format!("frame {frame} of block {partition} does not exist")))?;
+        Ok(slot.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// One frame in encoded form. What was encoded once stays so while the budget has room for it.
+    pub(crate) async fn encoded_frame(
+        &self,
+        partition: u32,
+        frame: usize,
+        compression: Compression,
+    ) -> Result<Frame, TaskError> {
+        match self.held(partition, frame)? {
+            Held::Encoded(frame) => Ok(frame),
+            Held::Batch(batch) => {
+                let encoded = Frame::encode(&batch, compression)?;
+                // A hash block has one reader; a single block may be read by every task of the next stage.
+                if self.blocks.len() == 1 {
+                    self.keep_encoded(partition, frame, &encoded);
+                }
+                Ok(encoded)
+            }
+            Held::Disk { offset, length, crc } => self.read(offset, length, crc).await,
+        }
+    }
+
+    fn keep_encoded(&self, partition: u32, frame: usize, encoded: &Frame) {
+        let size = encoded.messages.iter().map(|m| m.header.len() + m.body.len()).sum();
+        let Some(slot) = self.blocks.get(partition as usize).and_then(|b| b.get(frame)) else { return };
+        let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*held, Held::Batch(_)) && self.store.budget().try_take(size) {
+            *self.memory.lock().unwrap_or_else(PoisonError::into_inner) += size;
+            *held = Held::Encoded(encoded.clone());
+        }
+    }
+
+    async fn read(&self, offset: u64, length: usize, crc: u32) -> Result<Frame, TaskError> {
+        let Some(spill) = &self.file else { return Err(Error::internal("an output has no file").into()) };
+        let file = Arc::clone(&spill.file);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, offset).map(|()| Bytes::from(bytes))
+        });
+        let bytes = read
+            .await
+            .map_err(|e| Error::internal(format!("reading a frame panicked: {e}")))?
+            .map_err(|e| Error::unavailable(format!("{} cannot be read: {e}", spill.path.display())))?;
+        Ok(Frame::from_bytes(bytes, crc)?)
+    }
+}
+
+impl Drop for StoredOutput {
+    fn drop(&mut self) {
+        let memory = self.memory.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.store.budget().give_back(*memory);
+    }
+}

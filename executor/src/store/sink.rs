@@ -1,0 +1,137 @@
+//! One attempt's output while it is written. Frames stay in memory while the budget has room; then the attempt's own
+//! frames go to its file.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use tidemill_core::Error;
+use tidemill_engine::error::TaskError;
+use tidemill_engine::exchange::frame::{Compression, Frame};
+use tidemill_engine::exchange::{BlockFooter, BlockSink, OutputFooter};
+use tokio::sync::Mutex;
+
+use super::output::SpillFile;
+use super::{BlockStore, Held, StoredOutput};
+
+/// Takes frames until it is finished; dropped unfinished, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct AttemptSink {
+    store: Arc<BlockStore>,
+    path: PathBuf,
+    encode: bool,
+    state: Mutex<Writing>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    store: Arc<BlockStore>,
+    blocks: Vec<Vec<Held>>,
+    footer: OutputFooter,
+    memory: usize,
+    file: Option<SpillFile>,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.store.budget().give_back(self.memory);
+    }
+}
+
+impl AttemptSink {
+    pub(super) fn new(store: Arc<BlockStore>, path: PathBuf, blocks: u32, encode: bool) -> Self {
+        let count = blocks as usize;
+        let state = Writing {
+            store: Arc::clone(&store),
+            blocks: vec![Vec::new(); count],
+            footer: OutputFooter { blocks: vec![BlockFooter::default(); count] },
+            memory: 0,
+            file: None,
+        };
+        Self { store, path, encode, state: Mutex::new(state) }
+    }
+
+    /// The finished output, its footer, and the bytes it has on disk.
+    pub(crate) async fn finish(&self) -> (StoredOutput, OutputFooter, u64) {
+        let mut state = self.state.lock().await;
+        let blocks = std::mem::take(&mut state.blocks);
+        let footer = std::mem::take(&mut state.footer);
+        let memory = std::mem::take(&mut state.memory);
+        let file = state.file.take();
+        let spilled = file.as_ref().map_or(0, |f| f.length);
+        (StoredOutput::new(Arc::clone(&self.store), blocks, footer.clone(), memory, file), footer, spilled)
+    }
+}
+
+#[async_trait]
+impl BlockSink for AttemptSink {
+    async fn push(&self, partition: u32, batch: RecordBatch) -> Result<(), TaskError> {
+        let size = batch.get_array_memory_size();
+        let rows = batch.num_rows() as u64;
+        let held = match self.encode {
+            true => Held::Encoded(Frame::encode(&batch, Compression::Lz4)?),
+            false => Held::Batch(batch),
+        };
+        let mut state = self.state.lock().await;
+        let number = partition as usize;
+        let Some(block) = state.footer.blocks.get_mut(number) else {
+            return Err(Error::internal(format!("block {partition} of an output does not exist")).into());
+        };
+        block.rows += rows;
+        block.bytes += size as u64;
+        block.frames += 1;
+        let held = match self.store.budget().try_take(size) {
+            true => {
+                state.memory += size;
+                held
+            }
+            false => {
+                state.spill_memory(&self.path).await?;
+                state.append(&self.path, held).await?
+            }
+        };
+        if let Some(frames) = state.blocks.get_mut(number) {
+            frames.push(held);
+        }
+        Ok(())
+    }
+}
+
+impl Writing {
+    /// Moves every frame that is in memory to the file.
+    async fn spill_memory(&mut self, path: &PathBuf) -> Result<(), TaskError> {
+        let mut blocks = std::mem::take(&mut self.blocks);
+        for held in blocks.iter_mut().flatten().filter(|h| !matches!(h, Held::Disk { .. })) {
+            *held = self.append(path, held.clone()).await?;
+        }
+        self.blocks = blocks;
+        self.store.budget().give_back(std::mem::take(&mut self.memory));
+        Ok(())
+    }
+
+    async fn append(&mut self, path: &PathBuf, held: Held) -> Result<Held, TaskError> {
+        let frame = match held {
+            Held::Batch(batch) => Frame::encode(&batch, Compression::Lz4)?,
+            Held::Encoded(frame) => frame,
+            disk @ Held::Disk { .. } => return Ok(disk),
+        };
+        let failed =
+            |e: std::io::Error| Error::unavailable(format!("{} cannot be written: {e}", path.display()));
+        if self.file.is_none() {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
+            self.file = Some(SpillFile { file: Arc::new(file), path: path.clone(), length: 0 });
+        }
+        let Some(spill) = &mut self.file else { return Err(Error::internal("an output has no file").into()) };
+        let (file, offset, bytes, crc) = (Arc::clone(&spill.file), spill.length, frame.to_bytes(), frame.crc);
+        let length = bytes.len();
+        tokio::task::spawn_blocking(move || file.write_all_at(&bytes, offset))
+            .await
+            .map_err(|e| Error::internal(format!("writing a frame panicked: {e}")))?
+            .map_err(failed)?;
+        spill.length += length as u64;
+        Ok(Held::Disk { offset, length, crc })
+    }
+}

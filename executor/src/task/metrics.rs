@@ -1,0 +1,46 @@
+//! What a finished attempt cost, from its plan's metrics and its exchanges'.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_plan::metrics::MetricValue;
+use datafusion::physical_plan::ExecutionPlan;
+use tidemill_core::record::TaskMetrics;
+use tidemill_engine::exchange::IoMetrics;
+
+/// Sums the plan's metrics; called when its streams are drained.
+pub(super) fn collect(plan: &Arc<dyn ExecutionPlan>, io: &IoMetrics, exchange_spilled: u64) -> TaskMetrics {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut metrics = TaskMetrics {
+        rows_in: load(&io.rows_in),
+        rows_out: load(&io.rows_out),
+        bytes_out: load(&io.bytes_out),
+        remote_bytes: load(&io.remote_bytes),
+        spilled_bytes: load(&io.spilled_bytes) + exchange_spilled,
+        scan_ns: 0,
+        operator_ns: 0,
+        encode_ns: load(&io.encode_ns),
+        exchange_ns: load(&io.exchange_ns),
+        wait_ns: load(&io.wait_ns),
+    };
+    add_node(plan, &mut metrics);
+    metrics
+}
+
+fn add_node(plan: &Arc<dyn ExecutionPlan>, total: &mut TaskMetrics) {
+    if let Some(metrics) = plan.metrics() {
+        let compute = metrics.elapsed_compute().unwrap_or(0) as u64;
+        total.spilled_bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
+        if plan.is::<DataSourceExec>() {
+            total.rows_in += metrics.output_rows().unwrap_or(0) as u64;
+            let scanning = metrics.sum(|m| matches!(m.value(), MetricValue::Time { name, .. } if name == "time_elapsed_processing"));
+            total.scan_ns += scanning.map_or(compute, |v| v.as_usize() as u64);
+        } else {
+            total.operator_ns += compute;
+        }
+    }
+    for child in plan.children() {
+        add_node(child, total);
+    }
+}

@@ -1,0 +1,159 @@
+//! One attempt: decode a fresh plan, execute its partitions, hold the output.
+//!
+//! Invariant: nothing is shared between attempts but the process's memory pool, object stores and caches.
+
+mod inputs;
+mod metrics;
+mod sink;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use futures::TryStreamExt;
+use prost::Message;
+use tidemill_core::record::{Footer, TaskMetrics};
+use tidemill_core::schedule::LostOutput;
+use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
+use tidemill_engine::error::TaskError;
+use tidemill_engine::exchange::{ExchangeWriterExec, IoMetrics, TaskIo};
+use tidemill_engine::plan::stage_codec;
+use tidemill_engine::runtime::{register_stores, task_config};
+use tidemill_engine::wire::{self, missing};
+use tokio::task::JoinSet;
+
+use crate::process::ExecutorShared;
+use crate::store::AttemptSink;
+
+/// An attempt as the coordinator launched it.
+#[derive(Debug, Clone)]
+pub(crate) struct AttemptSpec {
+    pub(crate) run: RunId,
+    pub(crate) task: TaskId,
+    pub(crate) attempt: Attempt,
+    pub(crate) launch: wire::Launch,
+}
+
+impl AttemptSpec {
+    pub(crate) fn new(launch: wire::Launch) -> Result<Self> {
+        let reference = launch.attempt.clone().ok_or_else(|| missing("Launch.attempt"))?;
+        Ok(Self {
+            run: RunId(reference.run.clone()),
+            task: reference.task.ok_or_else(|| missing("AttemptRef.task"))?.into(),
+            attempt: reference.attempt.ok_or_else(|| missing("AttemptRef.attempt"))?.into(),
+            launch,
+        })
+    }
+
+    const fn output(&self) -> LostOutput {
+        LostOutput { task: self.task, attempt: self.attempt }
+    }
+
+    const fn epoch(&self) -> Epoch {
+        self.attempt.epoch
+    }
+}
+
+/// Runs an attempt to its end and makes its output visible.
+pub(crate) async fn run(
+    shared: Arc<ExecutorShared>,
+    spec: AttemptSpec,
+) -> std::result::Result<(Footer, TaskMetrics), TaskError> {
+    let prepared = prepare(&shared, &spec).await?;
+    let plan = Arc::clone(&prepared.plan);
+    let (footer, spilled) = execute(&shared, &spec, &prepared).await?;
+    let metrics = metrics::collect(&plan, &prepared.io.metrics, spilled);
+    Ok((footer, metrics))
+}
+
+/// What an attempt executes.
+struct Prepared {
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    io: Arc<TaskIo>,
+    sink: Arc<AttemptSink>,
+    stage: wire::StageSpec,
+}
+
+async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::result::Result<Prepared, TaskError> {
+    let stage = shared.blobs.get(&BlobHash(spec.launch.stage.clone())).await?;
+    let stage = wire::StageSpec::decode(stage).map_err(|e| undecodable("stage", &e))?;
+    let session = shared.blobs.get(&BlobHash(spec.launch.session.clone())).await?;
+    let session = wire::SessionSpec::decode(session).map_err(|e| undecodable("session", &e))?;
+    for store in &session.stores {
+        let url = url::Url::parse(store).map_err(|e| Error::internal(format!("`{store}` is no store: {e}")))?;
+        register_stores(&shared.runtime, [&url])?;
+    }
+    let metrics = Arc::new(IoMetrics::default());
+    let inputs = inputs::read(shared, spec).await?;
+    let values = inputs::values(shared, spec, &stage, &inputs, &metrics).await?;
+    let config = task_config(&session.config.into_iter().collect())?;
+    // The writer decides how many blocks there are, so the plan is decoded before its sink is made.
+    let bare = shared.task_context(spec.attempt, config.clone());
+    let plan = stage_codec().decode(&stage.plan, values, &bare)?;
+    let blocks = match plan.downcast_ref::<ExchangeWriterExec>() {
+        Some(writer) if stage.sink.is_empty() => writer.output_partitions(),
+        Some(_) => 1,
+        None => return Err(Error::internal("a stage's plan has no exchange writer").into()),
+    };
+    let blocks = u32::try_from(blocks).map_err(|_| Error::internal("an output has too many blocks"))?;
+    let sink = Arc::new(shared.store.sink(&spec.run, spec.output(), blocks, session.force_encode));
+    let io = Arc::new(TaskIo {
+        run: spec.run.clone(),
+        epoch: spec.epoch(),
+        manifests: inputs.manifests,
+        source: Arc::clone(&shared.source),
+        sink: Arc::clone(&sink) as _,
+        metrics,
+    });
+    let context = Arc::new(shared.task_context(spec.attempt, config.with_extension(Arc::clone(&io))));
+    Ok(Prepared { plan, context, io, sink, stage })
+}
+
+fn undecodable(what: &str, error: &prost::DecodeError) -> Error {
+    Error::internal(format!("a {what} cannot be decoded ({error}): do both processes run the same build?"))
+}
+
+/// Executes the task's partitions and makes the output visible: its footer and the bytes the exchange spilled.
+async fn execute(
+    shared: &Arc<ExecutorShared>,
+    spec: &AttemptSpec,
+    prepared: &Prepared,
+) -> std::result::Result<(Footer, u64), TaskError> {
+    if prepared.stage.sink.is_empty() {
+        run_partitions(spec, prepared).await?;
+    } else {
+        sink::write(spec, prepared).await?;
+    }
+    let start = Instant::now();
+    let (stored, footer, spilled) = prepared.sink.finish().await;
+    shared.store.insert(&spec.run, spec.output(), stored);
+    IoMetrics::add_since(&prepared.io.metrics.exchange_ns, start);
+    Ok((footer.summary(), spilled))
+}
+
+/// One partition, or all of them side by side: never another subset.
+async fn run_partitions(spec: &AttemptSpec, prepared: &Prepared) -> std::result::Result<(), TaskError> {
+    if prepared.stage.whole_partitions == 0 {
+        return drain(Arc::clone(&prepared.plan), spec.task.index, Arc::clone(&prepared.context)).await;
+    }
+    let mut partitions = JoinSet::new();
+    for partition in 0..prepared.stage.whole_partitions {
+        partitions.spawn(drain(Arc::clone(&prepared.plan), partition, Arc::clone(&prepared.context)));
+    }
+    while let Some(joined) = partitions.join_next().await {
+        joined.map_err(|e| Error::internal(format!("a partition of the task panicked: {e}")))??;
+    }
+    Ok(())
+}
+
+async fn drain(
+    plan: Arc<dyn ExecutionPlan>,
+    partition: u32,
+    context: Arc<TaskContext>,
+) -> std::result::Result<(), TaskError> {
+    let mut stream = plan.execute(partition as usize, context)?;
+    while stream.try_next().await?.is_some() {}
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! A task of a statement that writes files: its rows go to a file of its own, its block holds their count. Rule 14.
+
+use std::sync::Arc;
+
+use arrow::array::UInt64Array;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::error::DataFusionError;
+use tidemill_core::Error;
+use tidemill_engine::error::TaskError;
+use tidemill_engine::exchange::{BlockSink, ExchangeWriterExec, IoMetrics};
+use tidemill_engine::plan::{redirect, stage_codec, SinkTarget};
+
+use super::{AttemptSpec, Prepared};
+
+pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(), TaskError> {
+    let exec = stage_codec().decode(&prepared.stage.sink, Default::default(), &prepared.context)?;
+    let Some(exec) = exec.downcast_ref::<DataSinkExec>() else {
+        return Err(Error::internal("rule 14: a sink decoded as something else").into());
+    };
+    let single = prepared.stage.sink_single_file;
+    let sink = redirect(exec, |config| match single {
+        true => SinkTarget::File,
+        false => SinkTarget::part(&spec.run, spec.task.index, spec.attempt, &config.file_extension),
+    })?;
+    let Some(writer) = prepared.plan.downcast_ref::<ExchangeWriterExec>() else {
+        return Err(Error::internal("a stage's plan has no exchange writer").into());
+    };
+    let rows = writer.input.execute(spec.task.index as usize, Arc::clone(&prepared.context))?;
+    let count = sink.write_all(rows, &prepared.context).await?;
+    let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
+    let counts = Arc::new(UInt64Array::from(vec![count]));
+    let batch = RecordBatch::try_new(schema, vec![counts]).map_err(DataFusionError::from)?;
+    IoMetrics::add(&prepared.io.metrics.rows_out, 1);
+    prepared.sink.push(0, batch).await
+}
