@@ -12,7 +12,7 @@ use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use tidemill_core::schedule::Event;
 use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId, TaskId};
-use tidemill_engine::exchange::{BlockRequest, BlockSource, IoMetrics, Manifest};
+use tidemill_engine::exchange::{BlockRequest, BlockSource, BlockStream, IoMetrics, Manifest};
 use tidemill_engine::planner::{Commit, Finish, Keep};
 use tokio::sync::mpsc;
 
@@ -50,7 +50,18 @@ impl Deliveries {
             Finish::Commit(_) => count_schema(),
             Finish::Deliver | Finish::Keep(_) => schema,
         };
-        let delivery = Delivery { run, schema, source, client, inbox, manifests: from, delivered: Vec::new(), rows: 0 };
+        let delivery = Delivery {
+            run,
+            schema,
+            source,
+            client,
+            inbox,
+            manifests: from,
+            manifest: None,
+            reading: None,
+            delivered: Vec::new(),
+            rows: 0,
+        };
         tokio::spawn(delivery.finish(finish));
     }
 
@@ -79,14 +90,19 @@ struct Delivery {
     client: mpsc::Sender<RunMessage>,
     inbox: WeakInbox,
     manifests: mpsc::Receiver<Manifest>,
+    /// The latest manifest; none while the root is not complete.
+    manifest: Option<Manifest>,
+    /// The block being read, its batches, and how many of its rows were passed on.
+    reading: Option<(BlockRequest, BlockStream, u64)>,
     /// Attempts whose blocks were passed on whole.
     delivered: Vec<Attempt>,
     rows: u64,
 }
 
-/// How reading a result ended.
-enum Read {
-    /// All blocks, all rows.
+/// What comes next of a result.
+enum Next {
+    Batch(RecordBatch),
+    /// All blocks, all rows were read.
     All,
     /// The run ended first.
     Gone,
@@ -97,110 +113,130 @@ impl Delivery {
         let ended = match finish {
             Finish::Deliver => self.deliver().await,
             Finish::Commit(commit) => self.commit(commit).await,
-            Finish::Keep(keep) => self.keep(keep.as_ref()).await,
+            Finish::Keep(keep) => self.keep(keep).await,
         };
         let run = self.run.clone();
         let event = match ended {
-            Ok(Read::All) => Event::ResultDelivered { run, rows: self.rows },
-            Ok(Read::Gone) => return,
+            Ok(Next::All) => Event::ResultDelivered { run, rows: self.rows },
+            Ok(Next::Gone | Next::Batch(_)) => return,
             Err(error) => Event::ResultFailed { run, error },
         };
         self.inbox.send(Input::Event(event)).await;
     }
 
-    async fn deliver(&mut self) -> Result<Read> {
-        let client = self.client.clone();
-        self.read(async |batch| client.send(RunMessage::Batch(batch)).await.is_ok()).await
-    }
-
-    async fn commit(&mut self, commit: Box<dyn Commit>) -> Result<Read> {
-        let mut written = 0;
-        let read = self
-            .read(async |batch: RecordBatch| {
-                let counts = batch.column(0).as_primitive_opt::<UInt64Type>();
-                written += counts.map_or(0, |c| c.values().iter().sum::<u64>());
-                true
-            })
-            .await;
-        match read {
-            Ok(Read::All) => commit.commit(&self.delivered).await?,
-            Ok(Read::Gone) => {
-                commit.abort().await;
-                return Ok(Read::Gone);
-            }
-            Err(error) => {
-                commit.abort().await;
-                return Err(error);
+    async fn deliver(&mut self) -> Result<Next> {
+        loop {
+            match self.next().await? {
+                Next::Batch(batch) => {
+                    if self.client.send(RunMessage::Batch(batch)).await.is_err() {
+                        return Ok(Next::Gone);
+                    }
+                }
+                ended @ (Next::All | Next::Gone) => return Ok(ended),
             }
         }
+    }
+
+    async fn commit(&mut self, commit: Box<dyn Commit>) -> Result<Next> {
+        let mut written = 0;
+        loop {
+            match self.next().await {
+                Ok(Next::Batch(batch)) => {
+                    let counts = batch.column(0).as_primitive_opt::<UInt64Type>();
+                    written += counts.map_or(0, |c| c.values().iter().sum::<u64>());
+                }
+                Ok(Next::All) => break,
+                Ok(Next::Gone) => {
+                    commit.abort().await;
+                    return Ok(Next::Gone);
+                }
+                Err(error) => {
+                    commit.abort().await;
+                    return Err(error);
+                }
+            }
+        }
+        commit.commit(&self.delivered).await?;
         self.rows = 1;
         let counts = Arc::new(UInt64Array::from(vec![written]));
         let batch = RecordBatch::try_new(count_schema(), vec![counts]).map_err(|e| Error::internal(e.to_string()))?;
         // The files are in place whether or not anybody still wants to know.
         let _ = self.client.send(RunMessage::Batch(batch)).await;
-        Ok(Read::All)
+        Ok(Next::All)
     }
 
-    async fn keep(&mut self, keep: &dyn Keep) -> Result<Read> {
+    async fn keep(&mut self, keep: Box<dyn Keep>) -> Result<Next> {
         let (mut batches, mut bytes) = (Vec::new(), 0);
-        let limit = keep.limit();
-        let read = self
-            .read(async |batch: RecordBatch| {
-                bytes += batch.get_array_memory_size();
-                batches.push(batch);
-                bytes <= limit
-            })
-            .await?;
-        if bytes > limit {
-            return Err(Error::resources_exhausted(format!(
-                "the rows of the table take more than {} MiB, which is the most that is kept in memory: write them with COPY \
-                 and create an external table",
-                limit >> 20
-            )));
+        loop {
+            match self.next().await? {
+                Next::Batch(batch) => {
+                    bytes += batch.get_array_memory_size();
+                    batches.push(batch);
+                }
+                Next::All => break,
+                Next::Gone => return Ok(Next::Gone),
+            }
+            if bytes > keep.limit() {
+                return Err(Error::resources_exhausted(format!(
+                    "the rows of the table take more than {} MiB, the most that is kept in memory: write them with COPY and \
+                     create an external table",
+                    keep.limit() >> 20
+                )));
+            }
         }
-        if let Read::All = read {
-            let (record, blob) = keep.keep(Arc::clone(&self.schema), &batches)?;
-            self.inbox.send(Input::Kept { run: self.run.clone(), record, blob }).await;
-        }
-        Ok(read)
+        let (record, blob) = keep.keep(Arc::clone(&self.schema), &batches)?;
+        self.inbox.send(Input::Kept { run: self.run.clone(), record, blob }).await;
+        Ok(Next::All)
     }
 
-    /// Reads the root's blocks in the order of its tasks. `take` answers whether more is wanted.
-    async fn read(&mut self, mut take: impl AsyncFnMut(RecordBatch) -> bool) -> Result<Read> {
-        'manifests: while let Some(mut manifest) = self.manifests.recv().await {
-            while let Ok(newer) = self.manifests.try_recv() {
-                manifest = newer;
-            }
-            self.check_delivered(&manifest)?;
-            for index in self.delivered.len()..manifest.outputs.len() {
-                let Some(block) = block(&manifest, index) else { continue };
-                let attempt = block.attempt;
-                let lost = block.output();
-                let metrics = Arc::new(IoMetrics::default());
-                let mut batches = self.source.read(&self.run, vec![block], Arc::clone(&self.schema), metrics);
-                let mut shown = 0;
-                while let Some(batch) = batches.next().await {
-                    match batch {
-                        Ok(batch) => {
-                            shown += batch.num_rows() as u64;
-                            if !take(batch).await {
-                                return Ok(Read::Gone);
-                            }
-                        }
-                        Err(error) if error.error.kind == ErrorKind::LostInput && shown == 0 => {
-                            let event = Event::ResultLost { run: self.run.clone(), lost };
-                            self.inbox.send(Input::Event(event)).await;
-                            continue 'manifests;
-                        }
-                        Err(error) => return Err(self.interrupted(shown, error.error)),
-                    }
+    /// The next batch of the root's blocks, in the order of its tasks.
+    async fn next(&mut self) -> Result<Next> {
+        loop {
+            let Some((block, batches, shown)) = &mut self.reading else {
+                match self.open_block().await? {
+                    Some(ended) => return Ok(ended),
+                    None => continue,
                 }
-                self.rows += shown;
-                self.delivered.push(attempt);
+            };
+            match batches.next().await {
+                Some(Ok(batch)) => {
+                    *shown += batch.num_rows() as u64;
+                    return Ok(Next::Batch(batch));
+                }
+                Some(Err(error)) if error.error.kind == ErrorKind::LostInput && *shown == 0 => {
+                    let event = Event::ResultLost { run: self.run.clone(), lost: block.output() };
+                    self.reading = None;
+                    self.manifest = None;
+                    self.inbox.send(Input::Event(event)).await;
+                }
+                Some(Err(error)) => {
+                    let shown = *shown;
+                    return Err(self.interrupted(shown, error.error));
+                }
+                None => {
+                    self.rows += *shown;
+                    self.delivered.push(block.attempt);
+                    self.reading = None;
+                }
             }
-            return Ok(Read::All);
         }
-        Ok(Read::Gone)
+    }
+
+    /// Starts to read the next block, when there is a manifest that names it.
+    async fn open_block(&mut self) -> Result<Option<Next>> {
+        if self.manifest.is_none() {
+            self.manifest = self.manifests.recv().await;
+        }
+        while let Ok(newer) = self.manifests.try_recv() {
+            self.manifest = Some(newer);
+        }
+        let Some(manifest) = &self.manifest else { return Ok(Some(Next::Gone)) };
+        self.check_delivered(manifest)?;
+        let Some(block) = block(manifest, self.delivered.len()) else { return Ok(Some(Next::All)) };
+        let metrics = Arc::new(IoMetrics::default());
+        let batches = self.source.read(&self.run, vec![block.clone()], Arc::clone(&self.schema), metrics);
+        self.reading = Some((block, batches, 0));
+        Ok(None)
     }
 
     /// What was passed on must still be part of the result.

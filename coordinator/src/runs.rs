@@ -1,7 +1,6 @@
 //! A run as its client sees it: a statement goes in, batches come out, and going away cancels it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -137,5 +136,3 @@ pub(crate) fn tell(client: &mpsc::Sender<RunMessage>, message: RunMessage) {
     }
 }
 
-/// Shared, so that blobs can be read while the driver works.
-pub(crate) type SharedBlobs = Arc<crate::blobs::Blobs>;

@@ -20,6 +20,9 @@ pub trait Planner: Send + Sync {
     /// # Errors
     /// The statement is wrong, names what does not exist, or cannot be planned safely.
     async fn plan(&self, request: PlanRequest) -> Result<Plan>;
+
+    /// The statement as it may be recorded and shown: without secrets.
+    fn redact(&self, statement: &str) -> String;
 }
 
 /// One statement and what it may refer to.

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tidemill` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidemill::cli::main()
+}

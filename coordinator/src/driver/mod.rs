@@ -116,7 +116,7 @@ struct Driver {
     clients: Clients,
     requests: BTreeMap<RunId, StatementRequest>,
     planned: BTreeMap<RunId, PlannedRun>,
-    inbox: inbox::WeakInbox,
+    inbox: WeakInbox,
     blobs: Arc<Blobs>,
 }
 
@@ -148,7 +148,7 @@ impl Driver {
         match input {
             Input::Event(event) => self.handle(event),
             Input::Submit { run, request, client } => {
-                let spec = tidemill_core::record::RunSpec { statement: request.sql.clone() };
+                let spec = tidemill_core::record::RunSpec { statement: self.config.planner.redact(&request.sql) };
                 self.clients.insert(run.clone(), client);
                 self.requests.insert(run.clone(), request);
                 self.handle(Event::Submitted { run, spec });

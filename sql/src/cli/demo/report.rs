@@ -1,0 +1,103 @@
+//! What the demo shows.
+
+use std::fmt::Arguments;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use crate::cli::Done;
+use crate::oracle::Difference;
+
+/// One query's outcome.
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) rows: usize,
+    pub(super) time: Duration,
+    pub(super) alone: Duration,
+    /// Stages, tasks, exchanged and remote bytes.
+    pub(super) counts: [u64; 4],
+    pub(super) difference: Option<Difference>,
+}
+
+/// Prints as the demo goes.
+pub(super) struct Report {
+    time: Duration,
+    alone: Duration,
+    queries: usize,
+    different: usize,
+}
+
+impl Report {
+    pub(super) fn begin(scale: f64, data: &Path, executors: u32) -> Self {
+        line(format_args!("TPC-H at scale {scale} on one coordinator and {executors} executors, each a process of its own."));
+        line(format_args!("Every answer is compared with the one that DataFusion gives in a single process."));
+        line(format_args!("Data: {}", data.display()));
+        Self { time: Duration::ZERO, alone: Duration::ZERO, queries: 0, different: 0 }
+    }
+
+    pub(super) fn header(&self, cluster: &Cluster) {
+        let pids: Vec<String> = cluster.pids().iter().map(u32::to_string).collect();
+        line(format_args!("Cluster: {} (processes {})\n", cluster.url(), pids.join(", ")));
+        line(format_args!(
+            "{:<6} {:>6} {:>9} {:>11} {:>7} {:>6} {:>10} {:>10}  {}",
+            "query", "rows", "time", "DataFusion", "stages", "tasks", "exchanged", "remote", "equal"
+        ));
+    }
+
+    pub(super) fn row(&mut self, row: &Row) {
+        let [stages, tasks, exchanged, remote] = row.counts;
+        let equal = if row.difference.is_none() { "yes" } else { "NO" };
+        line(format_args!(
+            "{:<6} {:>6} {:>9} {:>11} {:>7} {:>6} {:>10} {:>10}  {}",
+            row.name,
+            row.rows,
+            seconds(row.time),
+            seconds(row.alone),
+            stages,
+            tasks,
+            bytes(exchanged),
+            bytes(remote),
+            equal
+        ));
+        if let Some(difference) = &row.difference {
+            line(format_args!("       {difference}"));
+        }
+        self.time += row.time;
+        self.alone += row.alone;
+        self.queries += 1;
+        self.different += usize::from(row.difference.is_some());
+    }
+
+    pub(super) fn end(self) -> Done {
+        line(format_args!("{:<6} {:>6} {:>9} {:>11}\n", "sum", "", seconds(self.time), seconds(self.alone)));
+        match self.different {
+            0 => line(format_args!("All {} answers are DataFusion's.", self.queries)),
+            n => line(format_args!("{n} of {} answers differ: please report this.", self.queries)),
+        }
+        if self.different == 0 { Done::Well } else { Done::Badly }
+    }
+}
+
+fn line(text: Arguments<'_>) {
+    let mut out = std::io::stdout();
+    // A closed output is no reason to leave processes behind.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+/// Bytes with a unit.
+fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let unit = units.get(unit).copied().unwrap_or_default();
+    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
+}

@@ -1,0 +1,155 @@
+//! `tidemill server`, `tidemill coordinator`, `tidemill executor`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use tidemill_coordinator::LocalLink;
+use tidemill_core::{Error, Result, Settings};
+use tidemill_executor::GrpcLink;
+use tokio::signal::unix::{signal, SignalKind};
+
+use super::Done;
+use crate::compose::{
+    default_memory, default_slots, default_work_dir, parse_size, CoordinatorProcess, EmbeddedConfig, ExecutorProcess,
+};
+
+/// The port of a coordinator or server.
+const PORT: &str = "127.0.0.1:7878";
+/// An executor takes any free port: others learn it from the coordinator.
+const ANY_PORT: &str = "127.0.0.1:0";
+
+#[derive(Debug, Args)]
+pub(super) struct MemoryArgs {
+    /// Tasks at once [default: one per core]
+    #[arg(long, env = "TIDEMILL_SLOTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    slots: Option<u32>,
+    /// Memory for tasks and exchange, such as 4GiB [default: 1GiB per slot]
+    #[arg(long, env = "TIDEMILL_MEMORY", value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<usize>,
+    /// Folder for what does not fit in memory [default: below the temporary folder]
+    #[arg(long, env = "TIDEMILL_WORK_DIR", value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+}
+
+impl MemoryArgs {
+    fn slots(&self) -> u32 {
+        self.slots.unwrap_or_else(default_slots)
+    }
+
+    fn memory(&self) -> usize {
+        self.memory.unwrap_or_else(|| default_memory(self.slots()))
+    }
+
+    fn work_dir(&self) -> PathBuf {
+        self.work_dir.clone().unwrap_or_else(default_work_dir)
+    }
+
+    pub(super) fn embedded(&self) -> Result<EmbeddedConfig> {
+        let settings = Settings::default();
+        Ok(EmbeddedConfig { slots: self.slots(), memory: self.memory(), work_dir: self.work_dir(), settings })
+    }
+
+    fn executor(&self, bind: SocketAddr) -> ExecutorProcess {
+        ExecutorProcess { bind, slots: self.slots(), memory: self.memory(), work_dir: self.work_dir() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CoordinatorArgs {
+    /// Address to listen on; port 0 takes any free one
+    #[arg(long, env = "TIDEMILL_BIND", default_value = PORT, value_name = "ADDR")]
+    bind: SocketAddr,
+    /// Where durable state will live; accepted, but nothing survives a restart yet
+    #[arg(long, env = "TIDEMILL_STATE", default_value = "memory://", value_name = "URL")]
+    state: String,
+    /// A run fails after waiting this many seconds for a first executor
+    #[arg(long, env = "TIDEMILL_NO_EXECUTOR_TIMEOUT", default_value_t = 60, value_name = "SECONDS")]
+    no_executor_timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExecutorArgs {
+    /// The coordinator's URL
+    #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
+    connect: String,
+    /// Address to listen on for readers of its blocks; port 0 takes any free one
+    #[arg(long, env = "TIDEMILL_BIND", default_value = ANY_PORT, value_name = "ADDR")]
+    bind: SocketAddr,
+    #[command(flatten)]
+    memory: MemoryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServerArgs {
+    #[command(flatten)]
+    coordinator: CoordinatorArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
+}
+
+impl CoordinatorArgs {
+    fn settings(&self) -> Result<Settings> {
+        let known = ["memory://", "file://", "s3://", "gs://", "az://"];
+        if !known.iter().any(|scheme| self.state.starts_with(scheme)) {
+            return Err(Error::invalid(format!("--state {}: write one of {}", self.state, known.join(", "))));
+        }
+        Ok(Settings { no_executor_timeout_ms: self.no_executor_timeout.saturating_mul(1000), ..Settings::default() })
+    }
+}
+
+pub(super) async fn coordinator(args: CoordinatorArgs) -> Result<Done> {
+    let server = CoordinatorProcess::start(args.settings()?, None)?.listen(args.bind).await?;
+    ready("coordinator", server.address, "; nothing survives a restart yet");
+    terminated().await?;
+    server.stop().await;
+    Ok(Done::Well)
+}
+
+pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
+    let link = Arc::new(GrpcLink::new(&args.connect)?);
+    let mut server = args.memory.executor(args.bind).start(link).await?;
+    ready("executor", server.address, &format!("; {} slots for {}", args.memory.slots(), args.connect));
+    tokio::select! {
+        ended = server.ended() => ended?,
+        terminated = terminated() => terminated?,
+    }
+    server.stop();
+    Ok(Done::Well)
+}
+
+pub(super) async fn server(args: ServerArgs) -> Result<Done> {
+    let coordinator = CoordinatorProcess::start(args.coordinator.settings()?, None)?;
+    let link = Arc::new(LocalLink::new(coordinator.coordinator().clone()));
+    let blocks = SocketAddr::new(args.coordinator.bind.ip(), 0);
+    let mut executor = args.memory.executor(blocks).start(link).await?;
+    let server = coordinator.listen(args.coordinator.bind).await?;
+    ready("server", server.address, &format!("; {} slots; nothing survives a restart yet", args.memory.slots()));
+    tokio::select! {
+        ended = executor.ended() => ended?,
+        terminated = terminated() => terminated?,
+    }
+    executor.stop();
+    server.stop().await;
+    Ok(Done::Well)
+}
+
+/// The one line that says that the process is ready.
+fn ready(role: &str, address: SocketAddr, more: &str) {
+    let mut out = std::io::stdout();
+    // Whoever started the process may have closed its output.
+    let _ = writeln!(out, "tidemill {role} is ready at http://{address}{more}").and_then(|()| out.flush());
+}
+
+async fn terminated() -> Result<()> {
+    let unusable = |e| Error::unavailable(format!("signals cannot be received: {e}"));
+    let mut term = signal(SignalKind::terminate()).map_err(unusable)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unusable)?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

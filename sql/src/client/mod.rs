@@ -1,0 +1,129 @@
+//! Statements in, batches out: against a cluster, or against one embedded in this process.
+
+mod remote;
+mod result;
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::{LogicalPlan, Statement};
+use datafusion::prelude::SessionContext;
+use tidemill_coordinator::{Coordinator, StatementRequest};
+use tidemill_core::{Error, Result};
+
+use crate::compose::{Embedded, EmbeddedConfig};
+use crate::session::{statements, ClientSettings};
+use remote::Remote;
+pub use result::QueryResult;
+
+/// Where statements go.
+enum Backend {
+    /// A coordinator in another process.
+    Remote(Remote),
+    /// A coordinator in this one.
+    Local(Coordinator),
+}
+
+/// A client's session: settings live here, everything else with the coordinator.
+pub struct Client {
+    backend: Backend,
+    settings: ClientSettings,
+    /// Keeps an embedded cluster alive.
+    _embedded: Option<Arc<Embedded>>,
+}
+
+impl Client {
+    /// A session with the coordinator at `url`.
+    ///
+    /// # Errors
+    /// `Unavailable` if nothing answers there; `Invalid` if `url` is no URL.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let backend = Backend::Remote(Remote::connect(url).await?);
+        Ok(Self { backend, settings: ClientSettings::default(), _embedded: None }.with_directory())
+    }
+
+    /// A session with a cluster of one executor inside this process, without sockets.
+    ///
+    /// # Errors
+    /// The work directory cannot be used.
+    pub fn embedded(config: EmbeddedConfig) -> Result<Self> {
+        Ok(Self::of(Arc::new(Embedded::start(config)?)))
+    }
+
+    /// A session with an embedded cluster that others use too.
+    #[must_use]
+    pub fn of(embedded: Arc<Embedded>) -> Self {
+        let backend = Backend::Local(embedded.coordinator().clone());
+        Self { backend, settings: ClientSettings::default(), _embedded: Some(embedded) }.with_directory()
+    }
+
+    /// Relative locations in statements start where this process is.
+    fn with_directory(mut self) -> Self {
+        if let Ok(directory) = std::env::current_dir() {
+            // A directory whose name is no UTF-8 cannot be sent; absolute locations still work.
+            if let Some(directory) = directory.to_str() {
+                let _ = self.settings.set(crate::session::CLIENT_DIRECTORY, directory);
+            }
+        }
+        self
+    }
+
+    /// Sets a setting of this session.
+    ///
+    /// # Errors
+    /// It is unknown, or the value does not fit.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        self.settings.set(key, value)
+    }
+
+    /// Runs one statement. `SET` and `RESET` change this session; all others go to the coordinator.
+    ///
+    /// # Errors
+    /// The statement is wrong, or the coordinator cannot be reached.
+    pub async fn execute(&mut self, sql: &str) -> Result<QueryResult> {
+        if let Some(change) = setting_change(sql).await? {
+            match change {
+                Change::Set(key, value) => self.settings.set(&key, &value)?,
+                Change::Reset(key) => self.settings.reset(&key),
+            }
+            return Ok(QueryResult::nothing());
+        }
+        self.query(sql).await
+    }
+
+    /// Runs one statement that changes no setting.
+    ///
+    /// # Errors
+    /// See [`Self::execute`].
+    pub async fn query(&self, sql: &str) -> Result<QueryResult> {
+        let settings = self.settings.entries().clone();
+        match &self.backend {
+            Backend::Remote(remote) => remote.execute(sql, settings).await,
+            Backend::Local(coordinator) => {
+                let request = StatementRequest { sql: sql.to_owned(), settings };
+                let run = coordinator.submit(request).await?;
+                let (id, schema) = (run.run.clone(), Arc::clone(&run.schema));
+                Ok(QueryResult::new(Some(id), schema, run.into_stream()))
+            }
+        }
+    }
+}
+
+enum Change {
+    Set(String, String),
+    Reset(String),
+}
+
+/// What a `SET` or `RESET` asks for; `None` for other statements.
+async fn setting_change(sql: &str) -> Result<Option<Change>> {
+    let first = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    if !first.eq_ignore_ascii_case("set") && !first.eq_ignore_ascii_case("reset") {
+        return Ok(None);
+    }
+    let statement = statements::parse_one(sql)?;
+    let plan = SessionContext::new().state().statement_to_plan(statement).await;
+    match plan.map_err(|e| tidemill_engine::error::from_datafusion(&e))? {
+        LogicalPlan::Statement(Statement::SetVariable(set)) => Ok(Some(Change::Set(set.variable, set.value))),
+        LogicalPlan::Statement(Statement::ResetVariable(reset)) => Ok(Some(Change::Reset(reset.variable))),
+        other => Err(Error::invalid(format!("{} changes no setting", other.display()))),
+    }
+}

@@ -1,0 +1,101 @@
+//! A coordinator in another process, over Arrow Flight.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::Ticket;
+use futures::{StreamExt, TryStreamExt};
+use prost::Message;
+use tidemill_core::{Error, Result, RunId};
+use tidemill_engine::wire::{self, statuses, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER};
+use tonic::transport::{Channel, Endpoint};
+use tonic::Status;
+
+use super::QueryResult;
+
+/// How long a coordinator may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Remote {
+    client: FlightServiceClient<Channel>,
+    url: String,
+}
+
+impl Remote {
+    pub(super) async fn connect(url: &str) -> Result<Self> {
+        let wrong = || Error::invalid(format!("`{url}` is not a URL: write http://HOST:PORT"));
+        if !url.contains("://") {
+            return Err(wrong());
+        }
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(CONNECT_TIMEOUT)
+            .keep_alive_timeout(CONNECT_TIMEOUT);
+        let channel = endpoint.connect().await.map_err(|e| {
+            let cause = root_cause(&e);
+            Error::unavailable(format!("no coordinator answers at {url} ({cause}): is it running, and is the port right?"))
+        })?;
+        let client = FlightServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { client, url: url.to_owned() })
+    }
+
+    pub(super) async fn execute(&self, sql: &str, settings: BTreeMap<String, String>) -> Result<QueryResult> {
+        let ticket = wire::StatementTicket {
+            sql: sql.to_owned(),
+            settings: settings.into_iter().collect(),
+            build: BUILD.to_owned(),
+        };
+        let request = Ticket { ticket: ticket.encode_to_vec().into() };
+        let response = self.client.clone().do_get(request).await.map_err(|s| self.failed(&s))?;
+        let run = response.metadata().get(RUN_ID_HEADER).and_then(|id| id.to_str().ok()).map(|id| RunId(id.to_owned()));
+        let data = response.into_inner().map_err(|s| FlightError::Tonic(Box::new(s)));
+        let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
+        // The schema is the first message: it comes before any row.
+        let first = batches.next().await.transpose().map_err(|e| self.undecodable(e))?;
+        let schema = batches.schema().cloned().unwrap_or_else(|| Arc::new(Schema::empty()));
+        let url = self.url.clone();
+        let rest = batches.map_err(move |e| decoded(&url, e));
+        Ok(QueryResult::new(run, schema, futures::stream::iter(first.map(Ok)).chain(rest)))
+    }
+
+    fn failed(&self, status: &Status) -> Error {
+        failed(&self.url, status)
+    }
+
+    fn undecodable(&self, error: FlightError) -> Error {
+        decoded(&self.url, error)
+    }
+}
+
+fn decoded(url: &str, error: FlightError) -> Error {
+    match error {
+        FlightError::Tonic(status) => failed(url, &status),
+        other => Error::internal(format!("the answer of {url} cannot be decoded: {other}")),
+    }
+}
+
+/// A status with details is the coordinator's own error; one without comes from the connection.
+fn failed(url: &str, status: &Status) -> Error {
+    let error = statuses(status);
+    match status.details().is_empty() {
+        true => Error { message: format!("the coordinator at {url} does not answer: {}", error.message), ..error },
+        false => error,
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,124 @@
+//! A coordinator that listens.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService};
+use tidemill_core::{Error, Result, Settings};
+use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::session::SqlPlanner;
+
+/// Deep plans recurse in DataFusion's optimiser and codec; the memory is only reserved.
+const CPU_STACK_BYTES: usize = 32 << 20;
+/// Threads that plan.
+const PLANNING_THREADS: usize = 2;
+/// How long open streams may take to end when the server stops.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// A coordinator and the runtime that plans for it.
+pub struct CoordinatorProcess {
+    coordinator: Coordinator,
+    /// Taken at the end, because a runtime must not be dropped on another runtime's thread.
+    cpu: Option<Runtime>,
+}
+
+impl CoordinatorProcess {
+    /// Starts a coordinator on the current runtime. `local` holds blocks where an executor shares the process.
+    ///
+    /// # Errors
+    /// The planner or its runtime cannot be made.
+    pub fn start(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
+        let cpu = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(PLANNING_THREADS)
+            .thread_name("tidemill-plan")
+            .thread_stack_size(CPU_STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;
+        let config = CoordinatorConfig {
+            settings,
+            planner: Arc::new(SqlPlanner::new()?),
+            source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::default()))),
+            cpu: cpu.handle().clone(),
+        };
+        Ok(Self { coordinator: Coordinator::start(config), cpu: Some(cpu) })
+    }
+
+    /// The coordinator.
+    #[must_use]
+    pub const fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
+    /// Serves executors and clients at `address` until [`CoordinatorServer::stop`].
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn listen(self, address: SocketAddr) -> Result<CoordinatorServer> {
+        let listener = bind(address).await?;
+        let address = listener.local_addr().map_err(|e| Error::unavailable(e.to_string()))?;
+        let (stop, mut stopped) = watch::channel(false);
+        let server = Server::builder()
+            .tcp_nodelay(true)
+            .add_service(ControlService::server(self.coordinator.clone()))
+            .add_service(StatementService::server(self.coordinator.clone()))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                // An error means that the handle is gone, which is a stop too.
+                let _ = stopped.changed().await;
+            });
+        let serving = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the coordinator's server failed");
+            }
+        });
+        Ok(CoordinatorServer { process: self, address, stop, serving })
+    }
+}
+
+impl Drop for CoordinatorProcess {
+    fn drop(&mut self) {
+        if let Some(cpu) = self.cpu.take() {
+            cpu.shutdown_background();
+        }
+    }
+}
+
+/// A listening coordinator.
+pub struct CoordinatorServer {
+    process: CoordinatorProcess,
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl CoordinatorServer {
+    /// The coordinator.
+    #[must_use]
+    pub const fn coordinator(&self) -> &Coordinator {
+        self.process.coordinator()
+    }
+
+    /// Takes no more calls, gives open ones a moment, then ends them.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(DRAIN, &mut self.serving).await.is_err() {
+            self.serving.abort();
+        }
+    }
+}
+
+/// A listener, or an error that names the address.
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| Error::unavailable(format!("{address} cannot be listened on ({e}): choose another with --bind")))
+}

@@ -1,0 +1,111 @@
+//! A cluster of one executor inside this process: the same planner, scheduler, codec and exchange, no sockets.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_coordinator::{Coordinator, LocalLink};
+use tidemill_core::{BlobHash, Error, ExecutorId, Result, Settings};
+use tidemill_engine::control::ControlLink;
+use tidemill_executor::{Executor, ExecutorConfig, MemoryLimits};
+
+use super::{default_memory, default_slots, default_work_dir, CoordinatorProcess};
+
+/// How an embedded cluster is made.
+#[derive(Debug, Clone)]
+pub struct EmbeddedConfig {
+    /// Tasks at once.
+    pub slots: u32,
+    /// Bytes that tasks and exchange may use.
+    pub memory: usize,
+    /// Where they spill.
+    pub work_dir: PathBuf,
+    /// The scheduler's limits.
+    pub settings: Settings,
+}
+
+impl Default for EmbeddedConfig {
+    fn default() -> Self {
+        let slots = default_slots();
+        Self { slots, memory: default_memory(slots), work_dir: default_work_dir(), settings: Settings::default() }
+    }
+}
+
+/// A running embedded cluster. Dropping it ends its runs and removes its files.
+pub struct Embedded {
+    coordinator: CoordinatorProcess,
+    executor: Arc<Executor>,
+}
+
+impl Embedded {
+    /// Starts a coordinator and an executor on the current runtime.
+    ///
+    /// # Errors
+    /// The work directory cannot be used.
+    pub fn start(config: EmbeddedConfig) -> Result<Self> {
+        let late = Arc::new(LateLink::default());
+        let executor = ExecutorConfig {
+            executor: ExecutorId(format!("local-{}", ulid::Ulid::new())),
+            endpoint: "local".to_owned(),
+            slots: config.slots,
+            memory: MemoryLimits::of(config.memory),
+            work_dir: config.work_dir,
+        };
+        let executor = Arc::new(Executor::new(executor, Arc::clone(&late) as _)?);
+        let coordinator = CoordinatorProcess::start(config.settings, Some(executor.shared().blocks()))?;
+        late.set(LocalLink::new(coordinator.coordinator().clone()));
+        let (serving, link) = (Arc::clone(&executor), late);
+        tokio::spawn(async move {
+            if let Err(error) = serving.serve(link).await {
+                tracing::error!(%error, "the embedded executor ended");
+            }
+        });
+        Ok(Self { coordinator, executor })
+    }
+
+    /// The coordinator.
+    #[must_use]
+    pub const fn coordinator(&self) -> &Coordinator {
+        self.coordinator.coordinator()
+    }
+
+    /// The executor.
+    #[must_use]
+    pub const fn executor(&self) -> &Arc<Executor> {
+        &self.executor
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.executor.stop();
+    }
+}
+
+/// A link that is known only after the executor is made, because the coordinator reads the executor's blocks.
+#[derive(Default)]
+struct LateLink(std::sync::OnceLock<LocalLink>);
+
+impl LateLink {
+    fn set(&self, link: LocalLink) {
+        // Set once, right after it is made.
+        let _ = self.0.set(link);
+    }
+
+    fn get(&self) -> Result<&LocalLink> {
+        self.0.get().ok_or_else(|| Error::internal("the embedded executor was used before it was composed"))
+    }
+}
+
+#[async_trait::async_trait]
+impl ControlLink for LateLink {
+    async fn attach(
+        &self,
+        from: tokio::sync::mpsc::Receiver<tidemill_engine::wire::FromExecutor>,
+    ) -> Result<futures::stream::BoxStream<'static, Result<tidemill_engine::wire::ToExecutor>>> {
+        self.get()?.attach(from).await
+    }
+
+    async fn fetch_blob(&self, hash: &BlobHash) -> Result<bytes::Bytes> {
+        self.get()?.fetch_blob(hash).await
+    }
+}

@@ -1,0 +1,103 @@
+//! An executor that listens.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_core::{Error, ErrorKind, ExecutorId, Result};
+use tidemill_engine::control::ControlLink;
+use tidemill_executor::{BlockService, Executor, ExecutorConfig, MemoryLimits};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use super::coordinator::bind;
+
+/// What an executor process is started with.
+#[derive(Debug, Clone)]
+pub struct ExecutorProcess {
+    /// Where it listens for block readers.
+    pub bind: SocketAddr,
+    /// Tasks it runs at once.
+    pub slots: u32,
+    /// Bytes it may use.
+    pub memory: usize,
+    /// Where it spills.
+    pub work_dir: PathBuf,
+}
+
+/// A listening executor, connected to its coordinator.
+pub struct ExecutorServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    executor: Arc<Executor>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    agent: JoinHandle<Result<()>>,
+}
+
+impl ExecutorProcess {
+    /// Starts the executor and registers it through `link`, again and again until it is stopped.
+    ///
+    /// # Errors
+    /// The address or the work directory cannot be used.
+    pub async fn start(self, link: Arc<dyn ControlLink>) -> Result<ExecutorServer> {
+        let listener = bind(self.bind).await?;
+        let address = listener.local_addr().map_err(|e| Error::unavailable(e.to_string()))?;
+        let config = ExecutorConfig {
+            executor: ExecutorId(format!("{}-{}", address.port(), ulid::Ulid::new())),
+            endpoint: format!("http://{address}"),
+            slots: self.slots,
+            memory: MemoryLimits::of(self.memory),
+            work_dir: self.work_dir,
+        };
+        let executor = Arc::new(Executor::new(config, Arc::clone(&link))?);
+        let (stop, mut stopped) = watch::channel(false);
+        let service = BlockService::new(executor.store(), executor.cpu()).into_server();
+        let server = Server::builder().tcp_nodelay(true).add_service(service).serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            async move {
+                // An error means that the handle is gone, which is a stop too.
+                let _ = stopped.changed().await;
+            },
+        );
+        let serving = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the executor's server failed");
+            }
+        });
+        let agent = tokio::spawn({
+            let executor = Arc::clone(&executor);
+            async move { executor.serve(link).await }
+        });
+        Ok(ExecutorServer { address, executor, stop, serving, agent })
+    }
+}
+
+impl ExecutorServer {
+    /// The executor.
+    #[must_use]
+    pub const fn executor(&self) -> &Arc<Executor> {
+        &self.executor
+    }
+
+    /// Waits until the coordinator refuses the executor or never answered.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub async fn ended(&mut self) -> Result<()> {
+        match (&mut self.agent).await {
+            Ok(ended) => ended,
+            Err(panic) => Err(Error { kind: ErrorKind::Internal, message: format!("the executor panicked: {panic}") }),
+        }
+    }
+
+    /// Leaves the cluster: its tasks end, its blocks are gone.
+    pub fn stop(self) {
+        self.executor.stop();
+        self.stop.send_replace(true);
+        self.serving.abort();
+        self.agent.abort();
+    }
+}

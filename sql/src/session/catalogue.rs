@@ -1,0 +1,205 @@
+//! Catalogue entries as DataFusion's tables: made when a statement names them, kept while their definition stays.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProviderList, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::common::{plan_err, DataFusionError};
+use datafusion::datasource::ViewTable;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::prelude::SessionContext;
+use tidemill_core::record::{CatalogueEntry, CatalogueKind};
+use tidemill_core::Result;
+use tidemill_engine::planner::PlanRequest;
+use tidemill_engine::runtime::{CATALOG, SCHEMA};
+
+use super::settings::RunSettings;
+use super::{ddl, memory_table, system};
+
+/// How deep views may name views.
+const MAX_VIEW_DEPTH: usize = 64;
+
+/// Tables by definition: schemas were inferred once, when the table was created.
+#[derive(Debug, Default)]
+pub(crate) struct TableCache(Mutex<HashMap<String, Arc<dyn TableProvider>>>);
+
+/// Definitions kept; beyond this all are made anew.
+const MAX_CACHED: usize = 10_000;
+
+impl TableCache {
+    fn get(&self, key: &str) -> Option<Arc<dyn TableProvider>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    pub(super) fn put(&self, key: String, table: Arc<dyn TableProvider>) {
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.len() >= MAX_CACHED {
+            cached.clear();
+        }
+        cached.insert(key, table);
+    }
+}
+
+/// A session in which the catalogue's names mean what they say.
+pub(super) fn session(
+    request: &PlanRequest,
+    settings: &RunSettings,
+    runtime: &Arc<RuntimeEnv>,
+    cache: &Arc<TableCache>,
+) -> Result<SessionContext> {
+    Ok(session_at(request, settings, runtime, cache, 0))
+}
+
+fn session_at(
+    request: &PlanRequest,
+    settings: &RunSettings,
+    runtime: &Arc<RuntimeEnv>,
+    cache: &Arc<TableCache>,
+    depth: usize,
+) -> SessionContext {
+    let names = Arc::new(Names {
+        request: request.clone(),
+        settings: settings.clone(),
+        runtime: Arc::clone(runtime),
+        cache: Arc::clone(cache),
+        depth,
+    });
+    let catalogs = MemoryCatalogProviderList::new();
+    catalogs.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(names)));
+    let state = SessionStateBuilder::new()
+        .with_config(settings.config.clone())
+        .with_runtime_env(Arc::clone(runtime))
+        .with_catalog_list(Arc::new(catalogs))
+        .with_default_features()
+        .build();
+    SessionContext::new_with_state(state)
+}
+
+/// What names are resolved with.
+#[derive(Debug)]
+struct Names {
+    request: PlanRequest,
+    settings: RunSettings,
+    runtime: Arc<RuntimeEnv>,
+    cache: Arc<TableCache>,
+    depth: usize,
+}
+
+impl Names {
+    async fn table(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
+        match &entry.kind {
+            CatalogueKind::ExternalTable => self.external(entry).await,
+            CatalogueKind::View => self.view(entry).await,
+            CatalogueKind::Table { rows } => {
+                if let Some(table) = self.cache.get(&rows.0) {
+                    return Ok(table);
+                }
+                let Some(bytes) = self.request.blobs.read(rows) else {
+                    return plan_err!("the rows of this table are gone: create it again");
+                };
+                let table = memory_table::decode(&bytes)?;
+                self.cache.put(rows.0.clone(), Arc::clone(&table));
+                Ok(table)
+            }
+        }
+    }
+
+    async fn external(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
+        if let Some(table) = self.cache.get(&entry.definition) {
+            return Ok(table);
+        }
+        let context = self.deeper()?;
+        let plan = context.state().create_logical_plan(&entry.definition).await?;
+        let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(command)) = plan else {
+            return plan_err!("the definition of an external table is no CREATE EXTERNAL TABLE");
+        };
+        let table = ddl::external_table(&context, &command).await?;
+        self.cache.put(entry.definition.clone(), Arc::clone(&table));
+        Ok(table)
+    }
+
+    async fn view(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let context = self.deeper()?;
+        let plan = context.state().create_logical_plan(&entry.definition).await?;
+        let LogicalPlan::Ddl(DdlStatement::CreateView(view)) = plan else {
+            return plan_err!("the definition of a view is no CREATE VIEW");
+        };
+        Ok(Arc::new(ViewTable::new(view.input.as_ref().clone(), view.definition)))
+    }
+
+    fn deeper(&self) -> DataFusionResult<SessionContext> {
+        if self.depth >= MAX_VIEW_DEPTH {
+            return plan_err!("views are nested more than {MAX_VIEW_DEPTH} deep: does one name itself?");
+        }
+        Ok(session_at(&self.request, &self.settings, &self.runtime, &self.cache, self.depth + 1))
+    }
+}
+
+#[derive(Debug)]
+struct Catalog(Arc<Names>);
+
+impl CatalogProvider for Catalog {
+    fn schema_names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.0.request.catalogue.entries.keys().filter_map(|n| Some(n.split_once('.')?.0.to_owned())).collect();
+        names.extend([SCHEMA.to_owned(), system::SCHEMA.to_owned()]);
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let tables = match name {
+            system::SCHEMA => BTreeMap::new(),
+            _ => {
+                let entries = self.0.request.catalogue.entries.iter();
+                let own = entries.filter_map(|(qualified, entry)| {
+                    let (schema, table) = qualified.split_once('.')?;
+                    (schema == name).then(|| (table.to_owned(), entry.clone()))
+                });
+                own.collect()
+            }
+        };
+        self.schema_names().iter().any(|n| n == name).then(|| {
+            Arc::new(Schema { names: Arc::clone(&self.0), is_system: name == system::SCHEMA, tables }) as _
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Schema {
+    names: Arc<Names>,
+    is_system: bool,
+    tables: BTreeMap<String, CatalogueEntry>,
+}
+
+#[async_trait]
+impl SchemaProvider for Schema {
+    fn table_names(&self) -> Vec<String> {
+        match self.is_system {
+            true => system::TABLES.iter().map(|t| (*t).to_owned()).collect(),
+            false => self.tables.keys().cloned().collect(),
+        }
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        if self.is_system {
+            return system::table(name, &self.names.request).await;
+        }
+        match self.tables.get(name) {
+            Some(entry) => self.names.table(entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        match self.is_system {
+            true => system::TABLES.contains(&name),
+            false => self.tables.contains_key(name),
+        }
+    }
+}

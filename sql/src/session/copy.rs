@@ -1,0 +1,150 @@
+//! `COPY … TO`: one file, which appears whole; or a directory of files, of which `_SUCCESS` comes last. Rule 14.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::datasource::listing::ListingTableUrl;
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::logical_expr::dml::CopyTo;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::ExecutionPlan;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use tidemill_core::{Attempt, Error, Result, RunId};
+use tidemill_engine::error::{from_datafusion, object_store_error};
+use tidemill_engine::plan::{encode, stage, SinkTarget};
+use tidemill_engine::planner::{Commit, Finish, Plan, StagedPlan};
+use tidemill_engine::runtime::register_stores;
+use url::Url;
+
+use super::{ddl, query, Planning};
+
+/// The file that says that a directory is complete.
+const SUCCESS: &str = "_SUCCESS";
+
+pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result<Plan> {
+    copy.output_url = ddl::absolute(&copy.output_url, planning.settings.directory.as_deref());
+    if !copy.partition_by.is_empty() {
+        return Err(Error::invalid("COPY … PARTITIONED BY is not built yet: write one directory per value"));
+    }
+    let single = Path::new(&copy.output_url).extension().is_some() && !copy.output_url.ends_with('/');
+    if !single && !copy.output_url.ends_with('/') {
+        copy.output_url.push('/');
+    }
+    let extension = copy.file_type.get_ext();
+    let url = ListingTableUrl::parse(&copy.output_url).map_err(|e| from_datafusion(&e))?;
+    if let Ok(parsed) = Url::parse(url.object_store().as_str()) {
+        register_stores(&planning.context.runtime_env(), [&parsed])?;
+    }
+    let store = planning.context.runtime_env().object_store(&url).map_err(|e| from_datafusion(&e))?;
+    let finish: Box<dyn Commit> = match single {
+        true => Box::new(SingleFile),
+        false => {
+            let directory = Directory {
+                store,
+                path: url.prefix().clone(),
+                run: planning.request.run.clone(),
+                extension,
+            };
+            directory.check_free(&copy.output_url).await?;
+            Box::new(directory)
+        }
+    };
+    let physical = query::physical(planning, &LogicalPlan::Copy(copy)).await?;
+    let Some(sink) = physical.downcast_ref::<DataSinkExec>() else {
+        return Err(Error::invalid("this format cannot be written: use PARQUET, CSV or JSON"));
+    };
+    let input = if single { Arc::clone(sink.input()) } else { divided(sink.input()) };
+    let staged = stage(input, &planning.context).await.map_err(|e| from_datafusion(&e))?;
+    let force = planning.settings.force_encode;
+    let encoded = encode(&staged, Some(sink), &planning.context.task_ctx(), force).map_err(|e| from_datafusion(&e))?;
+    let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
+    let schema = physical.schema();
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: Finish::Commit(finish) }))
+}
+
+/// Each task writes a file of its own, unless the rows have an order.
+fn divided(input: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    match input.downcast_ref::<CoalescePartitionsExec>() {
+        Some(merge) if merge.fetch().is_none() => Arc::clone(merge.input()),
+        _ => Arc::clone(input),
+    }
+}
+
+/// The one file is complete when its task is: stores show a file whole or not at all.
+struct SingleFile;
+
+#[async_trait]
+impl Commit for SingleFile {
+    async fn commit(&self, _: &[Attempt]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn abort(&self) {}
+}
+
+/// Files with attempt-unique names, losers' removed, then `_SUCCESS`.
+struct Directory {
+    store: Arc<dyn ObjectStore>,
+    path: object_store::path::Path,
+    run: RunId,
+    extension: String,
+}
+
+impl Directory {
+    async fn check_free(&self, shown: &str) -> Result<()> {
+        match self.store.head(&self.path.clone().join(SUCCESS)).await {
+            Ok(_) => Err(Error::conflict(format!(
+                "{shown} holds a complete result already ({SUCCESS} is there): write to another directory or remove it"
+            ))),
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(object_store_error(&error)),
+        }
+    }
+
+    fn names(&self, winners: &[Attempt]) -> Vec<String> {
+        let part = |(task, attempt): (u32, &Attempt)| match SinkTarget::part(&self.run, task, *attempt, self.extension()) {
+            SinkTarget::Part(name) => name,
+            SinkTarget::File => String::new(),
+        };
+        (0u32..).zip(winners).map(part).collect()
+    }
+
+    fn extension(&self) -> &str {
+        self.extension.trim_start_matches('.')
+    }
+
+    /// Removes this run's files but for `kept`. The listing finds only leftovers: it decides nothing.
+    async fn remove_others(&self, kept: &[String]) -> Result<()> {
+        let of_run = format!("-{}-", self.run);
+        let files: Vec<_> =
+            self.store.list(Some(&self.path)).try_collect().await.map_err(|e| object_store_error(&e))?;
+        for file in files {
+            let name = file.location.filename().unwrap_or_default();
+            if name.contains(&of_run) && !kept.iter().any(|k| k == name) {
+                self.store.delete(&file.location).await.map_err(|e| object_store_error(&e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Commit for Directory {
+    async fn commit(&self, winners: &[Attempt]) -> Result<()> {
+        let names = self.names(winners);
+        self.remove_others(&names).await?;
+        let manifest = names.join("\n") + "\n";
+        let success = self.path.clone().join(SUCCESS);
+        self.store.put(&success, PutPayload::from(manifest)).await.map_err(|e| object_store_error(&e))?;
+        Ok(())
+    }
+
+    async fn abort(&self) {
+        if let Err(error) = self.remove_others(&[]).await {
+            tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
+        }
+    }
+}

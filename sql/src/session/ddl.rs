@@ -1,0 +1,174 @@
+//! Changes of the catalogue.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::catalog::{TableProvider, TableProviderFactory};
+use datafusion::common::TableReference;
+use datafusion::datasource::listing_table_factory::ListingTableFactory;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::logical_expr::{CreateExternalTable, DdlStatement};
+use datafusion::prelude::SessionContext;
+use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
+use tidemill_core::{Error, Result};
+use tidemill_engine::error::{from_datafusion, to_datafusion};
+use tidemill_engine::planner::Plan;
+use tidemill_engine::runtime::{register_stores, CATALOG, SCHEMA};
+use url::Url;
+
+use super::{redact, system, Planning};
+
+/// Options that would put credentials into definitions.
+const SECRET_OPTIONS: &[&str] = &["aws.", "gcp.", "google.", "azure."];
+
+/// The formats that are read.
+const FORMATS: &[&str] = &["PARQUET", "CSV", "JSON", "NDJSON", "ARROW"];
+
+pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> Result<Plan> {
+    match statement {
+        DdlStatement::CreateExternalTable(command) => create_external(planning, *command).await,
+        DdlStatement::CreateView(view) => {
+            let name = qualified(&view.name)?;
+            if let Some(done) = check_new(planning, &name, false, view.or_replace)? {
+                return Ok(done);
+            }
+            let definition = planning.request.statement.clone();
+            Ok(set(name, CatalogueEntry { kind: CatalogueKind::View, definition }))
+        }
+        DdlStatement::DropTable(drop) => drop_entry(planning, &drop.name, drop.if_exists, "table"),
+        DdlStatement::DropView(drop) => drop_entry(planning, &drop.name, drop.if_exists, "view"),
+        other => Err(Error::invalid(format!("{} is not supported", other.name()))),
+    }
+}
+
+fn set(name: String, entry: CatalogueEntry) -> Plan {
+    Plan::Change { record: Some(Record::CatalogueSet { name, entry }), blobs: Vec::new() }
+}
+
+async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<Plan> {
+    let name = qualified(&command.name)?;
+    if let Some(done) = check_new(planning, &name, command.if_not_exists, command.or_replace)? {
+        return Ok(done);
+    }
+    if let Some(secret) = command.options.keys().find(|k| SECRET_OPTIONS.iter().any(|s| k.to_lowercase().contains(s))) {
+        return Err(Error::invalid(format!(
+            "the option `{secret}` would be kept with the table: give credentials to the servers' environment instead"
+        )));
+    }
+    if !FORMATS.contains(&command.file_type.to_uppercase().as_str()) {
+        return Err(Error::invalid(format!("STORED AS {} is not read: use {}", command.file_type, FORMATS.join(", "))));
+    }
+    let quoted = |l: &str| format!("'{}'", l.replace('\'', "''"));
+    let mut definition = redact::redact(&planning.request.statement);
+    for location in &mut command.locations {
+        let written = quoted(location);
+        *location = absolute(location, planning.settings.directory.as_deref());
+        definition = definition.replacen(&written, &quoted(location), 1);
+    }
+    let shown = command.locations.join(", ");
+    let table = external_table(&planning.context, &command).await.map_err(|e| located(&e, &shown))?;
+    if table.schema().fields().is_empty() {
+        return Err(Error::not_found(format!("{shown} holds no {} file to read columns from", command.file_type)));
+    }
+    planning.tables.put(definition.clone(), table);
+    Ok(set(name, CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }))
+}
+
+fn located(error: &DataFusionError, location: &str) -> Error {
+    let error = from_datafusion(error);
+    match error.message.contains(location) {
+        true => error,
+        false => Error { message: format!("{location} cannot be read: {}", error.message), ..error },
+    }
+}
+
+/// The table of a `CREATE EXTERNAL TABLE`, its columns inferred from the files where they are not given.
+pub(super) async fn external_table(
+    context: &SessionContext,
+    command: &CreateExternalTable,
+) -> DataFusionResult<Arc<dyn TableProvider>> {
+    for location in &command.locations {
+        match Url::parse(location) {
+            Ok(url) => register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?,
+            Err(_) => check_path(location).map_err(to_datafusion)?,
+        }
+    }
+    ListingTableFactory::new().create(&context.state(), command).await
+}
+
+/// A local path must exist: a table of nothing would read as empty.
+fn check_path(location: &str) -> Result<()> {
+    let has_glob = location.contains(['*', '?', '[']);
+    let path = Path::new(location);
+    if has_glob {
+        return Ok(());
+    }
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::not_found(format!("{location} does not exist: check the LOCATION")))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(Error::denied(format!("{location} may not be read by the server: check its permissions")))
+        }
+        Err(e) => Err(Error::unavailable(format!("{location} cannot be read: {e}"))),
+    }
+}
+
+/// A location that means the same wherever it is read: relative paths start where the client is.
+pub(super) fn absolute(location: &str, directory: Option<&Path>) -> String {
+    let has_scheme = location.contains("://");
+    match directory {
+        Some(directory) if !has_scheme && !Path::new(location).is_absolute() => {
+            directory.join(location).display().to_string()
+        }
+        _ => location.to_owned(),
+    }
+}
+
+fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, kind: &str) -> Result<Plan> {
+    let qualified = qualified(name)?;
+    let entry = planning.request.catalogue.entries.get(&qualified);
+    let is_view = entry.is_some_and(|e| e.kind == CatalogueKind::View);
+    match entry {
+        None if if_exists => Ok(Plan::Change { record: None, blobs: Vec::new() }),
+        None => Err(Error::not_found(format!("there is no {kind} `{name}` to drop: SHOW TABLES lists what there is"))),
+        Some(_) if is_view != (kind == "view") => {
+            let actual = if is_view { "view" } else { "table" };
+            Err(Error::invalid(format!("`{name}` is a {actual}: use DROP {}", actual.to_uppercase())))
+        }
+        Some(_) => Ok(Plan::Change { record: Some(Record::CatalogueDropped { name: qualified }), blobs: Vec::new() }),
+    }
+}
+
+/// `schema.table`, in the only catalogue.
+pub(super) fn qualified(name: &TableReference) -> Result<String> {
+    let resolved = name.clone().resolve(CATALOG, SCHEMA);
+    if &*resolved.catalog != CATALOG {
+        return Err(Error::not_found(format!("there is no catalogue `{}`: the only one is {CATALOG}", resolved.catalog)));
+    }
+    if matches!(&*resolved.schema, system::SCHEMA | "information_schema") {
+        return Err(Error::denied(format!("the schema `{}` belongs to the engine", resolved.schema)));
+    }
+    if &*resolved.schema != SCHEMA {
+        return Err(Error::not_found(format!("there is no schema `{}`: the only one is {SCHEMA}", resolved.schema)));
+    }
+    Ok(format!("{}.{}", resolved.schema, resolved.table))
+}
+
+/// Checks that a name is free; `Some` where there is nothing to do.
+pub(super) fn check_new(
+    planning: &Planning<'_>,
+    name: &str,
+    if_not_exists: bool,
+    or_replace: bool,
+) -> Result<Option<Plan>> {
+    if or_replace || !planning.request.catalogue.entries.contains_key(name) {
+        return Ok(None);
+    }
+    if if_not_exists {
+        return Ok(Some(Plan::Change { record: None, blobs: Vec::new() }));
+    }
+    let short = name.trim_start_matches(&format!("{SCHEMA}.")).to_owned();
+    Err(Error::conflict(format!("`{short}` exists already: drop it, or use OR REPLACE or IF NOT EXISTS")))
+}

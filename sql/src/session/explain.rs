@@ -1,0 +1,42 @@
+//! `EXPLAIN`: the stage tree.
+
+use std::sync::Arc;
+
+use arrow::array::StringArray;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Explain, LogicalPlan};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use tidemill_core::Result;
+use tidemill_engine::error::from_datafusion;
+use tidemill_engine::plan::{draw, encode, stage};
+use tidemill_engine::planner::Plan;
+
+use super::{query, Planning};
+
+pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Result<Plan> {
+    let explained = match explain.plan.as_ref() {
+        LogicalPlan::Copy(copy) => copy.input.as_ref(),
+        plan => plan,
+    };
+    let physical = query::physical(planning, explained).await?;
+    let staged = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
+    // What cannot be run is refused here too.
+    encode(&staged, None, &planning.context.task_ctx(), false).map_err(|e| from_datafusion(&e))?;
+    let mut lines = vec![];
+    if explain.verbose {
+        lines.extend(explained.display_indent().to_string().lines().map(str::to_owned));
+    }
+    lines.extend(draw(&staged).lines().map(str::to_owned));
+    rows("plan", lines)
+}
+
+/// One column of text.
+fn rows(name: &str, lines: Vec<String>) -> Result<Plan> {
+    let schema = Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)]));
+    let column = Arc::new(StringArray::from(lines));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column])
+        .map_err(|e| from_datafusion(&DataFusionError::from(e)))?;
+    Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])))))
+}

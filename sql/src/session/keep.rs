@@ -1,0 +1,45 @@
+//! `CREATE TABLE … AS`: a small result kept as a table.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::logical_expr::CreateMemoryTable;
+use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
+use tidemill_core::Result;
+use tidemill_engine::blob::Blob;
+use tidemill_engine::error::from_datafusion;
+use tidemill_engine::planner::{Finish, Keep, Plan};
+
+use super::{ddl, memory_table, query, redact, Planning};
+
+/// Bytes of rows that a table may have: they travel with plans.
+const MAX_TABLE_BYTES: usize = 64 << 20;
+
+pub(super) async fn create_table(planning: &Planning<'_>, table: CreateMemoryTable) -> Result<Plan> {
+    let name = ddl::qualified(&table.name)?;
+    if let Some(done) = ddl::check_new(planning, &name, table.if_not_exists, table.or_replace)? {
+        return Ok(done);
+    }
+    let definition = redact::redact(&planning.request.statement);
+    let keep = KeepTable { name, definition };
+    query::staged(planning, Arc::unwrap_or_clone(table.input), Finish::Keep(Box::new(keep))).await
+}
+
+struct KeepTable {
+    name: String,
+    definition: String,
+}
+
+impl Keep for KeepTable {
+    fn limit(&self) -> usize {
+        MAX_TABLE_BYTES
+    }
+
+    fn keep(&self, schema: SchemaRef, batches: &[RecordBatch]) -> Result<(Record, Blob)> {
+        let blob = Blob::new(memory_table::encode(&schema, batches).map_err(|e| from_datafusion(&e))?);
+        let kind = CatalogueKind::Table { rows: blob.hash.clone() };
+        let entry = CatalogueEntry { kind, definition: self.definition.clone() };
+        Ok((Record::CatalogueSet { name: self.name.clone(), entry }, blob))
+    }
+}

@@ -1,0 +1,99 @@
+//! What a statement means: the planner that coordinators ask.
+//!
+//! Invariant: planning changes nothing. A change of the catalogue leaves as a record for the coordinator to apply.
+
+mod catalogue;
+mod copy;
+mod ddl;
+mod explain;
+mod keep;
+mod memory_table;
+mod names;
+mod query;
+mod redact;
+mod settings;
+pub mod statements;
+mod system;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::prelude::SessionContext;
+use tidemill_core::{Error, Result};
+use tidemill_engine::error::from_datafusion;
+use tidemill_engine::planner::{Plan, PlanRequest, Planner};
+
+use catalogue::TableCache;
+pub use settings::{ClientSettings, CLIENT_DIRECTORY, FORCE_ENCODE};
+
+/// Bytes that planning and the coordinator's own rows may use.
+const PLANNING_MEMORY: usize = 256 << 20;
+
+/// Plans statements with DataFusion.
+#[derive(Debug)]
+pub struct SqlPlanner {
+    runtime: Arc<RuntimeEnv>,
+    tables: Arc<TableCache>,
+}
+
+impl SqlPlanner {
+    /// A planner with caches of its own.
+    ///
+    /// # Errors
+    /// The runtime environment cannot be made.
+    pub fn new() -> Result<Self> {
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(PLANNING_MEMORY, 1.0).build_arc();
+        Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default() })
+    }
+}
+
+/// One statement being planned.
+pub(crate) struct Planning<'a> {
+    pub(crate) request: &'a PlanRequest,
+    pub(crate) settings: settings::RunSettings,
+    pub(crate) context: SessionContext,
+    pub(crate) tables: Arc<TableCache>,
+}
+
+#[async_trait]
+impl Planner for SqlPlanner {
+    async fn plan(&self, request: PlanRequest) -> Result<Plan> {
+        let settings = settings::RunSettings::new(&request.settings, request.slots)?;
+        let statement = statements::parse_one(&request.statement)?;
+        let context = catalogue::session(&request, &settings, &self.runtime, &self.tables)?;
+        let planning = Planning { request: &request, settings, context, tables: Arc::clone(&self.tables) };
+        names::check(&planning, &statement)?;
+        let state = planning.context.state();
+        let plan = state.statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))?;
+        planning.meaning(plan).await
+    }
+
+    fn redact(&self, statement: &str) -> String {
+        redact::redact(statement)
+    }
+}
+
+impl Planning<'_> {
+    async fn meaning(&self, plan: LogicalPlan) -> Result<Plan> {
+        match plan {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => keep::create_table(self, table).await,
+            LogicalPlan::Ddl(statement) => ddl::change(self, statement).await,
+            LogicalPlan::Copy(copy) => copy::copy_to(self, copy).await,
+            LogicalPlan::Explain(explain) => explain::explain(self, &explain).await,
+            LogicalPlan::Analyze(_) => {
+                Err(Error::invalid("EXPLAIN ANALYZE is not built yet: use EXPLAIN, and system.stages after the run"))
+            }
+            LogicalPlan::Dml(dml) => Err(Error::invalid(format!(
+                "{} is not supported: write with COPY … TO, or make a table with CREATE TABLE … AS",
+                dml.op.name().to_uppercase()
+            ))),
+            LogicalPlan::Statement(statement) => Err(Error::invalid(format!(
+                "{} is not a statement for the server: SET and RESET belong to the client",
+                statement.name()
+            ))),
+            query => query::run(self, query).await,
+        }
+    }
+}

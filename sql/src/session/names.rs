@@ -1,0 +1,59 @@
+//! Unknown table names, with the nearest known one.
+
+use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
+use datafusion::sql::parser::Statement;
+use datafusion::common::{ResolvedTableReference, TableReference};
+use tidemill_core::{Error, Result};
+use tidemill_engine::error::from_datafusion;
+use tidemill_engine::runtime::{CATALOG, SCHEMA};
+
+use super::{system, Planning};
+
+/// Names less alike than this are no suggestion.
+const LEAST_LIKENESS: f64 = 0.5;
+
+/// Checks that every table the statement reads exists.
+pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()> {
+    if !matches!(statement, Statement::Statement(_) | Statement::Explain(_) | Statement::CopyTo(_)) || creates_or_drops(statement) {
+        return Ok(());
+    }
+    let references = planning.context.state().resolve_table_references(statement).map_err(|e| from_datafusion(&e))?;
+    for reference in references {
+        let name = reference.clone().resolve(CATALOG, SCHEMA);
+        if !is_known(planning, &name) {
+            return Err(unknown(planning, &reference, &name));
+        }
+    }
+    Ok(())
+}
+
+fn creates_or_drops(statement: &Statement) -> bool {
+    use datafusion::sql::sqlparser::ast::Statement as Sql;
+    let Statement::Statement(sql) = statement else { return false };
+    matches!(**sql, Sql::Drop { .. } | Sql::CreateView { .. } | Sql::CreateTable { .. })
+}
+
+fn is_known(planning: &Planning<'_>, name: &ResolvedTableReference) -> bool {
+    match (&*name.catalog, &*name.schema) {
+        (CATALOG, "information_schema") => true,
+        (CATALOG, system::SCHEMA) => system::TABLES.contains(&&*name.table),
+        (CATALOG, schema) => planning.request.catalogue.entries.contains_key(&format!("{schema}.{}", name.table)),
+        _ => false,
+    }
+}
+
+fn unknown(planning: &Planning<'_>, reference: &TableReference, name: &ResolvedTableReference) -> Error {
+    let system = system::TABLES.iter().map(|t| format!("{}.{t}", system::SCHEMA));
+    let known = planning.request.catalogue.entries.keys().cloned().chain(system);
+    let wanted = format!("{}.{}", name.schema, name.table);
+    let likeness = |known: &String| normalized_levenshtein(known, &wanted);
+    let nearest = known
+        .map(|k| (likeness(&k), k))
+        .filter(|(likeness, _)| *likeness >= LEAST_LIKENESS)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = match nearest {
+        Some((_, nearest)) => format!("did you mean `{}`?", nearest.trim_start_matches(&format!("{SCHEMA}."))),
+        None => "SHOW TABLES lists what there is".to_owned(),
+    };
+    Error::not_found(format!("there is no table `{reference}`: {hint}"))
+}

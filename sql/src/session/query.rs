@@ -1,0 +1,60 @@
+//! Queries: optimised, planned, divided into stages; or answered here when they only ask about the cluster.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{execute_stream, ExecutionPlan};
+use tidemill_core::Result;
+use tidemill_engine::error::from_datafusion;
+use tidemill_engine::plan::{encode, stage};
+use tidemill_engine::planner::{Finish, Plan, StagedPlan};
+
+use super::{system, Planning};
+
+/// Runs a query: in stages, or here.
+pub(super) async fn run(planning: &Planning<'_>, plan: LogicalPlan) -> Result<Plan> {
+    if asks_about_cluster(&plan).map_err(|e| from_datafusion(&e))? {
+        let state = planning.context.state();
+        let physical = state.create_physical_plan(&plan).await.map_err(|e| from_datafusion(&e))?;
+        let rows = execute_stream(physical, planning.context.task_ctx()).map_err(|e| from_datafusion(&e))?;
+        return Ok(Plan::Rows(rows));
+    }
+    staged(planning, plan, Finish::Deliver).await
+}
+
+/// Divides a query into stages.
+pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: Finish) -> Result<Plan> {
+    let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
+    let physical = physical(planning, &plan).await?;
+    let query = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
+    let force = planning.settings.force_encode;
+    let encoded = encode(&query, None, &planning.context.task_ctx(), force).map_err(|e| from_datafusion(&e))?;
+    let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
+    // What the stages give, which may differ from the logical schema in nullability.
+    let schema = query.stages.last().map_or(schema, |root| root.plan.schema());
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish }))
+}
+
+/// The physical plan of a logical one.
+pub(super) async fn physical(planning: &Planning<'_>, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    planning.context.state().create_physical_plan(plan).await.map_err(|e| from_datafusion(&e))
+}
+
+/// Whether a plan reads nothing but what the coordinator itself knows: such a query must work while no executor does.
+fn asks_about_cluster(plan: &LogicalPlan) -> datafusion::error::Result<bool> {
+    let (mut own, mut other) = (false, false);
+    plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::TableScan(scan) => match scan.table_name.schema() {
+                Some(system::SCHEMA | "information_schema") => own = true,
+                _ => other = true,
+            },
+            LogicalPlan::DescribeTable(_) => own = true,
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(own && !other)
+}

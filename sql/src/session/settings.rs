@@ -1,0 +1,91 @@
+//! Settings: what a client may set, and what a run takes from them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use datafusion::prelude::SessionConfig;
+use tidemill_core::{Error, Result};
+use tidemill_engine::error::from_datafusion;
+use tidemill_engine::runtime::planning_config;
+
+/// The directory that relative locations in a client's statements belong to.
+pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
+/// For tests: every frame goes through its encoding.
+pub const FORCE_ENCODE: &str = "tidemill.test.force_encode";
+/// DataFusion's name for the number of partitions.
+const PARTITIONS: &str = "datafusion.execution.target_partitions";
+/// Partitions while no executor is connected.
+const DEFAULT_PARTITIONS: usize = 2;
+/// More would make control data grow beyond what is useful.
+const MAX_PARTITIONS: usize = 8192;
+
+/// A client's settings, checked when they are set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientSettings(BTreeMap<String, String>);
+
+impl ClientSettings {
+    /// Sets one. Short names of DataFusion's settings are completed (`time_zone`).
+    ///
+    /// # Errors
+    /// It is unknown, or the value does not fit.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let mut changed = self.0.clone();
+        changed.insert(key.to_lowercase(), value.to_owned());
+        RunSettings::new(&changed, 0)?;
+        self.0 = changed;
+        Ok(())
+    }
+
+    /// Forgets one.
+    pub fn reset(&mut self, key: &str) {
+        self.0.remove(&key.to_lowercase());
+    }
+
+    /// What is sent with statements.
+    #[must_use]
+    pub const fn entries(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+/// What one run takes from its client's settings.
+#[derive(Debug, Clone)]
+pub(crate) struct RunSettings {
+    /// Plans the run.
+    pub(crate) config: SessionConfig,
+    /// Where relative locations start.
+    pub(crate) directory: Option<PathBuf>,
+    /// Whether every frame goes through its encoding.
+    pub(crate) force_encode: bool,
+}
+
+impl RunSettings {
+    /// Checks settings; without a setting, a run has as many partitions as the cluster has slots.
+    ///
+    /// # Errors
+    /// A setting is unknown, or its value does not fit.
+    pub(crate) fn new(settings: &BTreeMap<String, String>, slots: u32) -> Result<Self> {
+        let known = [CLIENT_DIRECTORY, FORCE_ENCODE];
+        if let Some(unknown) = settings.keys().find(|k| k.starts_with("tidemill.") && !known.contains(&k.as_str())) {
+            return Err(Error::invalid(format!("there is no setting `{unknown}`: see SHOW ALL")));
+        }
+        if let Some(runtime) = settings.keys().find(|k| k.starts_with("datafusion.runtime.")) {
+            return Err(Error::invalid(format!("`{runtime}` is the server's: start executors with another --memory")));
+        }
+        let partitions = match slots {
+            0 => DEFAULT_PARTITIONS,
+            slots => slots as usize,
+        };
+        let config = planning_config(partitions, settings).map_err(|e| from_datafusion(&e))?;
+        let chosen = config.target_partitions();
+        if chosen == 0 || chosen > MAX_PARTITIONS {
+            return Err(Error::invalid(format!("{PARTITIONS} is {chosen}: set it from 1 to {MAX_PARTITIONS}")));
+        }
+        let force_encode = match settings.get(FORCE_ENCODE).map(String::as_str) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => return Err(Error::invalid(format!("{FORCE_ENCODE} is `{other}`: set true or false"))),
+        };
+        Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), force_encode })
+    }
+}

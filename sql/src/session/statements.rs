@@ -1,0 +1,76 @@
+//! Text to statements, by the parser's tokens and never by searching for `;`.
+
+use std::collections::VecDeque;
+
+use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::dialect::{dialect_from_str, Dialect};
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use tidemill_core::{Error, Result};
+
+/// The dialect of Tidemill's SQL: DataFusion's default.
+const DIALECT: &str = "generic";
+/// Nested expressions and subqueries beyond this are refused, with a message instead of a crash.
+const MAX_DEPTH: usize = 512;
+
+fn dialect() -> Result<Box<dyn Dialect>> {
+    dialect_from_str(DIALECT).ok_or_else(|| Error::internal(format!("there is no dialect {DIALECT}")))
+}
+
+/// Divides text into its statements, without the `;`. Comments and blank statements are dropped.
+///
+/// # Errors
+/// The text cannot be tokenised: a string or comment does not end.
+pub fn split(text: &str) -> Result<Vec<String>> {
+    let dialect = dialect()?;
+    let tokens = Tokenizer::new(dialect.as_ref(), text).with_unescape(false).tokenize_with_location();
+    let tokens = tokens.map_err(|e| Error::invalid(format!("the SQL cannot be read: {e}")))?;
+    let mut statements = Vec::new();
+    let mut current = String::new();
+    let mut meaningful = false;
+    for token in tokens {
+        match &token.token {
+            Token::SemiColon => {
+                take_statement(&mut statements, &mut current, &mut meaningful);
+                continue;
+            }
+            Token::Whitespace(_) | Token::EOF => {}
+            _ => meaningful = true,
+        }
+        current.push_str(&token.token.to_string());
+    }
+    take_statement(&mut statements, &mut current, &mut meaningful);
+    Ok(statements)
+}
+
+fn take_statement(statements: &mut Vec<String>, current: &mut String, meaningful: &mut bool) {
+    if *meaningful {
+        statements.push(current.trim().to_owned());
+    }
+    current.clear();
+    *meaningful = false;
+}
+
+/// Parses exactly one statement.
+///
+/// # Errors
+/// The text is no statement, or several.
+pub fn parse_one(text: &str) -> Result<Statement> {
+    let mut statements = parse(text)?;
+    match (statements.pop_front(), statements.is_empty()) {
+        (Some(statement), true) => Ok(statement),
+        (None, _) => Err(Error::invalid("the statement is empty")),
+        (Some(_), false) => Err(Error::invalid("one statement was expected, not several")),
+    }
+}
+
+fn parse(text: &str) -> Result<VecDeque<Statement>> {
+    let dialect = dialect()?;
+    let parser = DFParserBuilder::new(text).with_dialect(dialect.as_ref()).with_recursion_limit(MAX_DEPTH).build();
+    let mut parser: DFParser<'_> = parser.map_err(|e| wrong(&e.strip_backtrace()))?;
+    parser.parse_statements().map_err(|e| wrong(&e.strip_backtrace()))
+}
+
+fn wrong(message: &str) -> Error {
+    let message = message.trim_start_matches("SQL error: ").trim_start_matches("ParserError(\"").trim_end_matches("\")");
+    Error::invalid(format!("the SQL is wrong: {message}"))
+}

@@ -1,0 +1,39 @@
+//! The system tables: what the coordinator knows, as rows. Timestamps UTC, sizes in bytes.
+
+mod columns;
+mod executors;
+mod runs;
+mod stages;
+mod tasks;
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::error::Result;
+use tidemill_core::record::State;
+use tidemill_core::Millis;
+use tidemill_engine::error::to_datafusion;
+use tidemill_engine::planner::PlanRequest;
+
+use columns::Columns;
+
+/// The schema's name.
+pub(super) const SCHEMA: &str = "system";
+
+/// The tables' names.
+pub(super) const TABLES: &[&str] = &["executors", "runs", "stages", "tasks"];
+
+/// A system table as it is now.
+pub(super) async fn table(name: &str, request: &PlanRequest) -> Result<Option<Arc<dyn TableProvider>>> {
+    let fill: fn(&State, Millis) -> Columns = match name {
+        "executors" => executors::rows,
+        "runs" => runs::rows,
+        "stages" => stages::rows,
+        "tasks" => tasks::rows,
+        _ => return Ok(None),
+    };
+    let state = request.state.state().await.map_err(to_datafusion)?;
+    let batch = fill(&state, request.now).finish()?;
+    Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
+}

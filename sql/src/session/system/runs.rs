@@ -1,0 +1,32 @@
+//! `system.runs`: one row per run, the finished ones up to the history's limit.
+
+use tidemill_core::graph::StageGraph;
+use tidemill_core::record::State;
+use tidemill_core::Millis;
+
+use super::Columns;
+
+pub(super) fn rows(state: &State, _: Millis) -> Columns {
+    let all = || state.runs.values();
+    let metrics = || all().map(|r| r.totals.metrics);
+    Columns::default()
+        .text("run_id", state.runs.keys().map(|id| Some(id.0.clone())))
+        .text("statement", all().map(|r| Some(r.spec.statement.clone())))
+        .text("state", all().map(|r| Some(r.state.name())))
+        .text("error", all().map(|r| r.error.as_ref().map(|e| e.message.clone())))
+        .time("submitted_at", all().map(|r| Some(r.submitted_at)))
+        .time("started_at", all().map(|r| r.started_at))
+        .time("finished_at", all().map(|r| r.finished_at))
+        .count("rows", all().map(|r| r.rows))
+        .count("stages", all().map(|r| r.graph.as_ref().map(|g| g.stages.len() as u64)))
+        .count("tasks", all().map(|r| r.graph.as_ref().map(StageGraph::tasks)))
+        .seconds("task_seconds", all().map(|r| Some(r.totals.task_millis as f64 / 1e3)))
+        .count("exchanged_bytes", metrics().map(|m| Some(m.bytes_out)))
+        .count("remote_bytes", metrics().map(|m| Some(m.remote_bytes)))
+        .count("spilled_bytes", metrics().map(|m| Some(m.spilled_bytes)))
+        .seconds("scan_seconds", metrics().map(|m| Some(m.scan_ns as f64 / 1e9)))
+        .seconds("operator_seconds", metrics().map(|m| Some(m.operator_ns as f64 / 1e9)))
+        .seconds("encode_seconds", metrics().map(|m| Some(m.encode_ns as f64 / 1e9)))
+        .seconds("exchange_seconds", metrics().map(|m| Some(m.exchange_ns as f64 / 1e9)))
+        .seconds("wait_seconds", metrics().map(|m| Some(m.wait_ns as f64 / 1e9)))
+}
