@@ -252,7 +252,10 @@ impl Delivery {
         let rows = self.rows + shown;
         match rows {
             0 => error,
-            _ => Error { message: format!("{} after {rows} rows were returned: submit the run again", error.message), ..error },
+            _ => Error {
+                message: format!("{} after {rows} rows were returned: submit the run again", error.message),
+                ..error
+            },
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidemill_core::schedule::Event;
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
-use tidemill_engine::wire::{self, from_executor, missing, to_executor, BUILD};
+use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -120,7 +120,11 @@ impl Executors {
         let silent = self.attached.iter().filter(|(_, a)| a.heard.elapsed() > SUSPECT_AFTER);
         let silent: Vec<ExecutorId> = silent.map(|(executor, _)| executor.clone()).collect();
         // Dropping the stream makes the executor register again if it lives.
-        silent.into_iter().inspect(|e| drop(self.attached.remove(e))).map(|executor| Event::ExecutorDisconnected { executor }).collect()
+        silent
+            .into_iter()
+            .inspect(|e| drop(self.attached.remove(e)))
+            .map(|executor| Event::ExecutorDisconnected { executor })
+            .collect()
     }
 
     /// Dials the executor's data port: a refusal means that the process is gone.

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tidemill_core::{BlobHash, Error, ExecutorId, Result};
-use tidemill_engine::control::{ControlLink, CONTROL_QUEUE};
+use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
 use tidemill_engine::planner::BlobReader;
 use tidemill_engine::wire::{self, from_executor, missing};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::driver::{Input, WeakInbox};
 use crate::Coordinator;
+use crate::driver::{Input, WeakInbox};
 
 /// Numbers streams, so that a late end of an old one is not taken for the end of its successor.
 static STREAMS: AtomicU64 = AtomicU64::new(1);

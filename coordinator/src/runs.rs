@@ -135,4 +135,3 @@ pub(crate) fn tell(client: &mpsc::Sender<RunMessage>, message: RunMessage) {
         });
     }
 }
-

@@ -63,7 +63,7 @@ fn classify(error: &DataFusionError) -> TaskError {
         }
         DataFusionError::IoError(inner) => io_error(inner).into(),
         DataFusionError::ResourcesExhausted(message) => Error::resources_exhausted(message.clone()).into(),
-        DataFusionError::Internal(message) => Error::internal(message.clone()).into(),
+        DataFusionError::Internal(message) => Error::internal(first_line(message)).into(),
         DataFusionError::ExecutionJoin(join) => Error::internal(format!("a task of the query panicked: {join}")).into(),
         DataFusionError::SQL(..)
         | DataFusionError::NotImplemented(_)

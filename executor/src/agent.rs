@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
-use tidemill_engine::control::{ControlLink, CONTROL_QUEUE};
+use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
 use tidemill_engine::error::TaskError;
-use tidemill_engine::wire::{self, from_executor, to_executor, BUILD};
+use tidemill_engine::wire::{self, BUILD, from_executor, to_executor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -38,13 +38,7 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let (finished, mut finishes) = mpsc::channel(CONTROL_QUEUE);
-    let mut agent = Agent {
-        shared,
-        epoch: 0,
-        running: BTreeMap::new(),
-        unacknowledged: BTreeMap::new(),
-        finished,
-    };
+    let mut agent = Agent { shared, epoch: 0, running: BTreeMap::new(), unacknowledged: BTreeMap::new(), finished };
     let mut tried_since = Some(Instant::now());
     loop {
         if *stop.borrow() {
@@ -222,6 +216,7 @@ fn completion(
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskError {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     Error::internal(format!("a task panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))).into()
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::stream::BoxStream;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use tidemill_core::{BlobHash, Error, Result};
 use tidemill_engine::control::ControlLink;
 use tidemill_engine::wire::control_client::ControlClient;
-use tidemill_engine::wire::{self, statuses, MAX_MESSAGE_BYTES};
+use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, statuses};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -48,7 +48,10 @@ impl GrpcLink {
     fn unreachable(&self, status: &tonic::Status) -> Error {
         let error = statuses(status);
         match status.details().is_empty() {
-            true => Error { message: format!("the coordinator at {} does not answer: {}", self.url, error.message), ..error },
+            true => Error {
+                message: format!("the coordinator at {} does not answer: {}", self.url, error.message),
+                ..error
+            },
             false => error,
         }
     }

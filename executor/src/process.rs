@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::agent;
 use crate::blobs::BlobCache;
-use crate::memory::{runtime_env, MemoryLimits};
+use crate::memory::{MemoryLimits, runtime_env};
 use crate::store::BlockStore;
 
 /// Deep plans recurse in DataFusion's optimiser and codec; the memory is only reserved.

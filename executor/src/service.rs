@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
-    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaResult, Ticket,
 };
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -15,7 +15,7 @@ use prost::Message;
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Error, Result as CoreResult, RunId};
 use tidemill_engine::exchange::frame::{Compression, Frame};
-use tidemill_engine::wire::{self, frame_header::Kind, missing, status_of, MAX_MESSAGE_BYTES};
+use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, frame_header::Kind, missing, status_of};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -179,10 +179,7 @@ impl FlightService for BlockService {
         unserved("ListActions")
     }
 
-    async fn do_exchange(
-        &self,
-        _: Request<Streaming<FlightData>>,
-    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
         unserved("DoExchange")
     }
 }

@@ -48,8 +48,7 @@ const MEMBERS: &[Member] = &[
 ];
 
 /// What the crates above everything may use.
-const ABOVE: &[&str] =
-    &["tidemill", "tidemill_core", "tidemill_engine", "tidemill_coordinator", "tidemill_executor"];
+const ABOVE: &[&str] = &["tidemill", "tidemill_core", "tidemill_engine", "tidemill_coordinator", "tidemill_executor"];
 
 /// Modules at the top of a crate, and those of the same crate that are above them.
 const LAYERS: &[(&str, &[&str], &[&str])] = &[
@@ -148,7 +147,9 @@ fn modules_use_only_layers_below() {
             }
             let code = source.code.split_at(test_module(&source.code).unwrap_or(source.code.len())).0;
             let used = modules_used(code, module_depth(inside)).into_iter().filter(|(_, used)| above.contains(used));
-            wrong.extend(used.map(|(line, used)| format!("{}:{line} uses {used}, which is above {module}", source.path)));
+            wrong.extend(
+                used.map(|(line, used)| format!("{}:{line} uses {used}, which is above {module}", source.path)),
+            );
         }
     }
     none(&wrong, "imports against the layers of docs/architecture.md");
@@ -213,7 +214,8 @@ fn files(ending: &str) -> Vec<(String, String)> {
             if path.is_dir() && name != "target" && !name.starts_with('.') {
                 folders.push(path);
             } else if path.is_file() && name.ends_with(ending) {
-                let relative = path.strip_prefix(&root).expect("it is below the root").to_string_lossy().replace('\\', "/");
+                let relative =
+                    path.strip_prefix(&root).expect("it is below the root").to_string_lossy().replace('\\', "/");
                 found.push((relative, fs::read_to_string(&path).expect("a source is text")));
             }
         }

@@ -6,7 +6,7 @@ use tidemill_core::{Error, RunId};
 use tidemill_engine::wire::{self, to_executor::Message};
 
 use super::Driver;
-use crate::runs::{tell, RunMessage};
+use crate::runs::{RunMessage, tell};
 
 impl Driver {
     pub(super) fn carry_out(&mut self, action: Action) {
@@ -29,9 +29,13 @@ impl Driver {
     }
 
     fn launch(&mut self, launch: &Launch) {
-        let Some(stage) = self.state.runs.get(&launch.run).and_then(|r| r.graph.as_ref()).and_then(|g| {
-            g.stages.get(launch.task.stage.index())
-        }) else {
+        let Some(stage) = self
+            .state
+            .runs
+            .get(&launch.run)
+            .and_then(|r| r.graph.as_ref())
+            .and_then(|g| g.stages.get(launch.task.stage.index()))
+        else {
             return;
         };
         let Some(planned) = self.planned.get(&launch.run) else { return };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidemill_core::record::{Catalogue, CatalogueKind, Record, State};
-use tidemill_core::schedule::{step, Event};
+use tidemill_core::schedule::{Event, step};
 use tidemill_core::{Epoch, Error, Millis, Result, RunId, Settings};
 use tidemill_engine::exchange::BlockSource;
 use tidemill_engine::planner::Planner;
@@ -19,7 +19,7 @@ use crate::blobs::Blobs;
 use crate::delivery::Deliveries;
 use crate::executors::Executors;
 use crate::manifests::Manifests;
-use crate::runs::{tell, Clients, RunMessage, RunStream, StatementRequest};
+use crate::runs::{Clients, RunMessage, RunStream, StatementRequest, tell};
 pub(crate) use inbox::{Inbox, Input, WeakInbox};
 use planning::PlannedRun;
 

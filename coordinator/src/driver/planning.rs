@@ -10,8 +10,8 @@ use tidemill_engine::blob::Blob;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::planner::{Plan, PlanRequest, StagedPlan};
 
-use super::{now, Driver, Input};
-use crate::runs::{tell, RunMessage};
+use super::{Driver, Input, now};
+use crate::runs::{RunMessage, tell};
 
 /// What the driver needs of a run's plan.
 pub(super) struct PlannedRun {

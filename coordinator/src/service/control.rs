@@ -1,14 +1,14 @@
 //! Control streams and blobs for executors.
 
-use futures::stream::BoxStream;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use tidemill_core::BlobHash;
 use tidemill_engine::wire::control_server::{Control, ControlServer};
-use tidemill_engine::wire::{self, status_of, statuses, MAX_MESSAGE_BYTES};
+use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, status_of, statuses};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::link::{attach, read_blob};
 use crate::Coordinator;
+use crate::link::{attach, read_blob};
 
 /// Bytes of one chunk of a blob.
 const CHUNK_BYTES: usize = 1 << 20;

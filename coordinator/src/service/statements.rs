@@ -6,19 +6,19 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
-    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaResult, Ticket,
 };
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use std::sync::Arc;
 use tidemill_core::Error;
-use tidemill_engine::wire::{self, status_of, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER};
+use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER, status_of};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::runs::StatementRequest;
 use crate::Coordinator;
+use crate::runs::StatementRequest;
 
 /// Serves clients' statements.
 #[derive(Debug, Clone)]
@@ -112,10 +112,7 @@ impl FlightService for StatementService {
         unserved("ListActions")
     }
 
-    async fn do_exchange(
-        &self,
-        _: Request<Streaming<FlightData>>,
-    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
         unserved("DoExchange")
     }
 }

@@ -30,8 +30,8 @@ use tidemill_core::StageId;
 use crate::wire;
 use converter::StageConverter;
 pub use scalar::ScalarSource;
-pub(crate) use scan::file_scan;
 pub use scan::TaskScans;
+pub(crate) use scan::file_scan;
 
 /// A family of plan nodes of ours. `encode` answers `None` for nodes of other families.
 pub trait NodeFamily: Debug + Send + Sync {

@@ -12,7 +12,7 @@ use prost::Message;
 use tidemill_core::StageId;
 
 use super::{ExchangeReaderExec, ExchangeWriterExec, ReadMode};
-use crate::codec::{decode_schema, encode_schema, DecodeContext, EncodeContext, NodeFamily};
+use crate::codec::{DecodeContext, EncodeContext, NodeFamily, decode_schema, encode_schema};
 use crate::wire::{self, plan_node::Node};
 
 /// The exchange's reader and writer.

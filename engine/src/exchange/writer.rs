@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::compute::BatchCoalescer;
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
@@ -149,6 +149,21 @@ async fn write(
     output.finish().await
 }
 
+/// The last frame of a block was allocated for many more rows than it has.
+fn shrunk(frame: RecordBatch) -> Result<RecordBatch> {
+    if frame.num_rows() >= LEAST_FRAME_ROWS {
+        return Ok(frame);
+    }
+    let (schema, mut columns, rows) = frame.into_parts();
+    for column in &mut columns {
+        if let Some(column) = Arc::get_mut(column) {
+            column.shrink_to_fit();
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+}
+
 /// Collects rows into frames, one unfinished frame per partition. Coalescing also compacts string views, which would
 /// otherwise drag the buffers of the whole input batch into every partition.
 struct Output {
@@ -174,6 +189,7 @@ impl Output {
     async fn push_completed(&mut self, partition: usize) -> Result<()> {
         let Some(coalescer) = self.coalescers.get_mut(partition) else { return Ok(()) };
         while let Some(frame) = coalescer.next_completed_batch() {
+            let frame = shrunk(frame)?;
             IoMetrics::add(&self.io.metrics.rows_out, frame.num_rows() as u64);
             IoMetrics::add(&self.io.metrics.bytes_out, frame.get_array_memory_size() as u64);
             let number = u32::try_from(partition).unwrap_or(u32::MAX);

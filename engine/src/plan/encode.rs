@@ -18,7 +18,7 @@ use tidemill_core::{BlobHash, Error};
 
 use super::{PlannedStage, StagedQuery, with_children};
 use crate::blob::Blob;
-use crate::codec::{encode_schema, file_scan, EncodedPlan, StageCodec, TaskScans, TaskValues};
+use crate::codec::{EncodedPlan, StageCodec, TaskScans, TaskValues, encode_schema, file_scan};
 use crate::error::to_datafusion;
 use crate::exchange::{ExchangeNodes, ExchangeWriterExec};
 use crate::runtime::config_entries;
@@ -177,7 +177,7 @@ fn check_decoded(
     }
     let decoded = codec.decode(&encoded.bytes, values, context)?;
     compare(&stage.plan, &decoded)
-        .map_err(|e| DataFusionError::Internal(format!("stage {}: {}", stage.id, e.strip_backtrace())))
+        .map_err(|e| DataFusionError::Internal(format!("stage {}: {}", stage.id, e.message())))
 }
 
 fn compare(before: &Arc<dyn ExecutionPlan>, after: &Arc<dyn ExecutionPlan>) -> Result<()> {

@@ -36,6 +36,7 @@ const PARTITION_LOCAL: &[&str] = &[
     "PlaceholderRowExec",
     "ProjectionExec",
     "SortExec",
+    "SortExec(TopK)",
     "SortPreservingMergeExec",
     "UnionExec",
     "UnnestExec",
@@ -52,7 +53,7 @@ pub(super) fn verify(query: &StagedQuery, options: &ConfigOptions) -> Result<()>
 }
 
 fn in_stage(stage: &PlannedStage, error: DataFusionError) -> DataFusionError {
-    DataFusionError::Internal(format!("stage {} cannot be run safely: {}", stage.id, error.strip_backtrace()))
+    DataFusionError::Internal(format!("stage {} cannot be run safely: {}", stage.id, error.message()))
 }
 
 fn verify_stage(query: &StagedQuery, stage: &PlannedStage) -> Result<()> {
@@ -70,11 +71,8 @@ fn verify_node(query: &StagedQuery, node: &Arc<dyn ExecutionPlan>, shape: TaskSh
     if node.boundedness().is_unbounded() {
         return internal_err!("rule 2: {} never ends", node.name());
     }
-    if !node.dynamic_expressions_produced().is_empty() {
-        return internal_err!("rule 12: {} makes a filter that other tasks would wait for", node.name());
-    }
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
-        return verify_hash_join(join, shape);
+        return verify_hash_join(node, join, shape);
     }
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
         let one = partition_count(join.right()) == 1;
@@ -110,7 +108,10 @@ fn verify_node(query: &StagedQuery, node: &Arc<dyn ExecutionPlan>, shape: TaskSh
     }
 }
 
-fn verify_hash_join(join: &HashJoinExec, shape: TaskShape) -> Result<()> {
+fn verify_hash_join(node: &Arc<dyn ExecutionPlan>, join: &HashJoinExec, shape: TaskShape) -> Result<()> {
+    if !node.dynamic_expressions_produced().is_empty() {
+        return internal_err!("rule 12: a hash join makes a filter that waits for all its partitions");
+    }
     let probes = partition_count(join.right());
     match join.partition_mode() {
         PartitionMode::Auto => internal_err!("rule 5: a hash join has no partition mode"),

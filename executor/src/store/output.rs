@@ -9,8 +9,8 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use tidemill_core::Error;
 use tidemill_engine::error::TaskError;
-use tidemill_engine::exchange::frame::{Compression, Frame};
 use tidemill_engine::exchange::OutputFooter;
+use tidemill_engine::exchange::frame::{Compression, Frame};
 
 use super::BlockStore;
 

@@ -118,8 +118,7 @@ impl Writing {
             Held::Encoded(frame) => frame,
             disk @ Held::Disk { .. } => return Ok(disk),
         };
-        let failed =
-            |e: std::io::Error| Error::unavailable(format!("{} cannot be written: {e}", path.display()));
+        let failed = |e: std::io::Error| Error::unavailable(format!("{} cannot be written: {e}", path.display()));
         if self.file.is_none() {
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
             self.file = Some(SpillFile { file: Arc::new(file), path: path.clone(), length: 0 });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
 use tidemill_core::{BlobHash, Error, StageId, TaskId};
-use tidemill_engine::codec::{decode_schema, TaskScans, TaskValues};
+use tidemill_engine::codec::{TaskScans, TaskValues, decode_schema};
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{BlockRequest, IoMetrics, Manifest};
 use tidemill_engine::wire;

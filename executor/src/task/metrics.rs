@@ -1,11 +1,11 @@
 //! What a finished attempt cost, from its plan's metrics and its exchanges'.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::physical_plan::metrics::MetricValue;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::MetricValue;
 use tidemill_core::record::TaskMetrics;
 use tidemill_engine::exchange::IoMetrics;
 
@@ -34,7 +34,8 @@ fn add_node(plan: &Arc<dyn ExecutionPlan>, total: &mut TaskMetrics) {
         total.spilled_bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
         if plan.is::<DataSourceExec>() {
             total.rows_in += metrics.output_rows().unwrap_or(0) as u64;
-            let scanning = metrics.sum(|m| matches!(m.value(), MetricValue::Time { name, .. } if name == "time_elapsed_processing"));
+            let scanning = metrics
+                .sum(|m| matches!(m.value(), MetricValue::Time { name, .. } if name == "time_elapsed_processing"));
             total.scan_ns += scanning.map_or(compute, |v| v.as_usize() as u64);
         } else {
             total.operator_ns += compute;

@@ -10,7 +10,7 @@ use datafusion::error::DataFusionError;
 use tidemill_core::Error;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{BlockSink, ExchangeWriterExec, IoMetrics};
-use tidemill_engine::plan::{redirect, stage_codec, SinkTarget};
+use tidemill_engine::plan::{SinkTarget, redirect, stage_codec};
 
 use super::{AttemptSpec, Prepared};
 

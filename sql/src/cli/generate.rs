@@ -7,7 +7,7 @@ use clap::Subcommand;
 use tidemill_core::{Error, Result};
 
 use super::Done;
-use crate::generate::{tpch, Progress, TpchOptions};
+use crate::generate::{Progress, TpchOptions, tpch};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GenerateCommand {

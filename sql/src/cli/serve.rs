@@ -9,11 +9,11 @@ use clap::Args;
 use tidemill_coordinator::LocalLink;
 use tidemill_core::{Error, Result, Settings};
 use tidemill_executor::GrpcLink;
-use tokio::signal::unix::{signal, SignalKind};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Done;
 use crate::compose::{
-    default_memory, default_slots, default_work_dir, parse_size, CoordinatorProcess, EmbeddedConfig, ExecutorProcess,
+    CoordinatorProcess, EmbeddedConfig, ExecutorProcess, default_memory, default_slots, default_work_dir, parse_size,
 };
 
 /// The port of a coordinator or server.

@@ -8,10 +8,10 @@ use std::time::Instant;
 use clap::Args;
 use tidemill_core::{Error, Result};
 
-use super::serve::MemoryArgs;
 use super::Done;
+use super::serve::MemoryArgs;
 use crate::client::Client;
-use crate::output::{print, Format, PrintError};
+use crate::output::{Format, PrintError, print};
 use crate::session::statements;
 
 #[derive(Debug, Args)]
@@ -46,9 +46,8 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
         None => Client::embedded(args.memory.embedded()?)?,
     };
     for setting in &args.set {
-        let (key, value) = setting
-            .split_once('=')
-            .ok_or_else(|| Error::invalid(format!("--set {setting}: write --set KEY=VALUE")))?;
+        let (key, value) =
+            setting.split_once('=').ok_or_else(|| Error::invalid(format!("--set {setting}: write --set KEY=VALUE")))?;
         client.set(key.trim(), value.trim())?;
     }
     for text in statements {

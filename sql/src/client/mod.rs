@@ -11,7 +11,7 @@ use tidemill_coordinator::{Coordinator, StatementRequest};
 use tidemill_core::{Error, Result};
 
 use crate::compose::{Embedded, EmbeddedConfig};
-use crate::session::{statements, ClientSettings};
+use crate::session::{ClientSettings, statements};
 use remote::Remote;
 pub use result::QueryResult;
 

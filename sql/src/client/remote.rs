@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
+use arrow_flight::Ticket;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::Ticket;
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use tidemill_core::{Error, Result, RunId};
-use tidemill_engine::wire::{self, statuses, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER};
-use tonic::transport::{Channel, Endpoint};
+use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER, statuses};
 use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
 
 use super::QueryResult;
 
@@ -40,7 +40,9 @@ impl Remote {
             .keep_alive_timeout(CONNECT_TIMEOUT);
         let channel = endpoint.connect().await.map_err(|e| {
             let cause = root_cause(&e);
-            Error::unavailable(format!("no coordinator answers at {url} ({cause}): is it running, and is the port right?"))
+            Error::unavailable(format!(
+                "no coordinator answers at {url} ({cause}): is it running, and is the port right?"
+            ))
         })?;
         let client = FlightServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

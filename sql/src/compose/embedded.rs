@@ -8,7 +8,7 @@ use tidemill_core::{BlobHash, Error, ExecutorId, Result, Settings};
 use tidemill_engine::control::ControlLink;
 use tidemill_executor::{Executor, ExecutorConfig, MemoryLimits};
 
-use super::{default_memory, default_slots, default_work_dir, CoordinatorProcess};
+use super::{CoordinatorProcess, default_memory, default_slots, default_work_dir};
 
 /// How an embedded cluster is made.
 #[derive(Debug, Clone)]

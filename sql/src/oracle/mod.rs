@@ -9,12 +9,12 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_plan::{collect, ExecutionPlanProperties};
+use datafusion::physical_plan::{ExecutionPlanProperties, collect};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use tidemill_core::Result;
 use tidemill_engine::error::from_datafusion;
 
-pub use compare::{compare, Difference};
+pub use compare::{Difference, compare};
 
 /// In-process DataFusion with its own defaults.
 pub struct Oracle {
@@ -74,8 +74,10 @@ impl Oracle {
         let plan = self.context.sql(sql).await.map_err(failed)?.create_physical_plan().await.map_err(failed)?;
         let ordering = plan.output_ordering().map(|o| o.iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
         let order = ordering.iter().map_while(|s| s.expr.downcast_ref::<Column>()).map(Column::index).collect();
-        let repartitions =
-            datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string().contains("RepartitionExec: partitioning=Hash");
+        let repartitions = datafusion::physical_plan::displayable(plan.as_ref())
+            .indent(false)
+            .to_string()
+            .contains("RepartitionExec: partitioning=Hash");
         let batches = collect(plan, self.context.task_ctx()).await.map_err(failed)?;
         Ok(Answer { batches, order, repartitions })
     }

@@ -94,7 +94,10 @@ pub async fn print(mut result: QueryResult, format: Format, out: &mut impl Write
     Ok(rows)
 }
 
-async fn each(result: &mut QueryResult, mut write: impl FnMut(&RecordBatch) -> Result<(), PrintError>) -> Result<u64, PrintError> {
+async fn each(
+    result: &mut QueryResult,
+    mut write: impl FnMut(&RecordBatch) -> Result<(), PrintError>,
+) -> Result<u64, PrintError> {
     let mut rows = 0;
     while let Some(batch) = result.next().await {
         let batch = batch?;

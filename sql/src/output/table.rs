@@ -2,12 +2,14 @@
 
 use std::io::Write;
 
+use arrow::array::AsArray;
 use arrow::record_batch::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use tidemill_core::Error;
 
 use super::PrintError;
 use crate::client::QueryResult;
+use crate::session::LINES;
 
 /// Rows that one drawn table holds: a longer result is drawn in pieces, so that memory stays bounded.
 const ROWS_PER_PIECE: usize = 100_000;
@@ -39,6 +41,23 @@ pub(super) async fn print(result: &mut QueryResult, out: &mut impl Write) -> Res
 }
 
 fn draw(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), PrintError> {
-    let table = pretty_format_batches(batches).map_err(|e| Error::invalid(format!("the result cannot be drawn: {e}")))?;
+    if let Some(first) = batches.first()
+        && let [field] = &first.schema().fields()[..]
+        && field.metadata().contains_key(LINES)
+    {
+        return draw_lines(batches, out);
+    }
+    let table =
+        pretty_format_batches(batches).map_err(|e| Error::invalid(format!("the result cannot be drawn: {e}")))?;
     Ok(writeln!(out, "{table}")?)
+}
+
+/// One text, line by line.
+fn draw_lines(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), PrintError> {
+    for batch in batches {
+        for line in batch.column(0).as_string::<i32>().iter().flatten() {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
 }

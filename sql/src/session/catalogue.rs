@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProviderList, CatalogProviderList, SchemaProvider, TableProvider};
-use datafusion::common::{plan_err, DataFusionError};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider,
+};
+use datafusion::common::{DataFusionError, plan_err};
 use datafusion::datasource::ViewTable;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
-use tidemill_core::record::{CatalogueEntry, CatalogueKind};
 use tidemill_core::Result;
+use tidemill_core::record::{CatalogueEntry, CatalogueKind};
 use tidemill_engine::planner::PlanRequest;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
@@ -164,9 +166,10 @@ impl CatalogProvider for Catalog {
                 own.collect()
             }
         };
-        self.schema_names().iter().any(|n| n == name).then(|| {
-            Arc::new(Schema { names: Arc::clone(&self.0), is_system: name == system::SCHEMA, tables }) as _
-        })
+        self.schema_names()
+            .iter()
+            .any(|n| n == name)
+            .then(|| Arc::new(Schema { names: Arc::clone(&self.0), is_system: name == system::SCHEMA, tables }) as _)
     }
 }
 

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::datasource::sink::DataSinkExec;
-use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::logical_expr::dml::CopyTo;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tidemill_core::{Attempt, Error, Result, RunId};
 use tidemill_engine::error::{from_datafusion, object_store_error};
-use tidemill_engine::plan::{encode, stage, SinkTarget};
+use tidemill_engine::plan::{SinkTarget, encode, stage};
 use tidemill_engine::planner::{Commit, Finish, Plan, StagedPlan};
 use tidemill_engine::runtime::register_stores;
 use url::Url;
 
-use super::{ddl, query, Planning};
+use super::{Planning, ddl, query};
 
 /// The file that says that a directory is complete.
 const SUCCESS: &str = "_SUCCESS";
@@ -42,12 +42,8 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     let finish: Box<dyn Commit> = match single {
         true => Box::new(SingleFile),
         false => {
-            let directory = Directory {
-                store,
-                path: url.prefix().clone(),
-                run: planning.request.run.clone(),
-                extension,
-            };
+            let directory =
+                Directory { store, path: url.prefix().clone(), run: planning.request.run.clone(), extension };
             directory.check_free(&copy.output_url).await?;
             Box::new(directory)
         }
@@ -105,10 +101,11 @@ impl Directory {
     }
 
     fn names(&self, winners: &[Attempt]) -> Vec<String> {
-        let part = |(task, attempt): (u32, &Attempt)| match SinkTarget::part(&self.run, task, *attempt, self.extension()) {
-            SinkTarget::Part(name) => name,
-            SinkTarget::File => String::new(),
-        };
+        let part =
+            |(task, attempt): (u32, &Attempt)| match SinkTarget::part(&self.run, task, *attempt, self.extension()) {
+                SinkTarget::Part(name) => name,
+                SinkTarget::File => String::new(),
+            };
         (0u32..).zip(winners).map(part).collect()
     }
 

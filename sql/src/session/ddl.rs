@@ -13,10 +13,10 @@ use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::{from_datafusion, to_datafusion};
 use tidemill_engine::planner::Plan;
-use tidemill_engine::runtime::{register_stores, CATALOG, SCHEMA};
+use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
 
-use super::{redact, system, Planning};
+use super::{Planning, redact, system};
 
 /// Options that would put credentials into definitions.
 const SECRET_OPTIONS: &[&str] = &["aws.", "gcp.", "google.", "azure."];
@@ -145,7 +145,10 @@ fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, k
 pub(super) fn qualified(name: &TableReference) -> Result<String> {
     let resolved = name.clone().resolve(CATALOG, SCHEMA);
     if &*resolved.catalog != CATALOG {
-        return Err(Error::not_found(format!("there is no catalogue `{}`: the only one is {CATALOG}", resolved.catalog)));
+        return Err(Error::not_found(format!(
+            "there is no catalogue `{}`: the only one is {CATALOG}",
+            resolved.catalog
+        )));
     }
     if matches!(&*resolved.schema, system::SCHEMA | "information_schema") {
         return Err(Error::denied(format!("the schema `{}` belongs to the engine", resolved.schema)));

@@ -13,7 +13,7 @@ use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{draw, encode, stage};
 use tidemill_engine::planner::Plan;
 
-use super::{query, Planning};
+use super::{Planning, query};
 
 pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Result<Plan> {
     let explained = match explain.plan.as_ref() {
@@ -32,9 +32,13 @@ pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Resul
     rows("plan", lines)
 }
 
+/// Marks a column whose values are lines of one text: a terminal shows them as they are.
+pub const LINES: &str = "tidemill.lines";
+
 /// One column of text.
 fn rows(name: &str, lines: Vec<String>) -> Result<Plan> {
-    let schema = Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)]));
+    let field = Field::new(name, DataType::Utf8, false).with_metadata([(LINES.to_owned(), String::new())].into());
+    let schema = Arc::new(Schema::new(vec![field]));
     let column = Arc::new(StringArray::from(lines));
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column])
         .map_err(|e| from_datafusion(&DataFusionError::from(e)))?;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::CreateMemoryTable;
-use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::Result;
+use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::planner::{Finish, Keep, Plan};
 
-use super::{ddl, memory_table, query, redact, Planning};
+use super::{Planning, ddl, memory_table, query, redact};
 
 /// Bytes of rows that a table may have: they travel with plans.
 const MAX_TABLE_BYTES: usize = 64 << 20;

@@ -26,7 +26,8 @@ use tidemill_engine::error::from_datafusion;
 use tidemill_engine::planner::{Plan, PlanRequest, Planner};
 
 use catalogue::TableCache;
-pub use settings::{ClientSettings, CLIENT_DIRECTORY, FORCE_ENCODE};
+pub use explain::LINES;
+pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE};
 
 /// Bytes that planning and the coordinator's own rows may use.
 const PLANNING_MEMORY: usize = 256 << 20;

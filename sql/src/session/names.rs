@@ -1,20 +1,22 @@
 //! Unknown table names, with the nearest known one.
 
 use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
-use datafusion::sql::parser::Statement;
 use datafusion::common::{ResolvedTableReference, TableReference};
+use datafusion::sql::parser::Statement;
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
-use super::{system, Planning};
+use super::{Planning, system};
 
 /// Names less alike than this are no suggestion.
 const LEAST_LIKENESS: f64 = 0.5;
 
 /// Checks that every table the statement reads exists.
 pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()> {
-    if !matches!(statement, Statement::Statement(_) | Statement::Explain(_) | Statement::CopyTo(_)) || creates_or_drops(statement) {
+    if !matches!(statement, Statement::Statement(_) | Statement::Explain(_) | Statement::CopyTo(_))
+        || creates_or_drops(statement)
+    {
         return Ok(());
     }
     let references = planning.context.state().resolve_table_references(statement).map_err(|e| from_datafusion(&e))?;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{execute_stream, ExecutionPlan};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use tidemill_core::Result;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{encode, stage};
 use tidemill_engine::planner::{Finish, Plan, StagedPlan};
 
-use super::{system, Planning};
+use super::{Planning, system};
 
 /// Runs a query: in stages, or here.
 pub(super) async fn run(planning: &Planning<'_>, plan: LogicalPlan) -> Result<Plan> {

@@ -39,7 +39,9 @@ mod tests {
 
     #[test]
     fn option_values_with_secret_names_are_hidden() {
-        let shown = redact("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b/t' OPTIONS ('aws.secret_access_key' 'abc', 'format.delimiter' ';')");
+        let shown = redact(
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b/t' OPTIONS ('aws.secret_access_key' 'abc', 'format.delimiter' ';')",
+        );
         assert!(!shown.contains("abc"), "{shown}");
         assert!(shown.contains("'format.delimiter' ';'"), "{shown}");
     }

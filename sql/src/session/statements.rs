@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::dialect::{dialect_from_str, Dialect};
+use datafusion::sql::sqlparser::dialect::{Dialect, dialect_from_str};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use tidemill_core::{Error, Result};
 
@@ -71,6 +71,7 @@ fn parse(text: &str) -> Result<VecDeque<Statement>> {
 }
 
 fn wrong(message: &str) -> Error {
-    let message = message.trim_start_matches("SQL error: ").trim_start_matches("ParserError(\"").trim_end_matches("\")");
+    let message =
+        message.trim_start_matches("SQL error: ").trim_start_matches("ParserError(\"").trim_end_matches("\")");
     Error::invalid(format!("the SQL is wrong: {message}"))
 }

@@ -117,7 +117,9 @@ pub(crate) fn code_and_test_lines(code: &str) -> (usize, usize) {
 pub(crate) fn test_module(code: &str) -> Option<usize> {
     let ends_file = |start: &usize| {
         let rest = code.split_at(*start).1;
-        let Some(module) = words(rest).find(|(at, word)| *word == "mod" && !is_attribute(rest, *at)) else { return false };
+        let Some(module) = words(rest).find(|(at, word)| *word == "mod" && !is_attribute(rest, *at)) else {
+            return false;
+        };
         let Some(open) = rest.find('{').filter(|open| *open > module.0) else { return false };
         let declared = rest.get(module.0..open).is_some_and(|head| !head.contains(';'));
         declared && block_end(rest, open).is_some_and(|end| rest.split_at(end).1.trim().is_empty())
@@ -227,7 +229,9 @@ mod tests {
     #[test]
     fn comments_strings_and_characters_are_blank() {
         let quote = '"';
-        let text = format!("a {quote}{{ \\{quote} }}{quote} b // {{\n/* {{ /* }} */ */ c '{{' '\\'' 'x d r#{quote}}}{quote}# e r#fn f");
+        let text = format!(
+            "a {quote}{{ \\{quote} }}{quote} b // {{\n/* {{ /* }} */ */ c '{{' '\\'' 'x d r#{quote}}}{quote}# e r#fn f"
+        );
         let code = blanked(&text);
         assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "b", "c", "'x", "d", "e", "r#fn", "f"]);
         assert_eq!((code.chars().count(), code.lines().count()), (text.chars().count(), 2));
@@ -242,7 +246,8 @@ mod tests {
 
     #[test]
     fn functions_are_measured_from_fn_to_brace() {
-        let code = "struct A;\nfn one(a: [u8; 2]) -> B\nwhere\n    C: D,\n{\n    if x {\n    }\n}\nfn no();\ntype F = fn(u8);";
+        let code =
+            "struct A;\nfn one(a: [u8; 2]) -> B\nwhere\n    C: D,\n{\n    if x {\n    }\n}\nfn no();\ntype F = fn(u8);";
         let found: Vec<_> = functions(code).iter().map(|f| (f.name, f.line, f.lines)).collect();
         assert_eq!(found, [("one", 2, 7)]);
     }
@@ -264,7 +269,8 @@ mod tests {
 
     #[test]
     fn crate_roots_are_found_in_use_and_in_paths() {
-        let code = "use tokio::a;\nuse b::{tokio::c};\nlet d = arrow::e::f(::g::h, i::arrow::j);\nextern crate k;\nuse l;";
+        let code =
+            "use tokio::a;\nuse b::{tokio::c};\nlet d = arrow::e::f(::g::h, i::arrow::j);\nextern crate k;\nuse l;";
         let found = crate_roots(code);
         for wanted in [(1, "tokio"), (3, "arrow"), (3, "g"), (4, "k"), (5, "l")] {
             assert!(found.contains(&wanted), "{wanted:?} is not in {found:?}");

@@ -14,9 +14,9 @@ use tidemill_core::{Error, Result, RunId};
 use super::Done;
 use crate::client::Client;
 use crate::compose::default_memory;
-use crate::generate::{tpch as generate_tpch, Progress, TpchOptions, TPCH_TABLES};
-use crate::oracle::{compare, Oracle};
-use crate::tpch::{create_tables, QUERIES};
+use crate::generate::{Progress, TPCH_TABLES, TpchOptions, tpch as generate_tpch};
+use crate::oracle::{Oracle, compare};
+use crate::tpch::{QUERIES, create_tables};
 use cluster::Cluster;
 use report::{Report, Row};
 
@@ -41,7 +41,9 @@ pub(super) async fn run(args: DemoArgs) -> Result<Done> {
     let report = Report::begin(args.scale, &data, EXECUTORS);
     let options = TpchOptions { scale: args.scale, to: data.clone(), progress: Progress::Bar };
     let generated = tokio::task::spawn_blocking(move || generate_tpch(&options)).await;
-    generated.map_err(|e| Error::internal(format!("generating panicked: {e}")))?.map_err(|e| Error::invalid(e.to_string()))?;
+    generated
+        .map_err(|e| Error::internal(format!("generating panicked: {e}")))?
+        .map_err(|e| Error::invalid(e.to_string()))?;
     let cluster = Cluster::start(EXECUTORS).await?;
     let ended = tokio::select! {
         ended = queries(&cluster, &data, report) => ended,

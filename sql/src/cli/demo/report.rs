@@ -30,7 +30,9 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn begin(scale: f64, data: &Path, executors: u32) -> Self {
-        line(format_args!("TPC-H at scale {scale} on one coordinator and {executors} executors, each a process of its own."));
+        line(format_args!(
+            "TPC-H at scale {scale} on one coordinator and {executors} executors, each a process of its own."
+        ));
         line(format_args!("Every answer is compared with the one that DataFusion gives in a single process."));
         line(format_args!("Data: {}", data.display()));
         Self { time: Duration::ZERO, alone: Duration::ZERO, queries: 0, different: 0 }

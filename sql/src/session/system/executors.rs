@@ -1,7 +1,7 @@
 //! `system.executors`: one row per executor, lost ones included for a while.
 
-use tidemill_core::record::{Executor, ExecutorState, State};
 use tidemill_core::Millis;
+use tidemill_core::record::{Executor, ExecutorState, State};
 
 use super::Columns;
 

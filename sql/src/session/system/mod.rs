@@ -11,8 +11,8 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::error::Result;
-use tidemill_core::record::State;
 use tidemill_core::Millis;
+use tidemill_core::record::State;
 use tidemill_engine::error::to_datafusion;
 use tidemill_engine::planner::PlanRequest;
 

@@ -1,8 +1,8 @@
 //! `system.runs`: one row per run, the finished ones up to the history's limit.
 
+use tidemill_core::Millis;
 use tidemill_core::graph::StageGraph;
 use tidemill_core::record::State;
-use tidemill_core::Millis;
 
 use super::Columns;
 

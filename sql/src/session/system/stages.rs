@@ -19,7 +19,8 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         let named = p.inputs.iter().map(|i| format!("{} ({:?})", i.stage, i.kind).to_lowercase());
         Some(named.collect::<Vec<_>>().join(", "))
     };
-    let whole = |p: &Planned| Some(if matches!(p.shape, TaskShape::Whole(_)) { "all partitions" } else { "one partition" });
+    let whole =
+        |p: &Planned| Some(if matches!(p.shape, TaskShape::Whole(_)) { "all partitions" } else { "one partition" });
     let repeatable = |p: &Planned| match p.determinism {
         Determinism::Exact => Some("exact"),
         Determinism::RowIndeterminate => Some("row-indeterminate"),

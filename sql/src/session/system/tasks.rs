@@ -21,7 +21,8 @@ fn all_tasks(state: &State) -> Vec<Row<'_>> {
 pub(super) fn rows(state: &State, now: Millis) -> Columns {
     let tasks = all_tasks(state);
     let all = || tasks.iter();
-    let metric = |task: &Task, of: fn(&tidemill_core::record::TaskMetrics) -> u64| task.output.as_ref().map(|o| of(&o.metrics));
+    let metric =
+        |task: &Task, of: fn(&tidemill_core::record::TaskMetrics) -> u64| task.output.as_ref().map(|o| of(&o.metrics));
     let seconds = |task: &Task| {
         let end = match task.state {
             TaskState::Running => now,

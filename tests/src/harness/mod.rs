@@ -1,0 +1,44 @@
+//! What tests are made of.
+
+mod cluster;
+mod data;
+mod process;
+
+pub use cluster::{LocalCluster, Shape};
+pub use data::{SMALL_SCALE, tpch};
+pub use process::{Output, Process, ProcessCluster};
+
+use arrow::record_batch::RecordBatch;
+use tidemill::client::Client;
+use tidemill::oracle::{Answer, compare};
+
+/// Runs a statement and answers its rows.
+///
+/// # Panics
+/// The statement fails.
+pub async fn rows(client: &mut Client, sql: &str) -> Vec<RecordBatch> {
+    let result = client.execute(sql).await.unwrap_or_else(|e| panic!("{sql}\n{e}"));
+    result.collect().await.unwrap_or_else(|e| panic!("{sql}\n{e}"))
+}
+
+/// Checks that a statement's rows are the oracle's.
+///
+/// # Panics
+/// They are not; `context` tells where.
+pub async fn assert_answer(client: &mut Client, sql: &str, expected: &Answer, context: &str) {
+    let ours = rows(client, sql).await;
+    let difference = compare(expected, &ours).expect("answers can be compared");
+    assert!(difference.is_none(), "{context}: {}\n{sql}", difference.map(|d| d.to_string()).unwrap_or_default());
+}
+
+/// The only value of a result, as text.
+///
+/// # Panics
+/// It has not one row.
+pub async fn value(client: &mut Client, sql: &str) -> String {
+    let batches = rows(client, sql).await;
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows, 1, "{sql}");
+    let batch = batches.iter().find(|b| b.num_rows() == 1).expect("one row");
+    arrow::util::display::array_value_to_string(batch.column(0), 0).expect("a value can be shown")
+}

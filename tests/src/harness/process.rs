@@ -1,0 +1,211 @@
+//! Real processes of the binary under test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tidemill::client::Client;
+
+/// How long a process may take to become ready or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary under test: cargo builds it for the tests of this package.
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its binary");
+    let profile = test.ancestors().nth(2).expect("a test lies in a target folder");
+    profile.join("tidemill-under-test")
+}
+
+/// What a finished command printed.
+#[derive(Debug)]
+pub struct Output {
+    /// The exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// A process of the binary under test, killed when dropped.
+pub struct Process {
+    child: Child,
+    /// The line that said that it is ready.
+    pub ready: String,
+    /// How long that took.
+    pub ready_after: Duration,
+}
+
+impl Process {
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// It does not end within 30 s: a hang.
+    pub fn run(args: &[&str]) -> Output {
+        Self::run_in(Path::new("."), args)
+    }
+
+    /// Runs a command in a folder to its end.
+    ///
+    /// # Panics
+    /// It does not end within 30 s: a hang.
+    pub fn run_in(directory: &Path, args: &[&str]) -> Output {
+        let start = Instant::now();
+        let mut child = Command::new(binary())
+            .args(args)
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (mut out, mut err) = (child.stdout.take().expect("stdout"), child.stderr.take().expect("stderr"));
+        let out = std::thread::spawn(move || text(&mut out));
+        let err = std::thread::spawn(move || text(&mut err));
+        let code = wait(&mut child).unwrap_or_else(|| {
+            let _ = child.kill();
+            panic!("tidemill {} did not end within {PATIENCE:?}", args.join(" "))
+        });
+        let stdout = out.join().expect("stdout can be read");
+        let stderr = err.join().expect("stderr can be read");
+        Output { code, stdout, stderr, time: start.elapsed() }
+    }
+
+    /// Starts a server of some role and waits for its ready line.
+    ///
+    /// # Panics
+    /// It does not become ready.
+    pub fn start(args: &[&str]) -> Self {
+        let start = Instant::now();
+        let mut child = Command::new(binary())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut ready = String::new();
+        let stdout = child.stdout.take().expect("stdout");
+        BufReader::new(stdout).read_line(&mut ready).expect("a ready line");
+        assert!(ready.contains("is ready at http://"), "tidemill {}: {ready:?}", args.join(" "));
+        Self { child, ready, ready_after: start.elapsed() }
+    }
+
+    /// The URL of the ready line.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn url(&self) -> String {
+        let url = self.ready.split_whitespace().find(|w| w.starts_with("http://")).expect("a URL");
+        url.trim_end_matches(';').to_owned()
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it without a warning.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends a signal by name.
+    ///
+    /// # Panics
+    /// There is no `kill` command.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success(), "signal {name}");
+    }
+
+    /// Waits for its end and answers the exit code.
+    ///
+    /// # Panics
+    /// It does not end within 30 s.
+    pub fn wait(mut self) -> Option<i32> {
+        wait(&mut self.child).expect("the process ends in time")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn text(from: &mut impl Read) -> String {
+    let mut text = String::new();
+    from.read_to_string(&mut text).expect("text");
+    text
+}
+
+/// `None` if it does not end in time, otherwise its exit code.
+fn wait(child: &mut Child) -> Option<Option<i32>> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait().expect("a process can be waited for") {
+            return Some(status.code());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+/// A coordinator and executors as processes.
+pub struct ProcessCluster {
+    /// The coordinator.
+    pub coordinator: Process,
+    /// The executors.
+    pub executors: Vec<Process>,
+    work: TempDir,
+}
+
+impl ProcessCluster {
+    /// Starts a cluster and waits until it knows its executors.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn start(executors: usize, slots: u32) -> Self {
+        let coordinator = Process::start(&["coordinator", "--bind", "127.0.0.1:0"]);
+        let work = tempfile::tempdir().expect("a temporary folder");
+        let mut cluster = Self { coordinator, executors: Vec::new(), work };
+        for _ in 0..executors {
+            cluster.add_executor(slots);
+        }
+        let mut client = cluster.client().await;
+        let known = "SELECT count(*) FROM system.executors WHERE state = 'alive'";
+        while super::value(&mut client, known).await != executors.to_string() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        cluster
+    }
+
+    /// Starts one more executor.
+    pub fn add_executor(&mut self, slots: u32) {
+        let url = self.coordinator.url();
+        let work = self.work_dir().display().to_string();
+        let slots = slots.to_string();
+        let args = ["executor", "--connect", &url, "--slots", &slots, "--memory", "256MiB", "--work-dir", &work];
+        self.executors.push(Process::start(&args));
+    }
+
+    /// Where executors spill.
+    #[must_use]
+    pub fn work_dir(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// A client of the cluster.
+    ///
+    /// # Panics
+    /// It cannot connect.
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.coordinator.url()).await.expect("a client connects")
+    }
+}

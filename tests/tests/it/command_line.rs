@@ -1,0 +1,156 @@
+//! The binary as a person at a terminal meets it: what it prints, how it ends, and that wrong input gets one clear
+//! sentence.
+
+use std::time::Duration;
+
+use tidemill_tests::harness::{Process, tpch};
+
+fn fails_with(args: &[&str], parts: &[&str]) {
+    let output = Process::run(args);
+    assert_ne!(output.code, Some(0), "{args:?} succeeded: {}", output.stdout);
+    let lines: Vec<&str> = output.stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "{args:?} printed {:?}", output.stderr);
+    assert!(lines[0].starts_with("error: "), "{args:?} printed {:?}", output.stderr);
+    for part in parts {
+        assert!(output.stderr.contains(part), "{args:?} printed {:?}, which lacks {part:?}", output.stderr);
+    }
+    assert!(output.time < Duration::from_secs(20), "{args:?} took {:?}", output.time);
+}
+
+fn nation() -> String {
+    format!("CREATE EXTERNAL TABLE nation STORED AS PARQUET LOCATION '{}/nation/';", tpch().display())
+}
+
+#[test]
+fn formats_are_what_they_say() {
+    let query = |format: &str| {
+        let output = Process::run(&["sql", "-c", "SELECT 1 AS a, 'x' AS b", "--format", format]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        output.stdout
+    };
+    assert_eq!(query("csv"), "a,b\n1,x\n");
+    assert_eq!(query("json"), "[{\"a\":1,\"b\":\"x\"}]\n");
+    assert_eq!(query("jsonl"), "{\"a\":1,\"b\":\"x\"}\n");
+    assert_eq!(query("table"), "+---+---+\n| a | b |\n+---+---+\n| 1 | x |\n+---+---+\n");
+}
+
+#[test]
+fn statements_without_a_result_print_nothing() {
+    let output = Process::run(&[
+        "sql",
+        "-c",
+        &nation(),
+        "-c",
+        "CREATE VIEW v AS SELECT 1 AS one; DROP VIEW v; SET datafusion.execution.batch_size = 1000",
+    ]);
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (Some(0), "", ""));
+}
+
+#[test]
+fn several_statements_and_files_run_in_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("q.sql");
+    std::fs::write(&file, "SELECT ';' AS a; -- a comment; with a semicolon\nSELECT 2 AS b").expect("a file");
+    let file = file.display().to_string();
+    let output = Process::run(&["sql", "-c", "SELECT 0 AS z;", "-f", &file, "--format", "csv"]);
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), "z\n0\na\n;\nb\n2\n"), "{}", output.stderr);
+}
+
+#[test]
+fn relative_locations_start_at_the_client() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("t.csv"), "a,b\n1,2\n3,4\n").expect("a file");
+    let create = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 't.csv' OPTIONS ('format.has_header' 'true')";
+    let output =
+        Process::run_in(folder.path(), &["sql", "-c", create, "-c", "SELECT sum(b) AS s FROM t", "--format", "csv"]);
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), "s\n6\n"), "{}", output.stderr);
+}
+
+#[test]
+fn wrong_sql_is_one_clear_sentence() {
+    fails_with(&["sql", "-c", "SELEKT 1"], &["SELEKT"]);
+    fails_with(&["sql", "-c", "SELECT * FROM natoin"], &["natoin"]);
+    let with_table = nation();
+    fails_with(&["sql", "-c", &with_table, "-c", "SELECT * FROM natoin"], &["natoin", "did you mean `nation`?"]);
+    fails_with(&["sql", "-c", &with_table, "-c", "SELECT n_nam FROM nation"], &["n_nam", "n_name"]);
+    fails_with(&["sql", "-c", "SELECT 'unfinished"], &["Unterminated"]);
+    fails_with(&["sql", "-c", "SELECT 1", "--set", "datafusion.no.such=1"], &["no.such"]);
+    fails_with(&["sql", "-c", "SELECT 1", "--set", "tidemill.nonsense=1"], &["tidemill.nonsense"]);
+    fails_with(&["sql", "-c", "SELECT 1/0"], &["ivide"]);
+    fails_with(&["sql", "-c", "INSERT INTO t VALUES (1)"], &["t"]);
+}
+
+#[test]
+fn wrong_files_are_one_clear_sentence() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let corrupt = folder.path().join("corrupt.parquet");
+    std::fs::write(&corrupt, "this is no Parquet file").expect("a file");
+    let create = |path: &str| format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{path}'");
+    let missing = folder.path().join("missing.parquet").display().to_string();
+    fails_with(&["sql", "-c", &create(&missing)], &["missing.parquet", "does not exist"]);
+    fails_with(&["sql", "-c", &create(&corrupt.display().to_string())], &["corrupt.parquet"]);
+    fails_with(&["sql", "-f", &missing], &["missing.parquet", "does not exist"]);
+    fails_with(&["sql", "-c", &create("ftp://host/x")], &["ftp"]);
+}
+
+#[test]
+fn a_file_that_vanishes_after_its_table_was_made_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = tpch().join("nation/part-000.parquet");
+    let table = folder.path().join("n.parquet");
+    std::fs::copy(&source, &table).expect("a copy");
+    let server = Process::start(&["server", "--bind", "127.0.0.1:0", "--slots", "1"]);
+    let url = server.url();
+    let create = format!("CREATE EXTERNAL TABLE n STORED AS PARQUET LOCATION '{}'", table.display());
+    assert_eq!(Process::run(&["sql", "--connect", &url, "-c", &create]).code, Some(0));
+    std::fs::write(&table, "damaged").expect("a write");
+    fails_with(&["sql", "--connect", &url, "-c", "SELECT sum(n_nationkey) FROM n"], &[]);
+    std::fs::remove_file(&table).expect("a removal");
+    fails_with(&["sql", "--connect", &url, "-c", "SELECT sum(n_nationkey) FROM n"], &["n.parquet"]);
+    std::fs::copy(&source, &table).expect("a copy");
+    let output = Process::run(&["sql", "--connect", &url, "-c", "SELECT count(*) AS c FROM n", "--format", "csv"]);
+    assert_eq!(output.stdout, "c\n25\n", "{}", output.stderr);
+}
+
+#[test]
+fn a_wrong_connect_is_one_clear_sentence() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let url = format!("http://{free}");
+    fails_with(&["sql", "--connect", &url, "-c", "SELECT 1"], &[&url, "is it running"]);
+    fails_with(&["sql", "--connect", "nonsense", "-c", "SELECT 1"], &["nonsense", "http://HOST:PORT"]);
+}
+
+#[test]
+fn servers_are_ready_within_a_second_and_stop_on_sigterm() {
+    let server = Process::start(&["server", "--bind", "127.0.0.1:0", "--slots", "1"]);
+    assert!(server.ready.contains("nothing survives a restart yet"), "{}", server.ready);
+    let coordinator = Process::start(&["coordinator", "--bind", "127.0.0.1:0", "--state", "file:///tmp/state"]);
+    let executor = Process::start(&["executor", "--connect", &coordinator.url(), "--slots", "1"]);
+    for process in [server, executor, coordinator] {
+        assert!(process.ready_after < Duration::from_secs(1), "{:?}: {}", process.ready_after, process.ready);
+        process.signal("TERM");
+        assert_eq!(process.wait(), Some(0));
+    }
+}
+
+#[test]
+fn a_busy_port_is_one_clear_sentence() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    fails_with(&["coordinator", "--bind", &address], &[&address, "--bind"]);
+}
+
+#[test]
+fn secrets_are_refused_and_not_shown() {
+    let create =
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b/t' OPTIONS ('aws.secret_access_key' 'hunter2')";
+    let output = Process::run(&["sql", "-c", create]);
+    assert_ne!(output.code, Some(0));
+    assert!(!output.stderr.contains("hunter2"), "{}", output.stderr);
+    let server = Process::start(&["server", "--bind", "127.0.0.1:0", "--slots", "1"]);
+    let url = server.url();
+    let _ = Process::run(&["sql", "--connect", &url, "-c", create]);
+    let history = Process::run(&["sql", "--connect", &url, "-c", "SELECT * FROM system.runs", "--format", "jsonl"]);
+    assert!(history.stdout.contains("aws.secret_access_key"), "{}", history.stdout);
+    assert!(!history.stdout.contains("hunter2"), "{}", history.stdout);
+}

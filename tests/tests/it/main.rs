@@ -1,0 +1,12 @@
+//! Everything that needs a cluster, in one binary: linking DataFusion takes longer than most of these tests.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod cancel;
+mod command_line;
+mod copy;
+mod differential;
+mod executor_loss;
+mod plans;
+mod shapes;
+mod system_tables;
