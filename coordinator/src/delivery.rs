@@ -156,7 +156,10 @@ impl Delivery {
                 }
             }
         }
-        commit.commit(&self.delivered).await?;
+        if let Err(error) = commit.commit(&self.delivered).await {
+            commit.abort().await;
+            return Err(error);
+        }
         self.rows = 1;
         let counts = Arc::new(UInt64Array::from(vec![written]));
         let batch = RecordBatch::try_new(count_schema(), vec![counts]).map_err(|e| Error::internal(e.to_string()))?;
@@ -185,7 +188,7 @@ impl Delivery {
             }
         }
         let (record, blob) = keep.keep(Arc::clone(&self.schema), &batches)?;
-        self.inbox.send(Input::Kept { run: self.run.clone(), record, blob }).await;
+        self.inbox.send(Input::Kept { run: self.run.clone(), record, expected: keep.expected(), blob }).await;
         Ok(Next::All)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use tidemill_core::record::ExecutorState;
 use tidemill_core::schedule::Event;
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
@@ -32,6 +33,8 @@ struct Attached {
     /// Which of the executor's streams this is: late messages of an older one are ignored.
     id: u64,
     heard: Instant,
+    /// Inside the coordinator's own process, where only the end of the stream means anything.
+    is_local: bool,
 }
 
 impl Executors {
@@ -46,6 +49,7 @@ impl Executors {
         to: mpsc::Sender<Result<wire::ToExecutor>>,
         id: u64,
         epoch: Epoch,
+        known: Option<ExecutorState>,
         settings: &Settings,
     ) -> Option<Event> {
         let say = |message| wire::ToExecutor { epoch: epoch.0, message: Some(message) };
@@ -58,10 +62,19 @@ impl Executors {
             let _ = to.try_send(Ok(say(to_executor::Message::Refused(wire::Error::from(&error)))));
             return None;
         }
+        if known == Some(ExecutorState::Lost) {
+            let error = Error::conflict(format!(
+                "executor {} was silent for too long and given up, its work was done elsewhere: start it again",
+                register.executor
+            ));
+            let _ = to.try_send(Ok(say(to_executor::Message::Refused(wire::Error::from(&error)))));
+            return None;
+        }
         let welcome = wire::Registered { heartbeat_ms: settings.heartbeat_ms };
         let _ = to.try_send(Ok(say(to_executor::Message::Registered(welcome))));
         let executor = ExecutorId(register.executor);
-        self.attached.insert(executor.clone(), Attached { to, id, heard: Instant::now() });
+        let is_local = register.endpoint == LOCAL;
+        self.attached.insert(executor.clone(), Attached { to, id, heard: Instant::now(), is_local });
         let attempt = |a: &wire::AttemptRef| a.attempt.map(Attempt::from);
         let held = |a: &wire::AttemptRef| Some((RunId(a.run.clone()), a.task?.into(), a.attempt?.into()));
         Some(Event::ExecutorConnected {
@@ -117,7 +130,7 @@ impl Executors {
 
     /// Executors that were not heard of for too long.
     pub(crate) fn silent(&mut self) -> Vec<Event> {
-        let silent = self.attached.iter().filter(|(_, a)| a.heard.elapsed() > SUSPECT_AFTER);
+        let silent = self.attached.iter().filter(|(_, a)| !a.is_local && a.heard.elapsed() > SUSPECT_AFTER);
         let silent: Vec<ExecutorId> = silent.map(|(executor, _)| executor.clone()).collect();
         // Dropping the stream makes the executor register again if it lives.
         silent

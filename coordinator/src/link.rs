@@ -10,7 +10,7 @@ use tidemill_core::{BlobHash, Error, ExecutorId, Result};
 use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
 use tidemill_engine::planner::BlobReader;
 use tidemill_engine::wire::{self, from_executor, missing};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::Coordinator;
@@ -58,6 +58,8 @@ pub(crate) fn attach(
     mut messages: BoxStream<'static, Result<wire::FromExecutor>>,
 ) -> impl Stream<Item = Result<wire::ToExecutor>> + Send {
     let (to, from) = mpsc::channel(CONTROL_QUEUE);
+    // Dropped with the answers: nobody listens any more.
+    let (listening, mut hung_up) = oneshot::channel::<()>();
     let id = STREAMS.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(async move {
         let register = match messages.next().await {
@@ -68,7 +70,6 @@ pub(crate) fn attach(
             }
         };
         let executor = ExecutorId(register.executor.clone());
-        let closed = to.clone();
         inbox.send(Input::Attached { register, to, id }).await;
         loop {
             tokio::select! {
@@ -78,10 +79,12 @@ pub(crate) fn attach(
                     }
                     Some(Err(_)) | None => break,
                 },
-                () = closed.closed() => break,
+                _ = &mut hung_up => break,
             }
         }
         inbox.send(Input::Detached { executor, id }).await;
     });
-    ReceiverStream::new(from)
+    ReceiverStream::new(from).inspect(move |_| {
+        let _ = &listening;
+    })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use datafusion::parquet::errors::ParquetError;
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Error, ErrorKind};
 
@@ -59,6 +60,9 @@ fn classify(error: &DataFusionError) -> TaskError {
         DataFusionError::ArrowError(inner, _) => classify_arrow(inner, error),
         DataFusionError::ObjectStore(inner) => object_store_error(inner).into(),
         DataFusionError::ParquetError(inner) => {
+            if let ParquetError::External(source) = inner.as_ref() {
+                return classify_source(source.as_ref(), error);
+            }
             Error::invalid(format!("a Parquet file cannot be read: {inner}; check the file and its location")).into()
         }
         DataFusionError::IoError(inner) => io_error(inner).into(),
@@ -143,7 +147,9 @@ fn io_source<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std
     None
 }
 
-fn io_error(error: &std::io::Error) -> Error {
+/// Our error for the operating system's.
+#[must_use]
+pub fn io_error(error: &std::io::Error) -> Error {
     use std::io::ErrorKind as Io;
     let message = format!("input or output failed: {error}");
     match error.kind() {

@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Catalogue, Record, State};
+use tidemill_core::record::{Catalogue, CatalogueEntry, Record, State};
 use tidemill_core::{BlobHash, Millis, Result, RunId};
 
 use crate::blob::Blob;
@@ -72,6 +72,8 @@ pub enum Plan {
     Change {
         /// Applied when nothing failed.
         record: Option<Record>,
+        /// The entry that the change was planned for; another one by now is a conflict.
+        expected: Option<CatalogueEntry>,
         /// Kept as long as the entry.
         blobs: Vec<Blob>,
     },
@@ -116,6 +118,9 @@ pub trait Commit: Send + Sync {
 
 /// Keeps a result as a table.
 pub trait Keep: Send + Sync {
+    /// The entry that the table was planned to replace; another one by now is a conflict.
+    fn expected(&self) -> Option<CatalogueEntry>;
+
     /// The most bytes it takes.
     fn limit(&self) -> usize;
 

@@ -55,12 +55,17 @@ pub(crate) async fn serve(
                 Ended::Stopped => return Ok(()),
                 Ended::Broken => tried_since = None,
             },
-            Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
+            Err(error) if is_final(&error) => return Err(error),
             Err(error) if tried_since.is_some_and(|t| t.elapsed() > FIRST_ANSWER) => return Err(error),
             Err(error) => tracing::debug!(%error, "the coordinator does not answer yet"),
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Whether trying again cannot help.
+const fn is_final(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Conflict)
 }
 
 struct Agent {
@@ -80,6 +85,7 @@ impl Agent {
             endpoint: config.endpoint.clone(),
             slots: config.slots,
             running: self.running.values().map(|(reference, _)| reference.clone()).collect(),
+            runs: self.shared.store.runs().into_iter().map(|run| run.0).collect(),
             holding: self.unacknowledged.values().filter_map(attempt_of).collect(),
         }))
     }
@@ -111,7 +117,7 @@ impl Agent {
                         }
                         self.obey(message)?;
                     }
-                    Some(Err(error)) if matches!(error.kind, ErrorKind::Invalid | ErrorKind::Denied) => return Err(error),
+                    Some(Err(error)) if is_final(&error) => return Err(error),
                     Some(Err(_)) | None => return Ok(Ended::Broken),
                 },
                 Some((attempt, completion)) = finishes.recv() => {

@@ -97,7 +97,7 @@ impl Executor {
             .build()
             .map_err(|e| Error::unavailable(format!("the cpu runtime cannot start: {e}")))?;
         let local: Arc<dyn LocalBlocks> = Arc::clone(&store) as _;
-        let source = Arc::new(BlockTransport::new(Some(local), Arc::new(FlightBlocks::default())));
+        let source = Arc::new(BlockTransport::new(Some(local), Arc::new(FlightBlocks::new(Handle::current()))));
         let shared = ExecutorShared {
             blobs: BlobCache::new(Arc::clone(&link)),
             store,

@@ -1,7 +1,7 @@
 //! What reaches the driver.
 
 use async_trait::async_trait;
-use tidemill_core::record::{Record, State};
+use tidemill_core::record::{CatalogueEntry, Record, State};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Error, ExecutorId, Result, RunId};
 use tidemill_engine::blob::Blob;
@@ -21,7 +21,7 @@ pub(crate) enum Input {
     /// The planner answered.
     Planned { run: RunId, plan: Result<Plan> },
     /// A result was collected to become a table.
-    Kept { run: RunId, record: Record, blob: Blob },
+    Kept { run: RunId, record: Record, expected: Option<CatalogueEntry>, blob: Blob },
     /// Somebody asks for the state.
     State(Reply<State>),
     /// An executor opened its control stream.

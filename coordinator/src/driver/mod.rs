@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidemill_core::record::{Catalogue, CatalogueKind, Record, State};
 use tidemill_core::schedule::{Event, step};
-use tidemill_core::{Epoch, Error, Millis, Result, RunId, Settings};
+use tidemill_core::{Epoch, Error, ExecutorId, Millis, Result, RunId, Settings};
 use tidemill_engine::exchange::BlockSource;
 use tidemill_engine::planner::Planner;
+use tidemill_engine::wire;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::blobs::Blobs;
@@ -122,7 +123,8 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
-        self.handle(Event::Elected { epoch: Epoch(1) });
+        // Later terms have higher numbers: executors that outlive a coordinator must not take its attempts for new ones.
+        self.handle(Event::Elected { epoch: Epoch(now().0) });
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -154,16 +156,12 @@ impl Driver {
                 self.handle(Event::Submitted { run, spec });
             }
             Input::Planned { run, plan } => self.planned(run, plan),
-            Input::Kept { run, record, blob } => self.kept(&run, record, blob),
+            Input::Kept { run, record, expected, blob } => self.kept(run, record, expected.as_ref(), blob),
             Input::State(reply) => {
                 // The asker may have gone away.
                 let _ = reply.send(self.state.clone());
             }
-            Input::Attached { register, to, id } => {
-                if let Some(event) = self.executors.attached(register, to, id, self.epoch(), &self.config.settings) {
-                    self.handle(event);
-                }
-            }
+            Input::Attached { register, to, id } => self.attached(register, to, id),
             Input::Detached { executor, id } => {
                 if let Some(event) = self.executors.detached(&executor, id) {
                     self.handle(event);
@@ -174,6 +172,21 @@ impl Driver {
                     self.handle(event);
                 }
             }
+        }
+    }
+
+    fn attached(&mut self, register: wire::Register, to: mpsc::Sender<Result<wire::ToExecutor>>, id: u64) {
+        let executor = ExecutorId(register.executor.clone());
+        let known = self.state.executors.get(&executor).map(|e| e.state);
+        let ended: Vec<String> =
+            register.runs.iter().filter(|run| !self.state.live.contains(&RunId((*run).clone()))).cloned().collect();
+        let epoch = self.epoch();
+        let event = self.executors.attached(register, to, id, epoch, known, &self.config.settings);
+        for run in ended {
+            self.executors.send(&executor, epoch, wire::to_executor::Message::ReleaseRun(run));
+        }
+        if let Some(event) = event {
+            self.handle(event);
         }
     }
 

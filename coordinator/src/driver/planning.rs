@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use tidemill_core::record::{Outcome, Record};
+use tidemill_core::record::{CatalogueEntry, Outcome, Record};
 use tidemill_core::schedule::Event;
 use tidemill_core::{BlobHash, Error, Result, RunId};
 use tidemill_engine::blob::Blob;
@@ -47,7 +47,7 @@ impl Driver {
             Err(error) => self.handle(Event::Planned { run, graph: Err(error) }),
             Ok(Plan::Stages(staged)) => self.staged(run, staged),
             Ok(Plan::Rows(rows)) => self.rows(run, rows),
-            Ok(Plan::Change { record, blobs }) => self.change(run, record, blobs),
+            Ok(Plan::Change { record, expected, blobs }) => self.change(run, record, expected.as_ref(), blobs),
         }
     }
 
@@ -85,11 +85,17 @@ impl Driver {
         });
     }
 
-    fn change(&mut self, run: RunId, record: Option<Record>, blobs: Vec<Blob>) {
-        for blob in blobs {
-            self.blobs.keep(blob);
+    fn change(&mut self, run: RunId, record: Option<Record>, expected: Option<&CatalogueEntry>, blobs: Vec<Blob>) {
+        if !self.state.live.contains(&run) {
+            return; // Cancelled meanwhile.
         }
         if let Some(record) = record {
+            if let Some(error) = self.conflict(&record, expected) {
+                return self.handle(Event::Answered { run, outcome: Outcome::Failed { error } });
+            }
+            for blob in blobs {
+                self.blobs.keep(blob);
+            }
             self.handle(Event::CatalogueChanged { record });
         }
         if let Some(client) = self.clients.get(&run) {
@@ -99,10 +105,22 @@ impl Driver {
     }
 
     /// A result became a table.
-    pub(super) fn kept(&mut self, run: &RunId, record: Record, blob: Blob) {
-        if self.clients.contains_key(run) {
-            self.blobs.keep(blob);
-            self.handle(Event::CatalogueChanged { record });
+    pub(super) fn kept(&mut self, run: RunId, record: Record, expected: Option<&CatalogueEntry>, blob: Blob) {
+        if !self.state.live.contains(&run) {
+            return; // Cancelled meanwhile.
         }
+        if let Some(error) = self.conflict(&record, expected) {
+            return self.handle(Event::ResultFailed { run, error });
+        }
+        self.blobs.keep(blob);
+        self.handle(Event::CatalogueChanged { record });
+    }
+
+    /// Whether another client changed the entry since the change was planned.
+    fn conflict(&self, record: &Record, expected: Option<&CatalogueEntry>) -> Option<Error> {
+        let (Record::CatalogueSet { name, .. } | Record::CatalogueDropped { name }) = record else { return None };
+        let changed = self.state.catalogue.entries.get(name) != expected;
+        changed
+            .then(|| Error::conflict(format!("`{name}` was changed by another client meanwhile: look, then try again")))
     }
 }

@@ -16,6 +16,8 @@ pub struct Settings {
     pub task_attempts: u32,
     /// A task fails its run after it was running on this many executors when they died.
     pub task_executor_losses: u32,
+    /// A task fails its run after its inputs were lost under it this often: it may never be able to read them.
+    pub task_input_losses: u32,
     /// A retry waits this long times the number of failures so far.
     pub retry_backoff_ms: u64,
     /// How many finished runs stay visible in `system.runs`.
@@ -32,6 +34,7 @@ impl Default for Settings {
             no_executor_timeout_ms: 60_000,
             task_attempts: 4,
             task_executor_losses: 3,
+            task_input_losses: 20,
             retry_backoff_ms: 500,
             run_history: 1_000,
             active_runs: 16,

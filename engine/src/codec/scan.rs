@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::physical_plan::{CsvSource, FileGroup, FileScanConfig, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -44,7 +44,7 @@ impl TaskScans {
             let mut files = wire::ScanFiles { scan, partitions: Vec::new() };
             for (partition, group) in (0u32..).zip(groups) {
                 if partitions.contains(&(partition as usize)) && !group.is_empty() {
-                    let file_group = protobuf::FileGroup::try_from(&without_statistics(group))?.encode_to_vec();
+                    let file_group = protobuf::FileGroup::try_from(group)?.encode_to_vec();
                     files.partitions.push(wire::PartitionFiles { partition, file_group });
                 }
             }
@@ -75,7 +75,6 @@ impl TaskScans {
     }
 }
 
-/// Column statistics of files are for planning, which is over.
 fn without_statistics(group: &FileGroup) -> FileGroup {
     let files = group.files().iter().cloned().map(|mut file| {
         file.statistics = None;
@@ -92,14 +91,22 @@ pub(super) fn encode(
 ) -> Result<Option<PhysicalPlanNode>> {
     let Some(config) = file_scan(plan) else { return Ok(None) };
     let partitions = config.file_groups.len();
-    let scan = converter.take_files(config.file_groups.clone());
+    // Column statistics of files are for planning, which is over; but several files in one group keep a declared
+    // order only as far as their statistics prove it.
+    let groups = match config.output_ordering.is_empty() {
+        true => config.file_groups.iter().map(without_statistics).collect(),
+        false => config.file_groups.clone(),
+    };
+    let scan = converter.take_files(groups);
     let emptied =
         FileScanConfigBuilder::from(config.clone()).with_file_groups(vec![FileGroup::default(); partitions]).build();
     let emptied: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(emptied);
+    let csv = config.file_source().downcast_ref::<CsvSource>();
     let node = wire::FileScanNode {
         scan: u32::try_from(scan).map_err(|_| internal_datafusion_err!("too many scans"))?,
         plan: converter.stock(&emptied, codec)?.encode_to_vec(),
         compression: config.file_compression_type.get_variant().to_string(),
+        csv_terminator: csv.and_then(CsvSource::terminator).map(u32::from),
         partitions: u32::try_from(partitions).map_err(|_| internal_datafusion_err!("too many partitions"))?,
     };
     let node = wire::PlanNode { node: Some(wire::plan_node::Node::FileScan(node)) }.encode_to_vec();
@@ -122,7 +129,12 @@ pub(super) fn decode(
         "" => FileCompressionType::UNCOMPRESSED,
         name => FileCompressionType::from_str(name)?,
     };
-    let config = FileScanConfigBuilder::from(config.clone())
+    let mut builder = FileScanConfigBuilder::from(config.clone());
+    if let Some(csv) = config.file_source().downcast_ref::<CsvSource>() {
+        let terminator = node.csv_terminator.and_then(|t| u8::try_from(t).ok());
+        builder = builder.with_source(Arc::new(csv.with_terminator(terminator)));
+    }
+    let config = builder
         .with_file_groups(scans.groups(node.scan, node.partitions))
         .with_file_compression_type(compression)
         .build();

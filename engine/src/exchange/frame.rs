@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::{read_dictionary, read_record_batch};
 use arrow::ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow::ipc::{CompressionType, MessageHeader, root_as_message};
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tidemill_core::{Error, Result};
 
@@ -78,6 +79,7 @@ impl Frame {
     /// The messages are not what [`Self::encode`] wrote.
     pub fn decode(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         let damaged = |e: String| Error::internal(format!("a frame cannot be decoded: {e}"));
+        let numbered = numbered(schema)?;
         let mut dictionaries: HashMap<i64, ArrayRef> = HashMap::new();
         for message in &self.messages {
             let ipc = root_as_message(&message.header).map_err(|e| damaged(e.to_string()))?;
@@ -85,13 +87,17 @@ impl Frame {
             match ipc.header_type() {
                 MessageHeader::DictionaryBatch => {
                     let batch = ipc.header_as_dictionary_batch().ok_or_else(|| damaged("no dictionary".into()))?;
-                    read_dictionary(&body, batch, schema, &mut dictionaries, &ipc.version())
+                    read_dictionary(&body, batch, &numbered, &mut dictionaries, &ipc.version())
                         .map_err(|e| damaged(e.to_string()))?;
                 }
                 MessageHeader::RecordBatch => {
                     let batch = ipc.header_as_record_batch().ok_or_else(|| damaged("no batch".into()))?;
-                    let schema = Arc::clone(schema);
-                    return read_record_batch(&body, batch, schema, &dictionaries, None, &ipc.version())
+                    let numbered = Arc::clone(&numbered);
+                    let read = read_record_batch(&body, batch, numbered, &dictionaries, None, &ipc.version());
+                    let options = RecordBatchOptions::new();
+                    let batch = read.map_err(|e| damaged(e.to_string()))?;
+                    let options = options.with_row_count(Some(batch.num_rows()));
+                    return RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
                         .map_err(|e| damaged(e.to_string()));
                 }
                 other => return Err(damaged(format!("unexpected message {other:?}"))),
@@ -134,6 +140,23 @@ impl Frame {
         let frame = Self::of(messages);
         if frame.crc == crc { Ok(frame) } else { Err(damaged()) }
     }
+}
+
+/// The schema with its dictionaries numbered as the encoder numbers them; the same one where it has none.
+fn numbered(schema: &SchemaRef) -> Result<SchemaRef> {
+    let has_dictionaries = schema.flattened_fields().iter().any(|f| matches!(f.data_type(), DataType::Dictionary(..)));
+    if !has_dictionaries {
+        return Ok(Arc::clone(schema));
+    }
+    let mut tracker = DictionaryTracker::new(false);
+    let encoded = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
+        schema,
+        &mut tracker,
+        &IpcWriteOptions::default(),
+    );
+    let message = root_as_message(&encoded.ipc_message).ok();
+    let decoded = message.and_then(|m| m.header_as_schema()).map(fb_to_schema);
+    decoded.map(Arc::new).ok_or_else(|| Error::internal("a schema cannot be numbered"))
 }
 
 fn take_length(bytes: &mut Bytes) -> Option<usize> {

@@ -11,6 +11,7 @@ use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
+use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{
     Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, SchedulingType,
 };
@@ -156,7 +157,8 @@ impl ExecutionPlan for ExchangeReaderExec {
             IoMetrics::add(&metrics.rows_in, batch.num_rows() as u64);
             with_schema(batch, &expected)
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+        // Local blocks are always ready: without yielding, a task could not be stopped.
+        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, batches))))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

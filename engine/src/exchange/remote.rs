@@ -32,12 +32,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const NEXT_MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads blocks from other executors' Flight services. Connections are kept and shared.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FlightBlocks {
+    /// Where connections are driven: never among the tasks.
+    io: tokio::runtime::Handle,
     channels: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl FlightBlocks {
+    /// No connection yet; they will be driven by `io`.
+    #[must_use]
+    pub fn new(io: tokio::runtime::Handle) -> Self {
+        Self { io, channels: Mutex::default() }
+    }
+
     /// Reads `blocks`, all of them held by `holder`.
     #[must_use]
     pub fn read(
@@ -102,6 +110,7 @@ impl FlightBlocks {
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
+        let _driven_by = self.io.enter();
         let channel = connection.connect_lazy();
         channels.insert(endpoint.to_owned(), channel.clone());
         Ok(channel)
@@ -118,7 +127,7 @@ fn unreadable(blocks: &[BlockRequest], error: &Error) -> TaskError {
     let mut task_error = first.unwrap_or_else(|| TaskError::from(error.clone()));
     task_error.lost = blocks.iter().map(BlockRequest::output).collect();
     task_error.lost.dedup();
-    if matches!(error.kind, ErrorKind::Cancelled | ErrorKind::Denied) {
+    if error.kind == ErrorKind::Denied {
         return TaskError::from(error.clone());
     }
     task_error

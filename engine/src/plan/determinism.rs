@@ -1,15 +1,16 @@
 //! Whether a repeated attempt of a stage gives the same rows.
 //!
-//! Rule 20. Volatile functions (`random()`, `uuid()`) do not, and neither does a limit without an order over an
-//! exchange, whose blocks arrive in any order.
+//! Rule 20. Volatile functions (`random()`, `uuid()`) do not, and neither does what depends on the order of rows over an
+//! exchange, whose blocks arrive in any order: limits and ranks (ties), `array_agg` and its like.
 
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use tidemill_core::graph::Determinism;
 
 use crate::exchange::ExchangeReaderExec;
@@ -17,7 +18,7 @@ use crate::exchange::ExchangeReaderExec;
 pub(super) fn of(plan: &Arc<dyn ExecutionPlan>) -> Result<Determinism> {
     let mut determinism = Determinism::Exact;
     plan.apply(|node| {
-        if cuts_unordered(node)? {
+        if depends_on_arrival(node)? {
             determinism = Determinism::RowIndeterminate;
         }
         node.apply_expressions(&mut |expr| {
@@ -30,12 +31,36 @@ pub(super) fn of(plan: &Arc<dyn ExecutionPlan>) -> Result<Determinism> {
     Ok(determinism)
 }
 
-/// A limit that keeps whatever comes first.
-fn cuts_unordered(node: &Arc<dyn ExecutionPlan>) -> Result<bool> {
-    let limits = node.is::<GlobalLimitExec>()
-        || node.is::<LocalLimitExec>()
-        || node.downcast_ref::<CoalescePartitionsExec>().is_some_and(|c| c.fetch().is_some());
-    if !limits || node.properties().output_ordering().is_some() {
+/// Aggregates whose result does not depend on the order of their input, but for the last digits of floating-point sums.
+const ORDER_INDEPENDENT: &[&str] = &[
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "grouping",
+    "max",
+    "median",
+    "min",
+    "stddev",
+    "stddev_pop",
+    "sum",
+    "var",
+    "var_pop",
+];
+
+/// A limit keeps whatever comes first, a rank numbers ties as they come, and so do unknown aggregates.
+fn depends_on_arrival(node: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    let ranks = node.fetch().is_some() || node.is::<BoundedWindowAggExec>() || node.is::<WindowAggExec>();
+    let aggregates = node
+        .downcast_ref::<AggregateExec>()
+        .is_some_and(|a| a.aggr_expr().iter().any(|f| !ORDER_INDEPENDENT.contains(&f.fun().name())));
+    if !ranks && !aggregates && !node.is::<GlobalLimitExec>() {
         return Ok(false);
     }
     node.exists(|n| Ok(n.is::<ExchangeReaderExec>()))

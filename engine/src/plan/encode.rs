@@ -35,6 +35,15 @@ pub struct EncodedGraph {
     pub session: BlobHash,
 }
 
+/// Where the root's tasks write their rows.
+#[derive(Debug)]
+pub struct StageSink<'a> {
+    /// The sink of the statement.
+    pub exec: &'a DataSinkExec,
+    /// Whether the statement names a file, and not a directory.
+    pub single_file: bool,
+}
+
 /// The codec that knows all of Tidemill's nodes.
 #[must_use]
 pub fn stage_codec() -> StageCodec {
@@ -47,7 +56,7 @@ pub fn stage_codec() -> StageCodec {
 /// A node has no encoding, or decodes as something else.
 pub fn encode(
     query: &StagedQuery,
-    sink: Option<&DataSinkExec>,
+    sink: Option<&StageSink<'_>>,
     context: &TaskContext,
     force_encode: bool,
 ) -> Result<EncodedGraph> {
@@ -74,7 +83,7 @@ pub fn encode(
 }
 
 /// The object stores that a task must know before it can decode its plan.
-fn stores(query: &StagedQuery, sink: Option<&DataSinkExec>) -> Result<Vec<String>> {
+fn stores(query: &StagedQuery, sink: Option<&StageSink<'_>>) -> Result<Vec<String>> {
     let mut stores = BTreeSet::new();
     for stage in &query.stages {
         stage.plan.apply(|node| {
@@ -84,8 +93,8 @@ fn stores(query: &StagedQuery, sink: Option<&DataSinkExec>) -> Result<Vec<String
             Ok(TreeNodeRecursion::Continue)
         })?;
     }
-    if let Some(exec) = sink {
-        stores.insert(super::sink::store_url(exec)?);
+    if let Some(sink) = sink {
+        stores.insert(super::sink::store_url(sink.exec)?);
     }
     stores.remove("file:///");
     Ok(stores.into_iter().collect())
@@ -113,7 +122,7 @@ fn stage_spec(
     query: &StagedQuery,
     stage: &PlannedStage,
     encoded: &EncodedPlan,
-    sink: Option<&DataSinkExec>,
+    sink: Option<&StageSink<'_>>,
 ) -> Result<wire::StageSpec> {
     let (whole_partitions, partitions) = match stage.shape {
         TaskShape::Whole(n) => (n, n),
@@ -121,11 +130,12 @@ fn stage_spec(
     };
     let (sink, sink_single_file) = match sink {
         None => (Vec::new(), false),
-        Some(exec) => {
+        Some(sink) => {
+            let exec = sink.exec;
             let nothing: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(exec.input().schema()));
             let original: Arc<dyn ExecutionPlan> = Arc::new(exec.clone());
             let emptied = with_children(&original, vec![nothing])?;
-            (codec.encode(&emptied, &[])?.bytes.to_vec(), partitions == 1)
+            (codec.encode(&emptied, &[])?.bytes.to_vec(), sink.single_file)
         }
     };
     let scalars = encoded.scalars.iter().map(|id| {
@@ -142,7 +152,7 @@ fn scan_blobs(stage: &PlannedStage, scans: &[Vec<FileGroup>]) -> Result<Vec<Opti
         return Ok(Vec::new());
     }
     let partitions = |task: u32| match stage.shape {
-        TaskShape::Whole(n) => 0..n as usize,
+        TaskShape::Whole(_) => 0..usize::MAX,
         TaskShape::PerPartition(_) => task as usize..task as usize + 1,
     };
     // A union's partitions are its branches' one after another, so a scan below one has fewer groups than the stage

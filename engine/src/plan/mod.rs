@@ -31,7 +31,7 @@ use tidemill_core::graph::{Determinism, Input, TaskShape};
 
 use crate::codec::ScalarSource;
 pub use draw::draw;
-pub use encode::{EncodedGraph, encode, stage_codec};
+pub use encode::{EncodedGraph, StageSink, encode, stage_codec};
 pub use sink::{SinkTarget, redirect};
 
 /// A stage before it is encoded.

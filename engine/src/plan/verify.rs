@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use datafusion::common::internal_err;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{internal_err, plan_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode, SortMergeJoinExec,
 };
+use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use tidemill_core::graph::TaskShape;
 
@@ -25,7 +28,6 @@ const PARTITION_LOCAL: &[&str] = &[
     "BoundedWindowAggExec",
     "BufferExec",
     "CoalesceBatchesExec",
-    "CoalescePartitionsExec",
     "CooperativeExec",
     "DataSinkExec",
     "DataSourceExec",
@@ -37,7 +39,6 @@ const PARTITION_LOCAL: &[&str] = &[
     "ProjectionExec",
     "SortExec",
     "SortExec(TopK)",
-    "SortPreservingMergeExec",
     "UnionExec",
     "UnnestExec",
     "WindowAggExec",
@@ -53,6 +54,9 @@ pub(super) fn verify(query: &StagedQuery, options: &ConfigOptions) -> Result<()>
 }
 
 fn in_stage(stage: &PlannedStage, error: DataFusionError) -> DataFusionError {
+    if matches!(error, DataFusionError::Plan(_)) {
+        return error;
+    }
     DataFusionError::Internal(format!("stage {} cannot be run safely: {}", stage.id, error.message()))
 }
 
@@ -71,6 +75,7 @@ fn verify_node(query: &StagedQuery, node: &Arc<dyn ExecutionPlan>, shape: TaskSh
     if node.boundedness().is_unbounded() {
         return internal_err!("rule 2: {} never ends", node.name());
     }
+    verify_limits(node)?;
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
         return verify_hash_join(node, join, shape);
     }
@@ -92,6 +97,9 @@ fn verify_node(query: &StagedQuery, node: &Arc<dyn ExecutionPlan>, shape: TaskSh
     }
     if let Some(reader) = node.downcast_ref::<ExchangeReaderExec>() {
         return verify_reader(query, reader);
+    }
+    if node.is::<CoalescePartitionsExec>() || node.is::<SortPreservingMergeExec>() {
+        return verify_merge(node, shape);
     }
     match node.name() {
         "GlobalLimitExec" if node.children().iter().all(|c| partition_count(c) == 1) => Ok(()),
@@ -157,6 +165,25 @@ fn verify_aggregate(aggregate: &AggregateExec) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A merge brings together what other tasks wrote, or all partitions of its own task.
+fn verify_merge(merge: &Arc<dyn ExecutionPlan>, shape: TaskShape) -> Result<()> {
+    let gathers = |c: &&Arc<dyn ExecutionPlan>| partition_count(c) == 1 || c.is::<ExchangeReaderExec>();
+    if matches!(shape, TaskShape::Whole(_)) || merge.children().iter().all(gathers) {
+        return Ok(());
+    }
+    internal_err!("rule 6: {} merges partitions that belong to other tasks", merge.name())
+}
+
+/// DataFusion's encoding cuts these to 32 bits. Rule 16.
+fn verify_limits(node: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    let skip = node.downcast_ref::<GlobalLimitExec>().map(GlobalLimitExec::skip);
+    let largest = skip.max(node.fetch()).unwrap_or(0);
+    if u32::try_from(largest).is_ok() {
+        return Ok(());
+    }
+    plan_err!("LIMIT or OFFSET {largest} is more than {}: leave it out", u32::MAX)
 }
 
 fn verify_reader(query: &StagedQuery, reader: &ExchangeReaderExec) -> Result<()> {

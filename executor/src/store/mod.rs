@@ -28,7 +28,7 @@ pub(crate) use sink::AttemptSink;
 pub struct BlockStore {
     executor: ExecutorId,
     directory: PathBuf,
-    budget: Budget,
+    budget: Arc<Budget>,
     outputs: Mutex<HashMap<RunId, HashMap<LostOutput, Arc<StoredOutput>>>>,
 }
 
@@ -58,7 +58,7 @@ impl BlockStore {
     /// The directory cannot be made.
     pub fn new(executor: ExecutorId, limit: usize, directory: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        let budget = Budget { limit, used: AtomicUsize::new(0) };
+        let budget = Arc::new(Budget { limit, used: AtomicUsize::new(0) });
         Ok(Self { executor, directory: directory.to_owned(), budget, outputs: Mutex::default() })
     }
 
@@ -77,7 +77,7 @@ impl BlockStore {
     /// A sink for one attempt's output.
     pub(crate) fn sink(self: &Arc<Self>, run: &RunId, output: LostOutput, blocks: u32, encode: bool) -> AttemptSink {
         let name = format!("{run}-{}-{}.frames", output.task, output.attempt);
-        AttemptSink::new(Arc::clone(self), self.directory.join(name), blocks, encode)
+        AttemptSink::new(Arc::clone(&self.budget), self.directory.join(name), blocks, encode)
     }
 
     /// Expects outputs of a run, until it is released.
@@ -102,8 +102,9 @@ impl BlockStore {
         drop(released);
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
+    /// Runs of which anything is held or expected.
+    pub(crate) fn runs(&self) -> Vec<RunId> {
+        self.lock().keys().cloned().collect()
     }
 
     pub(crate) fn output(&self, run: &RunId, output: LostOutput) -> Result<Arc<StoredOutput>, TaskError> {
@@ -152,7 +153,7 @@ impl LocalBlocks for BlockStore {
             Ok(stored) => stored,
             Err(error) => return futures::stream::iter([Err(error)]).boxed(),
         };
-        let partition = block.partition;
+        let (partition, output) = (block.partition, block.output());
         futures::stream::iter(0..stored.frames(partition))
             .then(move |frame| {
                 let (stored, schema, metrics) = (Arc::clone(&stored), Arc::clone(&schema), Arc::clone(&metrics));
@@ -161,7 +162,8 @@ impl LocalBlocks for BlockStore {
                         Held::Batch(batch) => Ok(batch),
                         Held::Encoded(_) | Held::Disk { .. } => {
                             let start = Instant::now();
-                            let frame = stored.encoded_frame(partition, frame, Compression::None).await?;
+                            let frame = stored.encoded_frame(partition, frame, Compression::None).await;
+                            let frame = frame.map_err(|e| unreadable(e, output))?;
                             let batch = frame.decode(&schema)?;
                             IoMetrics::add_since(&metrics.encode_ns, start);
                             Ok(batch)
@@ -170,5 +172,15 @@ impl LocalBlocks for BlockStore {
                 }
             })
             .boxed()
+    }
+}
+
+/// A frame on disk that cannot be read is lost input: its producer runs again.
+fn unreadable(error: TaskError, output: LostOutput) -> TaskError {
+    match error.error.kind {
+        ErrorKind::Unavailable => {
+            TaskError { error: Error { kind: ErrorKind::LostInput, ..error.error }, lost: vec![output] }
+        }
+        _ => error,
     }
 }

@@ -12,7 +12,7 @@ use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::OutputFooter;
 use tidemill_engine::exchange::frame::{Compression, Frame};
 
-use super::BlockStore;
+use super::Budget;
 
 /// Where one frame is.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(crate) enum Held {
 /// A finished output. Dropping it frees its memory and removes its file.
 #[derive(Debug)]
 pub(crate) struct StoredOutput {
-    store: Arc<BlockStore>,
+    budget: Arc<Budget>,
     blocks: Vec<Vec<Mutex<Held>>>,
     footer: Arc<OutputFooter>,
     memory: Mutex<usize>,
@@ -53,14 +53,14 @@ impl Drop for SpillFile {
 
 impl StoredOutput {
     pub(super) fn new(
-        store: Arc<BlockStore>,
+        budget: Arc<Budget>,
         blocks: Vec<Vec<Held>>,
         footer: OutputFooter,
         memory: usize,
         file: Option<SpillFile>,
     ) -> Self {
         let blocks = blocks.into_iter().map(|frames| frames.into_iter().map(Mutex::new).collect()).collect();
-        Self { store, blocks, footer: Arc::new(footer), memory: Mutex::new(memory), file }
+        Self { budget, blocks, footer: Arc::new(footer), memory: Mutex::new(memory), file }
     }
 
     pub(crate) fn footer(&self) -> &Arc<OutputFooter> {
@@ -102,8 +102,13 @@ impl StoredOutput {
         let size = encoded.messages.iter().map(|m| m.header.len() + m.body.len()).sum();
         let Some(slot) = self.blocks.get(partition as usize).and_then(|b| b.get(frame)) else { return };
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*held, Held::Batch(_)) && self.store.budget().try_take(size) {
-            *self.memory.lock().unwrap_or_else(PoisonError::into_inner) += size;
+        if let Held::Batch(batch) = &*held
+            && self.budget.try_take(size)
+        {
+            let freed = batch.get_array_memory_size();
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            *memory = *memory + size - freed;
+            self.budget.give_back(freed);
             *held = Held::Encoded(encoded.clone());
         }
     }
@@ -126,6 +131,6 @@ impl StoredOutput {
 impl Drop for StoredOutput {
     fn drop(&mut self) {
         let memory = self.memory.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.store.budget().give_back(*memory);
+        self.budget.give_back(*memory);
     }
 }

@@ -9,18 +9,18 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use tidemill_core::Error;
-use tidemill_engine::error::TaskError;
+use tidemill_engine::error::{TaskError, io_error};
 use tidemill_engine::exchange::frame::{Compression, Frame};
 use tidemill_engine::exchange::{BlockFooter, BlockSink, OutputFooter};
 use tokio::sync::Mutex;
 
 use super::output::SpillFile;
-use super::{BlockStore, Held, StoredOutput};
+use super::{Budget, Held, StoredOutput};
 
 /// Takes frames until it is finished; dropped unfinished, it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct AttemptSink {
-    store: Arc<BlockStore>,
+    budget: Arc<Budget>,
     path: PathBuf,
     encode: bool,
     state: Mutex<Writing>,
@@ -28,7 +28,7 @@ pub(crate) struct AttemptSink {
 
 #[derive(Debug)]
 struct Writing {
-    store: Arc<BlockStore>,
+    budget: Arc<Budget>,
     blocks: Vec<Vec<Held>>,
     footer: OutputFooter,
     memory: usize,
@@ -37,21 +37,21 @@ struct Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.store.budget().give_back(self.memory);
+        self.budget.give_back(self.memory);
     }
 }
 
 impl AttemptSink {
-    pub(super) fn new(store: Arc<BlockStore>, path: PathBuf, blocks: u32, encode: bool) -> Self {
+    pub(super) fn new(budget: Arc<Budget>, path: PathBuf, blocks: u32, encode: bool) -> Self {
         let count = blocks as usize;
         let state = Writing {
-            store: Arc::clone(&store),
+            budget: Arc::clone(&budget),
             blocks: vec![Vec::new(); count],
             footer: OutputFooter { blocks: vec![BlockFooter::default(); count] },
             memory: 0,
             file: None,
         };
-        Self { store, path, encode, state: Mutex::new(state) }
+        Self { budget, path, encode, state: Mutex::new(state) }
     }
 
     /// The finished output, its footer, and the bytes it has on disk.
@@ -62,7 +62,7 @@ impl AttemptSink {
         let memory = std::mem::take(&mut state.memory);
         let file = state.file.take();
         let spilled = file.as_ref().map_or(0, |f| f.length);
-        (StoredOutput::new(Arc::clone(&self.store), blocks, footer.clone(), memory, file), footer, spilled)
+        (StoredOutput::new(Arc::clone(&self.budget), blocks, footer.clone(), memory, file), footer, spilled)
     }
 }
 
@@ -83,7 +83,7 @@ impl BlockSink for AttemptSink {
         block.rows += rows;
         block.bytes += size as u64;
         block.frames += 1;
-        let held = match self.store.budget().try_take(size) {
+        let held = match self.budget.try_take(size) {
             true => {
                 state.memory += size;
                 held
@@ -108,7 +108,7 @@ impl Writing {
             *held = self.append(path, held.clone()).await?;
         }
         self.blocks = blocks;
-        self.store.budget().give_back(std::mem::take(&mut self.memory));
+        self.budget.give_back(std::mem::take(&mut self.memory));
         Ok(())
     }
 
@@ -118,7 +118,10 @@ impl Writing {
             Held::Encoded(frame) => frame,
             disk @ Held::Disk { .. } => return Ok(disk),
         };
-        let failed = |e: std::io::Error| Error::unavailable(format!("{} cannot be written: {e}", path.display()));
+        let failed = |e: std::io::Error| {
+            let error = io_error(&e);
+            Error { message: format!("{} cannot be written: {}", path.display(), error.message), ..error }
+        };
         if self.file.is_none() {
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
             self.file = Some(SpillFile { file: Arc::new(file), path: path.clone(), length: 0 });

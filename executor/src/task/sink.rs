@@ -7,6 +7,8 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::DataFusionError;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use tidemill_core::Error;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{BlockSink, ExchangeWriterExec, IoMetrics};
@@ -27,7 +29,10 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
     let Some(writer) = prepared.plan.downcast_ref::<ExchangeWriterExec>() else {
         return Err(Error::internal("a stage's plan has no exchange writer").into());
     };
-    let rows = writer.input.execute(spec.task.index as usize, Arc::clone(&prepared.context))?;
+    let rows = match prepared.stage.whole_partitions {
+        0 => writer.input.execute(spec.task.index as usize, Arc::clone(&prepared.context))?,
+        _ => CoalescePartitionsExec::new(Arc::clone(&writer.input)).execute(0, Arc::clone(&prepared.context))?,
+    };
     let count = sink.write_all(rows, &prepared.context).await?;
     let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
     let counts = Arc::new(UInt64Array::from(vec![count]));

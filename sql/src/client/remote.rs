@@ -1,12 +1,10 @@
 //! A coordinator in another process, over Arrow Flight.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::Schema;
 use arrow_flight::Ticket;
-use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use futures::{StreamExt, TryStreamExt};
@@ -60,21 +58,24 @@ impl Remote {
         let response = self.client.clone().do_get(request).await.map_err(|s| self.failed(&s))?;
         let run = response.metadata().get(RUN_ID_HEADER).and_then(|id| id.to_str().ok()).map(|id| RunId(id.to_owned()));
         let data = response.into_inner().map_err(|s| FlightError::Tonic(Box::new(s)));
-        let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
-        // The schema is the first message: it comes before any row.
-        let first = batches.next().await.transpose().map_err(|e| self.undecodable(e))?;
-        let schema = batches.schema().cloned().unwrap_or_else(|| Arc::new(Schema::empty()));
+        let mut messages = FlightDataDecoder::new(data);
+        // The schema comes as soon as the run is planned, long before its rows.
+        let schema = match messages.next().await.transpose().map_err(|e| decoded(&self.url, e))? {
+            Some(DecodedFlightData { payload: DecodedPayload::Schema(schema), .. }) => schema,
+            _ => return Err(Error::internal(format!("the answer of {} begins without a schema", self.url))),
+        };
         let url = self.url.clone();
-        let rest = batches.map_err(move |e| decoded(&url, e));
-        Ok(QueryResult::new(run, schema, futures::stream::iter(first.map(Ok)).chain(rest)))
+        let batches = messages.try_filter_map(|message| async move {
+            Ok(match message.payload {
+                DecodedPayload::RecordBatch(batch) => Some(batch),
+                DecodedPayload::Schema(_) | DecodedPayload::None => None,
+            })
+        });
+        Ok(QueryResult::new(run, schema, batches.map_err(move |e| decoded(&url, e))))
     }
 
     fn failed(&self, status: &Status) -> Error {
         failed(&self.url, status)
-    }
-
-    fn undecodable(&self, error: FlightError) -> Error {
-        decoded(&self.url, error)
     }
 }
 

@@ -8,7 +8,7 @@ use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, State
 use tidemill_core::{Error, Result, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -20,6 +20,8 @@ use crate::session::SqlPlanner;
 const CPU_STACK_BYTES: usize = 32 << 20;
 /// Threads that plan.
 const PLANNING_THREADS: usize = 2;
+/// How often a silent peer is probed, and how long its answer may take: a client whose host vanished holds no run.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long open streams may take to end when the server stops.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -46,7 +48,7 @@ impl CoordinatorProcess {
         let config = CoordinatorConfig {
             settings,
             planner: Arc::new(SqlPlanner::new()?),
-            source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::default()))),
+            source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current())))),
             cpu: cpu.handle().clone(),
         };
         Ok(Self { coordinator: Coordinator::start(config), cpu: Some(cpu) })
@@ -68,6 +70,8 @@ impl CoordinatorProcess {
         let (stop, mut stopped) = watch::channel(false);
         let server = Server::builder()
             .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .add_service(ControlService::server(self.coordinator.clone()))
             .add_service(StatementService::server(self.coordinator.clone()))
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {

@@ -43,6 +43,12 @@ impl ExecutorProcess {
     /// # Errors
     /// The address or the work directory cannot be used.
     pub async fn start(self, link: Arc<dyn ControlLink>) -> Result<ExecutorServer> {
+        if self.bind.ip().is_unspecified() {
+            return Err(Error::invalid(format!(
+                "--bind {} tells other executors no address: bind to the one that they reach",
+                self.bind
+            )));
+        }
         let listener = bind(self.bind).await?;
         let address = listener.local_addr().map_err(|e| Error::unavailable(e.to_string()))?;
         let config = ExecutorConfig {

@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tidemill_core::{Attempt, Error, Result, RunId};
 use tidemill_engine::error::{from_datafusion, object_store_error};
-use tidemill_engine::plan::{SinkTarget, encode, stage};
+use tidemill_engine::plan::{SinkTarget, StageSink, encode, stage};
 use tidemill_engine::planner::{Commit, Finish, Plan, StagedPlan};
 use tidemill_engine::runtime::register_stores;
 use url::Url;
@@ -55,7 +55,8 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     let input = if single { Arc::clone(sink.input()) } else { divided(sink.input()) };
     let staged = stage(input, &planning.context).await.map_err(|e| from_datafusion(&e))?;
     let force = planning.settings.force_encode;
-    let encoded = encode(&staged, Some(sink), &planning.context.task_ctx(), force).map_err(|e| from_datafusion(&e))?;
+    let sink = StageSink { exec: sink, single_file: single };
+    let encoded = encode(&staged, Some(&sink), &planning.context.task_ctx(), force).map_err(|e| from_datafusion(&e))?;
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     let schema = physical.schema();
     Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: Finish::Commit(finish) }))

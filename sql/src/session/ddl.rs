@@ -33,7 +33,7 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
                 return Ok(done);
             }
             let definition = planning.request.statement.clone();
-            Ok(set(name, CatalogueEntry { kind: CatalogueKind::View, definition }))
+            Ok(set(planning, name, CatalogueEntry { kind: CatalogueKind::View, definition }))
         }
         DdlStatement::DropTable(drop) => drop_entry(planning, &drop.name, drop.if_exists, "table"),
         DdlStatement::DropView(drop) => drop_entry(planning, &drop.name, drop.if_exists, "view"),
@@ -41,8 +41,9 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
     }
 }
 
-fn set(name: String, entry: CatalogueEntry) -> Plan {
-    Plan::Change { record: Some(Record::CatalogueSet { name, entry }), blobs: Vec::new() }
+fn set(planning: &Planning<'_>, name: String, entry: CatalogueEntry) -> Plan {
+    let expected = planning.request.catalogue.entries.get(&name).cloned();
+    Plan::Change { record: Some(Record::CatalogueSet { name, entry }), expected, blobs: Vec::new() }
 }
 
 async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<Plan> {
@@ -71,7 +72,7 @@ async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTab
         return Err(Error::not_found(format!("{shown} holds no {} file to read columns from", command.file_type)));
     }
     planning.tables.put(definition.clone(), table);
-    Ok(set(name, CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }))
+    Ok(set(planning, name, CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }))
 }
 
 fn located(error: &DataFusionError, location: &str) -> Error {
@@ -131,13 +132,17 @@ fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, k
     let entry = planning.request.catalogue.entries.get(&qualified);
     let is_view = entry.is_some_and(|e| e.kind == CatalogueKind::View);
     match entry {
-        None if if_exists => Ok(Plan::Change { record: None, blobs: Vec::new() }),
+        None if if_exists => Ok(Plan::Change { record: None, expected: None, blobs: Vec::new() }),
         None => Err(Error::not_found(format!("there is no {kind} `{name}` to drop: SHOW TABLES lists what there is"))),
         Some(_) if is_view != (kind == "view") => {
             let actual = if is_view { "view" } else { "table" };
             Err(Error::invalid(format!("`{name}` is a {actual}: use DROP {}", actual.to_uppercase())))
         }
-        Some(_) => Ok(Plan::Change { record: Some(Record::CatalogueDropped { name: qualified }), blobs: Vec::new() }),
+        Some(_) => Ok(Plan::Change {
+            expected: entry.cloned(),
+            record: Some(Record::CatalogueDropped { name: qualified }),
+            blobs: Vec::new(),
+        }),
     }
 }
 
@@ -170,7 +175,7 @@ pub(super) fn check_new(
         return Ok(None);
     }
     if if_not_exists {
-        return Ok(Some(Plan::Change { record: None, blobs: Vec::new() }));
+        return Ok(Some(Plan::Change { record: None, expected: None, blobs: Vec::new() }));
     }
     let short = name.trim_start_matches(&format!("{SCHEMA}.")).to_owned();
     Err(Error::conflict(format!("`{short}` exists already: drop it, or use OR REPLACE or IF NOT EXISTS")))

@@ -22,16 +22,22 @@ pub(super) async fn create_table(planning: &Planning<'_>, table: CreateMemoryTab
         return Ok(done);
     }
     let definition = redact::redact(&planning.request.statement);
-    let keep = KeepTable { name, definition };
+    let expected = planning.request.catalogue.entries.get(&name).cloned();
+    let keep = KeepTable { name, definition, expected };
     query::staged(planning, Arc::unwrap_or_clone(table.input), Finish::Keep(Box::new(keep))).await
 }
 
 struct KeepTable {
     name: String,
     definition: String,
+    expected: Option<CatalogueEntry>,
 }
 
 impl Keep for KeepTable {
+    fn expected(&self) -> Option<CatalogueEntry> {
+        self.expected.clone()
+    }
+
     fn limit(&self) -> usize {
         MAX_TABLE_BYTES
     }

@@ -31,7 +31,8 @@ impl ClientSettings {
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let mut changed = self.0.clone();
         changed.insert(key.to_lowercase(), value.to_owned());
-        RunSettings::new(&changed, 0)?;
+        RunSettings::new(&changed, 0)
+            .map_err(|e| Error { message: format!("{key} cannot be set to `{value}`: {}", e.message), ..e })?;
         self.0 = changed;
         Ok(())
     }

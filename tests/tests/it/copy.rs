@@ -88,7 +88,7 @@ async fn a_failed_copy_leaves_nothing() {
 async fn tables_of_results_give_them_back_to_every_client() {
     let (cluster, mut client) = cluster().await;
     rows(&mut client, "CREATE TABLE big AS SELECT n_name, n_regionkey FROM nation WHERE n_nationkey < 10").await;
-    rows(&mut client, "CREATE TABLE v(a, b) AS VALUES (1, 'x'), (2, 'y'), (NULL, 'z')").await;
+    rows(&mut client, "CREATE TABLE v AS SELECT * FROM (VALUES (1, 'x'), (2, 'y'), (NULL, 'z')) AS t(a, b)").await;
     rows(&mut client, "CREATE VIEW regions AS SELECT n_regionkey, count(*) AS n FROM big GROUP BY 1").await;
     let mut other = cluster.client().await;
     assert_eq!(value(&mut other, "SELECT sum(n) FROM regions").await, "10");

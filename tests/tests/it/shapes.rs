@@ -26,7 +26,10 @@ const STATEMENTS: &[&str] = &[
     "SELECT count(*) FROM nation, region, supplier",
     // Subqueries.
     "SELECT (SELECT max(o_totalprice) FROM orders) AS m, count(*) FROM orders WHERE o_totalprice > (SELECT avg(o_totalprice) FROM orders)",
-    "SELECT (SELECT r_name FROM region WHERE r_regionkey = 99) AS nothing",
+    "SELECT count(*) FROM region WHERE r_name = (SELECT r_name FROM region WHERE r_regionkey = 99)",
+    "SELECT count(*) FROM (SELECT n_nationkey FROM nation WHERE n_nationkey NOT IN (SELECT nullif(r_regionkey, 2) FROM region) UNION ALL SELECT o_orderkey FROM orders)",
+    "SELECT count(*), sum(k) FROM (SELECT c_custkey AS k FROM customer WHERE c_custkey NOT IN (SELECT nullif(o_custkey, -1) FROM orders) ORDER BY 1 LIMIT 20)",
+    "SELECT arrow_cast(n_name, 'Dictionary(Int32, Utf8)') AS a, arrow_cast(r_name, 'Dictionary(Int8, Utf8)') AS b, count(*) FROM nation JOIN region ON n_regionkey = r_regionkey GROUP BY 1, 2 ORDER BY 1, 2",
     "SELECT count(*) FROM part WHERE p_size > (SELECT avg(p_size) + (SELECT min(r_regionkey) FROM region) FROM part)",
     // Sets.
     "SELECT n_regionkey FROM nation UNION ALL SELECT r_regionkey FROM region UNION ALL SELECT 7",

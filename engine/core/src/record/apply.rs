@@ -60,6 +60,7 @@ impl State {
             Record::AttemptLost { run, task, attempt, cause, at } => {
                 self.end_attempt(run, *task, *attempt, *at, |_, t| {
                     t.executor_losses += u32::from(*cause == super::Loss::Executor);
+                    t.input_losses += u32::from(*cause == super::Loss::Input);
                     t.state = TaskState::Lost;
                 })
             }
@@ -257,6 +258,7 @@ impl Run {
             output: None,
             failures: 0,
             executor_losses: 0,
+            input_losses: 0,
             started_at: None,
             finished_at: None,
             error: None,

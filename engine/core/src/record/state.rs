@@ -198,6 +198,8 @@ pub struct Task {
     pub failures: u32,
     /// Executors that died while running it.
     pub executor_losses: u32,
+    /// Attempts that ended because an input was lost.
+    pub input_losses: u32,
     /// When the latest attempt started.
     pub started_at: Option<Millis>,
     /// When the latest attempt ended.

@@ -36,6 +36,12 @@ impl Decider<'_> {
         }
         if error.kind == ErrorKind::LostInput && !lost.is_empty() {
             self.record(Record::AttemptLost { run: run.clone(), task, attempt, cause: Loss::Input, at: self.now });
+            let losses = self.state.task(run, task).map_or(0, |t| t.input_losses);
+            if losses >= self.settings.task_input_losses {
+                let message = format!("task {task} could not read its inputs {losses} times: {}", error.message);
+                self.finish(run, Outcome::Failed { error: Error::unavailable(message) });
+                return;
+            }
             for output in lost {
                 self.lose_named_output(run, *output);
             }
