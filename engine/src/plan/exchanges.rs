@@ -34,11 +34,12 @@ pub(super) fn mark(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan
         if let Some(coalesce) = node.downcast_ref::<CoalescePartitionsExec>() {
             return mark_coalesce(coalesce, &node);
         }
-        if let Some(merge) = node.downcast_ref::<SortPreservingMergeExec>() {
-            if partition_count(merge.input()) > 1 && !runs_whole(merge.input()) {
-                let exchange = Arc::new(ExchangeExec::new(Arc::clone(merge.input()), Transfer::SortedGather));
-                return Ok(Transformed::yes(with_children(&node, vec![exchange])?));
-            }
+        if let Some(merge) = node.downcast_ref::<SortPreservingMergeExec>()
+            && partition_count(merge.input()) > 1
+            && !runs_whole(merge.input())
+        {
+            let exchange = Arc::new(ExchangeExec::new(Arc::clone(merge.input()), Transfer::SortedGather));
+            return Ok(Transformed::yes(with_children(&node, vec![exchange])?));
         }
         Ok(Transformed::no(node))
     });

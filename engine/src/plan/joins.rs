@@ -38,11 +38,11 @@ pub(super) fn normalise(plan: Arc<dyn ExecutionPlan>, partitions: usize) -> Resu
         if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
             return nested_loop_join(join, &node);
         }
-        if let Some(join) = node.downcast_ref::<CrossJoinExec>() {
-            if partition_count(join.right()) > 1 {
-                let children = vec![broadcast(join.left()), Arc::clone(join.right())];
-                return Ok(Transformed::yes(with_children(&node, children)?));
-            }
+        if let Some(join) = node.downcast_ref::<CrossJoinExec>()
+            && partition_count(join.right()) > 1
+        {
+            let children = vec![broadcast(join.left()), Arc::clone(join.right())];
+            return Ok(Transformed::yes(with_children(&node, children)?));
         }
         Ok(Transformed::no(node))
     });

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use tidemill_core::Result;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind};
+use tidemill_engine::error::to_datafusion;
 use tidemill_engine::planner::PlanRequest;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
@@ -112,7 +113,7 @@ impl Names {
 
     async fn external(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
         if let Some(table) = self.cache.get(&entry.definition) {
-            return Ok(table);
+            return ddl::still_there(table).map_err(to_datafusion);
         }
         let context = self.deeper()?;
         let plan = context.state().create_logical_plan(&entry.definition).await?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::datasource::listing::ListingTableUrl;
@@ -23,6 +24,8 @@ use super::{Planning, ddl, query};
 
 /// The file that says that a directory is complete.
 const SUCCESS: &str = "_SUCCESS";
+/// When a failed run's files are removed: a task that was told to stop may just then have finished one.
+const ABORT_PASSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(5)];
 
 pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result<Plan> {
     copy.output_url = ddl::absolute(&copy.output_url, planning.settings.directory.as_deref());
@@ -141,8 +144,11 @@ impl Commit for Directory {
     }
 
     async fn abort(&self) {
-        if let Err(error) = self.remove_others(&[]).await {
-            tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
+        for pause in ABORT_PASSES {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = self.remove_others(&[]).await {
+                tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::{TableProvider, TableProviderFactory};
 use datafusion::common::TableReference;
+use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::{CreateExternalTable, DdlStatement};
@@ -95,6 +96,15 @@ pub(super) async fn external_table(
         }
     }
     ListingTableFactory::new().create(&context.state(), command).await
+}
+
+/// The table, if its local files or folders still exist: DataFusion would read a missing one as empty.
+pub(super) fn still_there(table: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+    let paths = table.downcast_ref::<ListingTable>().map(ListingTable::table_paths).into_iter().flatten();
+    for path in paths.filter(|p| p.scheme() == "file" && p.get_glob().is_none()) {
+        check_path(&format!("/{}", path.prefix()))?;
+    }
+    Ok(table)
 }
 
 /// A local path must exist: a table of nothing would read as empty.

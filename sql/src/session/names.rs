@@ -20,7 +20,9 @@ pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()
         return Ok(());
     }
     let references = planning.context.state().resolve_table_references(statement).map_err(|e| from_datafusion(&e))?;
-    for reference in references {
+    let functions = planning.context.state();
+    let is_function = |name: &str| functions.table_functions().contains_key(name);
+    for reference in references.into_iter().filter(|r| r.schema().is_some() || !is_function(r.table())) {
         let name = reference.clone().resolve(CATALOG, SCHEMA);
         if !is_known(planning, &name) {
             return Err(unknown(planning, &reference, &name));

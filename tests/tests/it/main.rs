@@ -1,6 +1,6 @@
 //! Everything that needs a cluster, in one binary: linking DataFusion takes longer than most of these tests.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod cancel;
 mod command_line;

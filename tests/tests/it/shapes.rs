@@ -40,7 +40,7 @@ const STATEMENTS: &[&str] = &[
     // Windows, grouping sets, distinct aggregates.
     "SELECT o_orderkey, rank() OVER (PARTITION BY o_custkey ORDER BY o_totalprice DESC, o_orderkey) FROM orders",
     "SELECT n_name, sum(n_nationkey) OVER (ORDER BY n_nationkey ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) FROM nation",
-    "SELECT n_regionkey, n_nationkey % 2, count(*) FROM nation GROUP BY ROLLUP (1, 2)",
+    "SELECT n_regionkey, n_nationkey % 2, count(*) FROM nation GROUP BY ROLLUP (n_regionkey, n_nationkey % 2)",
     "SELECT l_returnflag, count(DISTINCT l_suppkey), count(DISTINCT l_partkey), sum(l_quantity) FROM lineitem GROUP BY 1",
     "SELECT count(DISTINCT l_orderkey) FROM lineitem",
     "SELECT DISTINCT l_linestatus, l_shipmode FROM lineitem",

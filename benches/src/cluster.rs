@@ -1,0 +1,58 @@
+//! Clusters of processes of this very program.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use tidemill::{Error, Result};
+
+/// Set in processes that play a role of the `tidemill` binary.
+pub(crate) const ROLE: &str = "TIDEMILL_BENCH_ROLE";
+
+/// Processes, killed when dropped.
+pub(crate) struct Cluster {
+    /// The coordinator's URL.
+    pub(crate) url: String,
+    processes: Vec<Child>,
+}
+
+impl Cluster {
+    /// A coordinator and `executors` executors of one slot.
+    pub(crate) fn start(executors: usize) -> Result<Self> {
+        let (coordinator, url) = spawn(&["coordinator", "--bind", "127.0.0.1:0"])?;
+        let mut cluster = Self { url, processes: vec![coordinator] };
+        for _ in 0..executors {
+            let url = cluster.url.clone();
+            let (executor, _) = spawn(&["executor", "--connect", &url, "--slots", "1", "--memory", "2GiB"])?;
+            cluster.processes.push(executor);
+        }
+        Ok(cluster)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            // It may have ended by itself.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// A command that plays a role of the binary.
+pub(crate) fn command(args: &[&str]) -> Result<Command> {
+    let binary = std::env::current_exe().map_err(|e| Error::unavailable(e.to_string()))?;
+    let mut command = Command::new(binary);
+    command.args(args).env(ROLE, "1").stdin(Stdio::null());
+    Ok(command)
+}
+
+fn spawn(args: &[&str]) -> Result<(Child, String)> {
+    let failed = || Error::unavailable(format!("tidemill {} did not become ready", args.join(" ")));
+    let mut child = command(args)?.stdout(Stdio::piped()).spawn().map_err(|_| failed())?;
+    let output = child.stdout.take().ok_or_else(failed)?;
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line).map_err(|_| failed())?;
+    let url = line.split_whitespace().find(|w| w.starts_with("http://")).ok_or_else(failed)?;
+    Ok((child, url.trim_end_matches(';').to_owned()))
+}

@@ -1,0 +1,148 @@
+//! The report.
+
+use std::fmt::Write as _;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::latency::Latencies;
+use crate::tpch::{Query, Split};
+
+/// The middle of the times.
+pub(crate) fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// The page.
+pub(crate) fn markdown(scale: f64, repetitions: usize, queries: &[Query], latencies: &Latencies) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "# Benchmarks
+
+Written by `cargo run --release -p tidemill-benches -- --scale {scale}`; do not edit.
+
+- commit: {commit}
+- machine: {machine}
+- TPC-H at scale {scale}, warm, medians of {repetitions}; every answer was compared with DataFusion's
+- *DataFusion*: 55.2 in one process, 2 partitions, its own defaults
+- *embedded*: coordinator and executor in one process, 2 slots, blocks by reference
+- *two executors*: a coordinator and two executors of one slot as processes on this machine, over Arrow Flight
+
+| query | DataFusion | embedded | ratio | two executors | ratio | exchanged | remote |
+|---|---:|---:|---:|---:|---:|---:|---:|
+",
+        commit = output("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
+        machine = machine(),
+    );
+    for q in queries {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.2} | {} | {:.2} | {:.1} MiB | {:.1} MiB |",
+            q.name,
+            ms(q.oracle),
+            ms(q.embedded),
+            ratio(q.embedded, q.oracle),
+            ms(q.cluster),
+            ratio(q.cluster, q.oracle),
+            q.exchanged_bytes / f64::from(1 << 20),
+            q.remote_bytes / f64::from(1 << 20),
+        );
+    }
+    totals(&mut text, queries);
+    splits(&mut text, queries);
+    let _ = write!(
+        text,
+        "
+## Latency
+
+| what | median |
+|---|---:|
+| `SELECT 1` on a running cluster of two executors | {} |
+| `tidemill sql -c 'SELECT 1'`, process start to end | {} |
+",
+        ms(latencies.running),
+        ms(latencies.cold)
+    );
+    text
+}
+
+fn totals(text: &mut String, queries: &[Query]) {
+    let sum = |of: fn(&Query) -> Duration| queries.iter().map(of).sum::<Duration>();
+    let (oracle, embedded, cluster) = (sum(|q| q.oracle), sum(|q| q.embedded), sum(|q| q.cluster));
+    let _ = writeln!(
+        text,
+        "| **sum** | {} | {} | **{:.2}** | {} | **{:.2}** | | |",
+        ms(oracle),
+        ms(embedded),
+        ratio(embedded, oracle),
+        ms(cluster),
+        ratio(cluster, oracle)
+    );
+    let mean = |of: fn(&Query) -> f64| (queries.iter().map(|q| of(q).ln()).sum::<f64>() / queries.len() as f64).exp();
+    let _ = writeln!(
+        text,
+        "| **geometric mean** | | | **{:.2}** | | **{:.2}** | | |",
+        mean(|q| ratio(q.embedded, q.oracle)),
+        mean(|q| ratio(q.cluster, q.oracle))
+    );
+}
+
+fn of(query: &Query, side: &str) -> Split {
+    if side == "embedded" { query.embedded_split } else { query.cluster_split }
+}
+
+/// Where the time went, over all queries.
+fn splits(text: &mut String, queries: &[Query]) {
+    let _ = write!(
+        text,
+        "
+## Where the time goes
+
+Seconds of all tasks over the 22 queries, of the last repetition. *exchange* is partitioning and storing output, *wait*
+is waiting for input. *schedule* is what is left of the time that attempts held a slot: launching, decoding plans,
+reporting.
+
+| | scan | operators | encode | exchange | wait | schedule | held a slot |
+|---|---:|---:|---:|---:|---:|---:|---:|
+"
+    );
+    for name in ["embedded", "two executors"] {
+        let mut sum = [0.0; 6];
+        for query in queries {
+            for (total, part) in sum.iter_mut().zip(of(query, name).0) {
+                *total += part;
+            }
+        }
+        let [scan, operators, encode, exchange, wait, held] = sum;
+        let rest = (held - scan - operators - exchange - wait).max(0.0);
+        let _ = writeln!(
+            text,
+            "| {name} | {scan:.2} | {operators:.2} | {encode:.2} | {exchange:.2} | {wait:.2} | {rest:.2} | {held:.2} |"
+        );
+    }
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+fn ratio(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64().max(1e-9)
+}
+
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown CPU", |(_, m)| m.trim());
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{cores} cores of {model}")
+}
+
+fn output(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    output.map_or_else(|_| "unknown".to_owned(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+}
