@@ -100,7 +100,7 @@ pub fn object_store(url: &Url) -> tidemill_core::Result<Option<Arc<dyn ObjectSto
 /// Makes the stores of `urls` known to `env`.
 ///
 /// # Errors
-/// See [`object_store`].
+/// See [`object_store()`].
 pub fn register_stores<'a>(
     env: &datafusion::execution::runtime_env::RuntimeEnv,
     urls: impl IntoIterator<Item = &'a Url>,

@@ -1,7 +1,7 @@
 //! Plan bytes. DataFusion's own encoding for its nodes, ours for the rest: one file per node family, registered in one
 //! table.
 //!
-//! Invariant: what decodes is what was encoded. What the stock encoding loses travels beside it ([`scan`]).
+//! Invariant: what decodes is what was encoded. What the stock encoding loses travels beside it (`scan`).
 
 mod converter;
 mod scalar;

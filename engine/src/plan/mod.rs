@@ -1,11 +1,11 @@
 //! From DataFusion's physical plan to a stage graph: one pass per file, in this order.
 //!
-//! 1. [`inline`] — leaves that only this process can produce become rows in the plan;
-//! 2. [`joins`] — joins take a form that is right when each partition runs in another task;
-//! 3. [`exchanges`] — every place where rows change partitions gets a marker;
-//! 4. [`cut`] — markers become stages;
-//! 5. [`verify`] — every stage is walked, and what no rule allows is refused;
-//! 6. [`encode`] — stages become bytes, decode again and are compared.
+//! 1. `inline` — leaves that only this process can produce become rows in the plan;
+//! 2. `joins` — joins take a form that is right when each partition runs in another task;
+//! 3. `exchanges` — every place where rows change partitions gets a marker;
+//! 4. `cut` — markers become stages;
+//! 5. `verify` — every stage is walked, and what no rule allows is refused;
+//! 6. `encode` — stages become bytes, decode again and are compared.
 //!
 //! Invariant: after every pass the plan is still a valid plan of the same query; and a plan that passes `verify` gives
 //! the same rows whichever process runs which task. The rules' numbers are those of `docs/planner.md`.

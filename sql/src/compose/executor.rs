@@ -9,7 +9,6 @@ use tidemill_engine::control::ControlLink;
 use tidemill_executor::{BlockService, Executor, ExecutorConfig, MemoryLimits};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use super::coordinator::bind;
@@ -61,13 +60,10 @@ impl ExecutorProcess {
         let executor = Arc::new(Executor::new(config, Arc::clone(&link))?);
         let (stop, mut stopped) = watch::channel(false);
         let service = BlockService::new(executor.store(), executor.cpu()).into_server();
-        let server = Server::builder().tcp_nodelay(true).add_service(service).serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
-            async move {
-                // An error means that the handle is gone, which is a stop too.
-                let _ = stopped.changed().await;
-            },
-        );
+        let server = Server::builder().add_service(service).serve_with_incoming_shutdown(listener, async move {
+            // An error means that the handle is gone, which is a stop too.
+            let _ = stopped.changed().await;
+        });
         let serving = tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the executor's server failed");

@@ -3,6 +3,7 @@
 mod cluster;
 mod data;
 mod process;
+pub mod s3;
 
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch};

@@ -80,9 +80,18 @@ impl Process {
     /// # Panics
     /// It does not become ready.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// The same, with variables in its environment.
+    ///
+    /// # Panics
+    /// It does not become ready.
+    pub fn start_with(args: &[&str], environment: &[(&str, String)]) -> Self {
         let start = Instant::now();
         let mut child = Command::new(binary())
             .args(args)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

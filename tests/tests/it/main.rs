@@ -7,6 +7,7 @@ mod command_line;
 mod copy;
 mod differential;
 mod executor_loss;
+mod object_store;
 mod plans;
 mod shapes;
 mod system_tables;

@@ -1,6 +1,6 @@
 //! The scheduler: `step(state, event, now) → records, actions`.
 //!
-//! One file per kind of event. A [`Decider`] collects what was decided; it changes the state only by applying the
+//! One file per kind of event. A `Decider` collects what was decided; it changes the state only by applying the
 //! records it emits, so that a replay of the log ends in the same state.
 //!
 //! Invariant: a task is launched only while every input's output is available, and nothing waits for a task that has

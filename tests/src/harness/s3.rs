@@ -1,0 +1,138 @@
+//! A real S3 server on loopback: SeaweedFS, which `cargo run -p tidemill-tests` sets up from PyPI.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The version that is set up.
+pub const VERSION: &str = "4.48";
+/// Credentials that the server knows.
+pub const ACCESS_KEY: &str = "tidemill-test";
+/// Their secret.
+pub const SECRET_KEY: &str = "tidemill-test-secret";
+/// How long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the server's binary is set up.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+    home.join(".cache/tidemill").join(format!("seaweedfs-{VERSION}")).join("bin/weed")
+}
+
+/// A running server, killed when dropped.
+pub struct S3Server {
+    process: Child,
+    /// Its URL.
+    pub endpoint: String,
+    /// The ports of its shell's server, HTTP and gRPC.
+    master: [u16; 2],
+    _data: TempDir,
+}
+
+impl S3Server {
+    /// Starts a server and waits until it answers.
+    ///
+    /// # Panics
+    /// It is not set up, or does not answer.
+    pub fn start() -> Self {
+        let weed = binary();
+        assert!(weed.exists(), "{} is missing: `cargo run -p tidemill-tests` sets it up", weed.display());
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let config = data.path().join("s3.json");
+        let identities = format!(
+            r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}],
+               "actions":["Admin","Read","Write","List"]}}]}}"#
+        );
+        std::fs::write(&config, identities).expect("a configuration");
+        let ports = free_ports();
+        let mut command = Command::new(weed);
+        command.arg("server").arg("-s3").arg("-ip=127.0.0.1").arg("-ip.bind=127.0.0.1");
+        command.arg(format!("-dir={}", data.path().display())).arg(format!("-s3.config={}", config.display()));
+        let names = [
+            "master.port",
+            "master.port.grpc",
+            "volume.port",
+            "volume.port.grpc",
+            "filer.port",
+            "filer.port.grpc",
+            "s3.port",
+            "s3.port.grpc",
+        ];
+        for (name, port) in names.iter().zip(ports) {
+            command.arg(format!("-{name}={port}"));
+        }
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the S3 server starts");
+        let endpoint = format!("http://127.0.0.1:{}", ports[6]);
+        let mut server = Self { process, endpoint, master: [ports[0], ports[1]], _data: data };
+        server.wait(ports[6]);
+        server
+    }
+
+    /// Creates a bucket with the server's own shell.
+    ///
+    /// # Panics
+    /// It cannot be created.
+    pub fn create_bucket(&self, name: &str) {
+        let mut shell = Command::new(binary());
+        let master = format!("-master=127.0.0.1:{}.{}", self.master[0], self.master[1]);
+        shell.args(["shell", &master]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut shell = shell.spawn().expect("the shell starts");
+        let mut input = shell.stdin.take().expect("stdin");
+        input.write_all(format!("s3.bucket.create -name {name}\nexit\n").as_bytes()).expect("a command");
+        drop(input);
+        let output = shell.wait_with_output().expect("the shell ends");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("create bucket"), "the bucket cannot be created: {text}");
+    }
+
+    fn wait(&mut self, port: u16) {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if answers(port) {
+                return;
+            }
+            assert!(self.process.try_wait().expect("a process").is_none(), "the S3 server ended by itself");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the S3 server did not answer within {PATIENCE:?}");
+    }
+
+    /// The environment in which a process reaches the server.
+    #[must_use]
+    pub fn environment(&self) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT_URL", self.endpoint.clone()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ]
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Whether an HTTP server answers, whatever it says.
+fn answers(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let timeout = stream.set_read_timeout(Some(Duration::from_secs(1)));
+    let asked = timeout.and_then(|()| stream.write_all(b"GET / HTTP/1.0\r\n\r\n"));
+    let mut answer = [0; 4];
+    asked.and_then(|()| stream.read_exact(&mut answer)).is_ok() && answer == *b"HTTP"
+}
+
+fn free_ports() -> [u16; 8] {
+    let listeners = [(); 8].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|l| l.local_addr().expect("an address").port())
+}
