@@ -2,7 +2,7 @@
 //!
 //! Back-pressure is HTTP/2's: a stream holds at most its window ([`STREAM_WINDOW`]) plus one frame.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
 use futures::StreamExt;
 use prost::Message as _;
+use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Error, ErrorKind, Result, RunId};
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -37,13 +38,18 @@ pub struct FlightBlocks {
     /// Where connections are driven: never among the tasks.
     io: tokio::runtime::Handle,
     channels: Mutex<BTreeMap<String, Channel>>,
+    /// Footers that were checked, so that each travels once to this process and not once per block.
+    footers: Mutex<HashMap<(RunId, LostOutput), Arc<OutputFooter>>>,
 }
+
+/// Footers kept; beyond this all are fetched again.
+const FOOTERS_KEPT: usize = 100_000;
 
 impl FlightBlocks {
     /// No connection yet; they will be driven by `io`.
     #[must_use]
     pub fn new(io: tokio::runtime::Handle) -> Self {
-        Self { io, channels: Mutex::default() }
+        Self { io, channels: Mutex::default(), footers: Mutex::default() }
     }
 
     /// Reads `blocks`, all of them held by `holder`.
@@ -59,9 +65,10 @@ impl FlightBlocks {
         let pool = Arc::clone(self);
         let (run, holder) = (run.clone(), holder.clone());
         let opened = async move {
-            let opened = pool.open(&run, &holder, &blocks).await;
+            let expected: Vec<Option<u64>> = blocks.iter().map(|b| pool.expected_rows(&run, b)).collect();
+            let opened = pool.open(&run, &holder, &blocks, &expected).await;
             match opened {
-                Ok(messages) => Reading::new(messages, blocks, schema, metrics).into_stream(),
+                Ok(messages) => Reading::new(messages, pool, run, blocks, expected, schema, metrics).into_stream(),
                 Err(error) => {
                     pool.forget(&holder.endpoint);
                     futures::stream::iter([Err(unreadable(&blocks, &error))]).boxed()
@@ -71,7 +78,13 @@ impl FlightBlocks {
         futures::stream::once(opened).flatten().boxed()
     }
 
-    async fn open(&self, run: &RunId, holder: &Holder, blocks: &[BlockRequest]) -> Result<Streaming<FlightData>> {
+    async fn open(
+        &self,
+        run: &RunId,
+        holder: &Holder,
+        blocks: &[BlockRequest],
+        expected: &[Option<u64>],
+    ) -> Result<Streaming<FlightData>> {
         let channel = self.channel(&holder.endpoint)?;
         let mut client = FlightServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -82,12 +95,13 @@ impl FlightBlocks {
             epoch: blocks.first().map_or(0, |b| b.attempt.epoch.0),
             blocks: blocks
                 .iter()
-                .map(|b| wire::BlockRef {
+                .zip(expected)
+                .map(|(b, expected)| wire::BlockRef {
                     task: Some(b.task.into()),
                     attempt: Some(b.attempt.into()),
                     partition: b.partition,
                     from_frame: 0,
-                    want_footer: true,
+                    want_footer: expected.is_none(),
                 })
                 .collect(),
         };
@@ -116,6 +130,21 @@ impl FlightBlocks {
         Ok(channel)
     }
 
+    /// The rows of a block, if its output's footer came before.
+    fn expected_rows(&self, run: &RunId, block: &BlockRequest) -> Option<u64> {
+        let footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
+        let footer = footers.get(&(run.clone(), block.output()))?;
+        footer.blocks.get(block.partition as usize).map(|f| f.rows)
+    }
+
+    fn keep_footer(&self, run: &RunId, block: &BlockRequest, footer: Arc<OutputFooter>) {
+        let mut footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
+        if footers.len() >= FOOTERS_KEPT {
+            footers.clear();
+        }
+        footers.insert((run.clone(), block.output()), footer);
+    }
+
     fn forget(&self, endpoint: &str) {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(endpoint);
     }
@@ -136,6 +165,8 @@ fn unreadable(blocks: &[BlockRequest], error: &Error) -> TaskError {
 /// One stream being read.
 struct Reading {
     messages: Streaming<FlightData>,
+    pool: Arc<FlightBlocks>,
+    run: RunId,
     blocks: Vec<BlockRequest>,
     schema: SchemaRef,
     metrics: Arc<IoMetrics>,
@@ -151,18 +182,23 @@ struct Reading {
 impl Reading {
     fn new(
         messages: Streaming<FlightData>,
+        pool: Arc<FlightBlocks>,
+        run: RunId,
         blocks: Vec<BlockRequest>,
+        footers: Vec<Option<u64>>,
         schema: SchemaRef,
         metrics: Arc<IoMetrics>,
     ) -> Self {
         let count = blocks.len();
         Self {
             messages,
+            pool,
+            run,
             blocks,
             schema,
             metrics,
             parts: Vec::new(),
-            footers: vec![None; count],
+            footers,
             rows: vec![0; count],
             ended: vec![false; count].into(),
             failed: false,
@@ -218,6 +254,7 @@ impl Reading {
                 if let Some(slot) = self.footers.get_mut(index) {
                     *slot = Some(expected.rows);
                 }
+                self.pool.keep_footer(&self.run, block, Arc::new(footer));
                 Ok(None)
             }
             Some(Kind::Frame(end)) => self.finish_frame(index, end.crc).map(Some),

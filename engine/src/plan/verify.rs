@@ -111,6 +111,9 @@ fn verify_node(query: &StagedQuery, node: &Arc<dyn ExecutionPlan>, shape: TaskSh
                 false => internal_err!("rule 9: interleaved inputs have {counts:?} partitions"),
             }
         }
+        "RecursiveQueryExec" | "WorkTableExec" => {
+            plan_err!("recursive queries are not supported yet: write the steps as queries of their own")
+        }
         name if PARTITION_LOCAL.contains(&name) => Ok(()),
         name => internal_err!("no rule allows {name} in a stage: it is not known to be right across tasks"),
     }

@@ -92,6 +92,22 @@ async fn a_subquery_of_several_rows_is_an_error_and_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_is_refused_in_words() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let mut client = cluster.client().await;
+    let cases = [
+        ("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT * FROM t", "recursive"),
+        ("SELECT * FROM generate_series(1, 10) AS t(x) LIMIT 5000000000", "LIMIT or OFFSET 5000000000"),
+        ("EXPLAIN ANALYZE SELECT 1", "EXPLAIN ANALYZE"),
+    ];
+    for (sql, words) in cases {
+        let error = client.execute(sql).await.err().unwrap_or_else(|| panic!("{sql} was accepted"));
+        assert!(error.message.contains(words), "{sql}: {error}");
+        assert_eq!(error.kind, tidemill_core::ErrorKind::Invalid, "{sql}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_large_result_reaches_a_slow_reader_whole() {
     let cluster = LocalCluster::start(Shape { executors: 2, slots: 1 }).await;
     let mut client = cluster.client().await;
