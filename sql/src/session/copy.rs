@@ -137,9 +137,9 @@ impl Commit for Directory {
     async fn commit(&self, winners: &[Attempt]) -> Result<()> {
         let names = self.names(winners);
         self.remove_others(&names).await?;
-        let manifest = names.join("\n") + "\n";
+        // Empty, as readers expect: DataFusion and others skip empty files in a folder.
         let success = self.path.clone().join(SUCCESS);
-        self.store.put(&success, PutPayload::from(manifest)).await.map_err(|e| object_store_error(&e))?;
+        self.store.put(&success, PutPayload::new()).await.map_err(|e| object_store_error(&e))?;
         Ok(())
     }
 
