@@ -9,7 +9,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> tidemill::Result<()> {
-//! let session = tidemill::client::Client::embedded(tidemill::compose::EmbeddedConfig::default())?;
+//! let mut session = tidemill::client::Client::embedded(tidemill::compose::EmbeddedConfig::default())?;
 //! let result = session.execute("SELECT 1 AS one").await?;
 //! # Ok(())
 //! # }
