@@ -64,7 +64,7 @@ impl Executors {
         }
         if known == Some(ExecutorState::Lost) {
             let error = Error::conflict(format!(
-                "executor {} was silent for too long and given up, its work was done elsewhere: start it again",
+                "executor {} was silent for too long and given up, and its work was given to others: it must join under a new name",
                 register.executor
             ));
             let _ = to.try_send(Ok(say(to_executor::Message::Refused(wire::Error::from(&error)))));

@@ -23,6 +23,10 @@ pub trait Planner: Send + Sync {
 
     /// The statement as it may be recorded and shown: without secrets.
     fn redact(&self, statement: &str) -> String;
+
+    /// Whether the statement's text looks as if the coordinator answers it alone. A wrong guess costs only a place in
+    /// the queue.
+    fn is_express(&self, statement: &str) -> bool;
 }
 
 /// One statement and what it may refer to.

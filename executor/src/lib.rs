@@ -14,6 +14,7 @@ mod process;
 mod service;
 mod store;
 mod task;
+mod work_dir;
 
 pub use link::GrpcLink;
 pub use memory::MemoryLimits;

@@ -17,6 +17,7 @@ use crate::agent;
 use crate::blobs::BlobCache;
 use crate::memory::{MemoryLimits, runtime_env};
 use crate::store::BlockStore;
+use crate::work_dir::WorkDir;
 
 /// Deep plans recurse in DataFusion's optimiser and codec; the memory is only reserved.
 const CPU_STACK_BYTES: usize = 32 << 20;
@@ -75,6 +76,7 @@ pub struct Executor {
     stop: watch::Sender<bool>,
     /// Taken at the end, because a runtime must not be dropped on another runtime's thread.
     cpu: Option<Runtime>,
+    _work_dir: WorkDir,
 }
 
 impl Executor {
@@ -85,7 +87,8 @@ impl Executor {
     pub fn new(config: ExecutorConfig, link: Arc<dyn ControlLink>) -> Result<Self> {
         let unusable =
             |e: &dyn std::fmt::Display| Error::invalid(format!("{} cannot be used: {e}", config.work_dir.display()));
-        let own = config.work_dir.join(&config.executor.0);
+        let work_dir = WorkDir::new(&config.work_dir, &config.executor.0).map_err(|e| unusable(&e))?;
+        let own = work_dir.path();
         let store = BlockStore::new(config.executor.clone(), config.memory.exchange, &own.join("exchange"));
         let store = Arc::new(store.map_err(|e| unusable(&e))?);
         let runtime = runtime_env(config.memory, &own.join("spill")).map_err(|e| unusable(&e))?;
@@ -108,7 +111,7 @@ impl Executor {
             config,
         };
         let (stop, _) = watch::channel(false);
-        Ok(Self { shared: Arc::new(shared), stop, cpu: Some(cpu) })
+        Ok(Self { shared: Arc::new(shared), stop, cpu: Some(cpu), _work_dir: work_dir })
     }
 
     /// What attempts share.
@@ -148,10 +151,6 @@ impl Drop for Executor {
         self.stop();
         if let Some(cpu) = self.cpu.take() {
             cpu.shutdown_background();
-        }
-        let own = self.shared.config.work_dir.join(&self.shared.config.executor.0);
-        if let Err(error) = std::fs::remove_dir_all(&own) {
-            tracing::debug!(path = %own.display(), %error, "the work directory could not be removed");
         }
     }
 }

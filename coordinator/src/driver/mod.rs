@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tidemill_core::record::{Catalogue, CatalogueKind, Record, State};
+use tidemill_core::record::{Catalogue, CatalogueKind, Record, RunSpec, State};
 use tidemill_core::schedule::{Event, step};
 use tidemill_core::{Epoch, Error, ExecutorId, Millis, Result, RunId, Settings};
 use tidemill_engine::exchange::BlockSource;
@@ -150,7 +150,9 @@ impl Driver {
         match input {
             Input::Event(event) => self.handle(event),
             Input::Submit { run, request, client } => {
-                let spec = tidemill_core::record::RunSpec { statement: self.config.planner.redact(&request.sql) };
+                let planner = &self.config.planner;
+                let (statement, express) = (planner.redact(&request.sql), planner.is_express(&request.sql));
+                let spec = RunSpec { statement, express };
                 self.clients.insert(run.clone(), client);
                 self.requests.insert(run.clone(), request);
                 self.handle(Event::Submitted { run, spec });

@@ -22,7 +22,7 @@ pub struct Settings {
     pub retry_backoff_ms: u64,
     /// How many finished runs stay visible in `system.runs`.
     pub run_history: usize,
-    /// How many runs are planned or running at once; the others are queued.
+    /// How many runs are planned or running at once; the others are queued. The same again for express runs.
     pub active_runs: usize,
 }
 

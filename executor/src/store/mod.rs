@@ -103,7 +103,8 @@ impl BlockStore {
     }
 
     /// Runs of which anything is held or expected.
-    pub(crate) fn runs(&self) -> Vec<RunId> {
+    #[must_use]
+    pub fn runs(&self) -> Vec<RunId> {
         self.lock().keys().cloned().collect()
     }
 

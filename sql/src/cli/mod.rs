@@ -4,6 +4,7 @@ mod demo;
 mod generate;
 mod serve;
 mod sql;
+mod texts;
 
 use std::io::Write;
 use std::process::ExitCode;

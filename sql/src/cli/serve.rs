@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use tidemill_coordinator::LocalLink;
-use tidemill_core::{Error, Result, Settings};
+use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tidemill_executor::GrpcLink;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -110,13 +110,32 @@ pub(super) async fn coordinator(args: CoordinatorArgs) -> Result<Done> {
 
 pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
     let link = Arc::new(GrpcLink::new(&args.connect)?);
-    let mut server = args.memory.executor(args.bind).start(link).await?;
+    let mut process = args.memory.executor(args.bind);
+    let mut server = process.clone().start(Arc::clone(&link) as _).await?;
+    process.bind = server.address;
     ready("executor", server.address, &format!("; {} slots for {}", args.memory.slots(), args.connect));
-    tokio::select! {
-        ended = server.ended() => ended?,
-        terminated = terminated() => terminated?,
+    let mut terminated = std::pin::pin!(terminated());
+    loop {
+        tokio::select! {
+            ended = server.ended() => match ended {
+                // It was silent for so long that its work was given to others: it joins again as a new executor.
+                Err(error) if error.kind == ErrorKind::Conflict => {
+                    tracing::warn!(%error, "joining again under a new name");
+                    server.stop().await;
+                    server = process.clone().start(Arc::clone(&link) as _).await?;
+                }
+                ended => {
+                    ended?;
+                    break;
+                }
+            },
+            terminated = &mut terminated => {
+                terminated?;
+                break;
+            }
+        }
     }
-    server.stop();
+    server.stop().await;
     Ok(Done::Well)
 }
 
@@ -131,7 +150,7 @@ pub(super) async fn server(args: ServerArgs) -> Result<Done> {
         ended = executor.ended() => ended?,
         terminated = terminated() => terminated?,
     }
-    executor.stop();
+    executor.stop().await;
     server.stop().await;
     Ok(Done::Well)
 }

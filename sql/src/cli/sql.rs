@@ -1,7 +1,6 @@
 //! `tidemill sql`.
 
-use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use tidemill_core::{Error, Result};
 
 use super::Done;
 use super::serve::MemoryArgs;
+use super::texts::Texts;
 use crate::client::Client;
 use crate::output::{Format, PrintError, print};
 use crate::session::statements;
@@ -23,12 +23,8 @@ pub(super) struct SqlArgs {
     /// The coordinator's URL; without it, the statements run in this process
     #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
     connect: Option<String>,
-    /// Statements, separated by `;`
-    #[arg(short, value_name = "SQL")]
-    command: Vec<String>,
-    /// A file of statements, run after those of -c
-    #[arg(short, value_name = "FILE")]
-    file: Vec<PathBuf>,
+    #[command(flatten)]
+    texts: Texts,
     /// table, csv, json or jsonl
     #[arg(long, default_value = "table", value_parser = Format::from_str)]
     format: Format,
@@ -40,7 +36,7 @@ pub(super) struct SqlArgs {
 }
 
 pub(super) async fn run(args: SqlArgs) -> Result<Done> {
-    let statements = texts(&args)?;
+    let statements = args.texts.read()?;
     let mut client = match &args.connect {
         Some(url) => Client::connect(url).await?,
         None => Client::embedded(args.memory.embedded()?)?,
@@ -70,28 +66,6 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
         }
     }
     Ok(Done::Well)
-}
-
-/// What to run: `-c`, then `-f`, or else standard input.
-fn texts(args: &SqlArgs) -> Result<Vec<String>> {
-    let mut texts = args.command.clone();
-    for file in &args.file {
-        let text = std::fs::read_to_string(file).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::not_found(format!("{} does not exist: check -f", file.display())),
-            _ => Error::invalid(format!("{} cannot be read: {e}", file.display())),
-        })?;
-        texts.push(text);
-    }
-    if args.command.is_empty() && args.file.is_empty() {
-        let mut stdin = std::io::stdin();
-        if stdin.is_terminal() {
-            let _ = writeln!(std::io::stderr(), "Type statements, each ended by `;`, then Ctrl-D to run them.");
-        }
-        let mut text = String::new();
-        stdin.read_to_string(&mut text).map_err(|e| Error::invalid(format!("standard input cannot be read: {e}")))?;
-        texts.push(text);
-    }
-    Ok(texts)
 }
 
 async fn execute(client: &mut Client, statement: &str, format: Format) -> Result<(), PrintError> {

@@ -95,11 +95,13 @@ impl ExecutorServer {
         }
     }
 
-    /// Leaves the cluster: its tasks end, its blocks are gone.
-    pub fn stop(self) {
+    /// Leaves the cluster: its tasks end, its blocks are gone, its address is free.
+    pub async fn stop(self) {
         self.executor.stop();
         self.stop.send_replace(true);
-        self.serving.abort();
         self.agent.abort();
+        self.serving.abort();
+        // Aborted tasks end at once, with an error that says that they were aborted.
+        let _ = self.serving.await;
     }
 }

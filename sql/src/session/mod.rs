@@ -74,6 +74,10 @@ impl Planner for SqlPlanner {
     fn redact(&self, statement: &str) -> String {
         redact::redact(statement)
     }
+
+    fn is_express(&self, statement: &str) -> bool {
+        statements::is_express(statement)
+    }
 }
 
 impl Planning<'_> {

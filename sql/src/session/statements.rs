@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::dialect::{Dialect, dialect_from_str};
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use tidemill_core::{Error, Result};
 
@@ -48,6 +48,18 @@ fn take_statement(statements: &mut Vec<String>, current: &mut String, meaningful
     }
     current.clear();
     *meaningful = false;
+}
+
+/// Whether the text looks as if it asks only about the cluster or the catalogue.
+pub(super) fn is_express(text: &str) -> bool {
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else { return false };
+    let mut words = tokens.iter().filter_map(|token| match token {
+        Token::Word(word) => Some(word.value.to_lowercase()),
+        _ => None,
+    });
+    let asks = ["show", "describe", "desc", "explain", "drop"];
+    words.next().is_some_and(|first| asks.contains(&first.as_str()))
+        || words.any(|word| word == super::system::SCHEMA || word == "information_schema")
 }
 
 /// Parses exactly one statement.

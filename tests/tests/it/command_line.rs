@@ -1,12 +1,16 @@
 //! The binary as a person at a terminal meets it: what it prints, how it ends, and that wrong input gets one clear
 //! sentence.
 
+use std::path::Path;
 use std::time::Duration;
 
-use tidemill_tests::harness::{Process, tpch};
+use tidemill_tests::harness::{Output, Process, tpch};
 
 fn fails_with(args: &[&str], parts: &[&str]) {
-    let output = Process::run(args);
+    check_failure(args, &Process::run(args), parts);
+}
+
+fn check_failure(args: &[&str], output: &Output, parts: &[&str]) {
     assert_ne!(output.code, Some(0), "{args:?} succeeded: {}", output.stdout);
     let lines: Vec<&str> = output.stderr.lines().collect();
     assert_eq!(lines.len(), 1, "{args:?} printed {:?}", output.stderr);
@@ -54,6 +58,8 @@ fn several_statements_and_files_run_in_order() {
     let file = file.display().to_string();
     let output = Process::run(&["sql", "-c", "SELECT 0 AS z;", "-f", &file, "--format", "csv"]);
     assert_eq!((output.code, output.stdout.as_str()), (Some(0), "z\n0\na\n;\nb\n2\n"), "{}", output.stderr);
+    let output = Process::run(&["sql", "-f", &file, "-c", "SELECT 0 AS z", "--format", "csv"]);
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), "a\n;\nb\n2\nz\n0\n"), "{}", output.stderr);
 }
 
 #[test]
@@ -91,6 +97,20 @@ fn wrong_files_are_one_clear_sentence() {
     fails_with(&["sql", "-c", &create(&corrupt.display().to_string())], &["corrupt.parquet"]);
     fails_with(&["sql", "-f", &missing], &["missing.parquet", "does not exist"]);
     fails_with(&["sql", "-c", &create("ftp://host/x")], &["ftp"]);
+}
+
+#[test]
+fn a_file_that_must_not_be_read_is_one_clear_sentence() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
+    open(folder.path(), 0o777);
+    let secret = folder.path().join("secret.parquet");
+    std::fs::copy(tpch().join("nation/part-000.parquet"), &secret).expect("a copy");
+    open(&secret, 0o000);
+    let create = format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{}'", secret.display());
+    let output = Process::run_as_nobody(folder.path(), &["sql", "-c", &create, "-c", "SELECT * FROM t"]);
+    check_failure(&["sql", "-c", &create], &output, &["secret.parquet", "ermission denied"]);
 }
 
 #[test]

@@ -70,7 +70,10 @@ async fn embedded_answers_are_datafusions() {
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        assert_eq!(embedded.executor().store().outputs(), 0, "outputs of finished runs");
+        let held = embedded.executor().store().runs();
+        let state = embedded.coordinator().state().await.expect("a state");
+        let held: Vec<_> = held.iter().map(|run| (run, state.runs.get(run).map(|r| r.state))).collect();
+        assert_eq!(embedded.executor().store().outputs(), 0, "outputs of finished runs: {held:?}");
         assert_eq!(embedded.executor().store().memory_bytes(), 0, "bytes of finished runs");
         assert_eq!(embedded.coordinator().kept_blobs(), 0, "blobs of finished runs");
     }

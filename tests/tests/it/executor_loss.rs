@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use tidemill::client::Client;
 use tidemill::generate::TPCH_TABLES;
 use tidemill::oracle::{Oracle, compare};
 use tidemill::tpch::{QUERIES, create_tables};
 use tidemill_core::ErrorKind;
 use tidemill_core::Settings;
-use tidemill_tests::harness::{LocalCluster, ProcessCluster, Shape, rows, tpch, value};
+use tidemill_tests::harness::{LocalCluster, Process, ProcessCluster, Shape, rows, tpch, value};
 
 /// When the victim dies, in milliseconds after the run began.
 const MOMENTS: [u64; 6] = [0, 20, 60, 120, 250, 500];
@@ -39,11 +40,7 @@ async fn a_killed_executor_changes_no_answer() {
         let difference = compare(&expected, &ours).expect("a comparison");
         assert!(difference.is_none(), "{name} killed after {moment} ms: {difference:?}");
         let lost = "SELECT count(*) FROM system.executors WHERE state <> 'alive'";
-        let start = Instant::now();
-        while value(&mut client, lost).await != "1" {
-            assert!(start.elapsed() < Duration::from_secs(10), "the dead executor was not noticed");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(&mut client, lost, "1").await;
         let counters = format!(
             "SELECT max(CAST(split_part(attempt, '-', 2) AS BIGINT)) - count(*) FROM system.tasks WHERE run_id = '{run}'"
         );
@@ -97,4 +94,26 @@ async fn an_executor_of_another_build_is_refused_by_name() {
     assert!(error.message.contains("0.0.1") && error.message.contains(wire::BUILD), "{}", error.message);
     let mut client = cluster.client().await;
     assert_eq!(value(&mut client, "SELECT count(*) FROM system.executors").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_was_silent_for_too_long_joins_again_by_itself() {
+    let settings = Settings { executor_timeout_ms: 500, ..Settings::default() };
+    let cluster = LocalCluster::with_settings(Shape { executors: 0, slots: 1 }, settings).await;
+    let executor = Process::start(&["executor", "--connect", &cluster.url(), "--slots", "1"]);
+    let mut client = cluster.client().await;
+    let count = |state: &str| format!("SELECT count(*) FROM system.executors WHERE state = '{state}'");
+    executor.signal("STOP");
+    until(&mut client, &count("lost"), "1").await;
+    executor.signal("CONT");
+    until(&mut client, &count("alive"), "1").await;
+    assert_eq!(value(&mut client, "SELECT 41 + 1").await, "42");
+}
+
+async fn until(client: &mut Client, query: &str, expected: &str) {
+    let start = Instant::now();
+    while value(client, query).await != expected {
+        assert!(start.elapsed() < Duration::from_secs(20), "{query} did not become {expected}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -86,6 +86,9 @@ pub enum ExecutorState {
 pub struct RunSpec {
     /// The statement as the client typed it.
     pub statement: String,
+    /// Whether the coordinator can answer it alone, as far as the text tells: then it does not queue behind those that
+    /// need executors.
+    pub express: bool,
 }
 
 /// One execution of a job.

@@ -3,7 +3,7 @@
 use super::Action;
 use super::decide::Decider;
 use crate::graph::StageGraph;
-use crate::record::{ExecutorState, Outcome, Record, RunSpec, RunState};
+use crate::record::{ExecutorState, Outcome, Record, Run, RunSpec, RunState};
 use crate::{Error, ExecutorId, RunId};
 
 impl Decider<'_> {
@@ -14,17 +14,23 @@ impl Decider<'_> {
         self.record(Record::RunAccepted { run, spec, at: self.now });
     }
 
-    /// Gives queued runs their turn, oldest first.
+    /// Gives queued runs their turn, oldest first. Those that need no executor have a lane of their own.
     pub(super) fn plan_queued(&mut self) {
         if self.state.live.is_empty() {
             return;
         }
-        let is = |run: &RunId, state| self.state.runs.get(run).is_some_and(|r| r.state == state);
-        let queued: Vec<RunId> = self.state.live.iter().filter(|r| is(r, RunState::Queued)).cloned().collect();
-        let active = self.state.live.len() - queued.len();
-        for run in queued.into_iter().take(self.settings.active_runs.saturating_sub(active)) {
-            self.record(Record::RunPlanning { run: run.clone(), at: self.now });
-            self.act(Action::Plan { run });
+        for express in [true, false] {
+            let lane = self.state.live.iter().filter_map(|id| Some((id, self.state.runs.get(id)?)));
+            let lane: Vec<_> = lane.filter(|(_, run)| run.spec.express == express).collect();
+            let is_queued = |run: &Run| run.state == RunState::Queued;
+            let active = lane.iter().filter(|(_, run)| !is_queued(run)).count();
+            let free = self.settings.active_runs.saturating_sub(active);
+            let turn: Vec<RunId> =
+                lane.into_iter().filter(|(_, run)| is_queued(run)).take(free).map(|(id, _)| id.clone()).collect();
+            for run in turn {
+                self.record(Record::RunPlanning { run: run.clone(), at: self.now });
+                self.act(Action::Plan { run });
+            }
         }
     }
 

@@ -56,7 +56,10 @@ impl Cluster {
     /// A client asks for a run and the planner answers.
     pub(crate) fn submit(&mut self, run: &str, graph: StageGraph) -> Vec<Action> {
         let run = RunId(run.to_owned());
-        self.send(Event::Submitted { run: run.clone(), spec: RunSpec { statement: "select 1".to_owned() } });
+        self.send(Event::Submitted {
+            run: run.clone(),
+            spec: RunSpec { statement: "select 1".to_owned(), express: false },
+        });
         self.send(Event::Planned { run, graph: Ok(graph) })
     }
 

@@ -192,7 +192,7 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Check {
         match happening {
             Happening::Submit(run) => {
-                let spec = RunSpec { statement: format!("select {run}") };
+                let spec = RunSpec { statement: format!("select {run}"), express: self.rng.chance(5) };
                 self.tell_coordinator(None, &Event::Submitted { run, spec });
             }
             Happening::Cancel(run) => self.tell_coordinator(None, &Event::Cancelled { run }),
