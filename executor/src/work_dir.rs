@@ -65,20 +65,21 @@ mod tests {
     use super::{LOCK, WorkDir};
 
     #[test]
-    fn abandoned_folders_are_removed_and_others_are_not() {
-        let parent = tempfile::tempdir().expect("a folder");
+    fn abandoned_folders_are_removed_and_others_are_not() -> std::io::Result<()> {
+        let parent = tempfile::tempdir()?;
         let dead = parent.path().join("dead");
         let foreign = parent.path().join("foreign");
         for folder in [&dead, &foreign] {
-            std::fs::create_dir(folder).expect("a folder");
-            std::fs::write(folder.join("spilled"), "rows").expect("a file");
+            std::fs::create_dir(folder)?;
+            std::fs::write(folder.join("spilled"), "rows")?;
         }
-        std::fs::write(dead.join(LOCK), "").expect("a file");
-        let first = WorkDir::new(parent.path(), "first").expect("a work directory");
-        let second = WorkDir::new(parent.path(), "second").expect("a work directory");
+        std::fs::write(dead.join(LOCK), "")?;
+        let first = WorkDir::new(parent.path(), "first")?;
+        let second = WorkDir::new(parent.path(), "second")?;
         assert!(!dead.exists());
         assert!(foreign.join("spilled").exists() && first.path().exists() && second.path().exists());
         drop(first);
         assert!(!parent.path().join("first").exists() && second.path().exists());
+        Ok(())
     }
 }

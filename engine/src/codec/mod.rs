@@ -4,8 +4,10 @@
 //! Invariant: what decodes is what was encoded. What the stock encoding loses travels beside it (`scan`).
 
 mod converter;
+mod recursion;
 mod scalar;
 mod scan;
+mod window;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use datafusion::common::{ScalarValue, internal_err};
-use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
@@ -30,8 +31,9 @@ use tidemill_core::StageId;
 use crate::wire;
 use converter::StageConverter;
 pub use scalar::ScalarSource;
-pub use scan::TaskScans;
 pub(crate) use scan::file_scan;
+pub use scan::{EncodedScan, TaskScans};
+pub(crate) use window::{signature, window_exprs};
 
 /// A family of plan nodes of ours. `encode` answers `None` for nodes of other families.
 pub trait NodeFamily: Debug + Send + Sync {
@@ -112,7 +114,7 @@ pub struct EncodedPlan {
     /// The plan without files.
     pub bytes: Bytes,
     /// File groups by scan, as its partitions' groups.
-    pub scans: Vec<Vec<FileGroup>>,
+    pub scans: Vec<EncodedScan>,
     /// Stages whose single value the plan's expressions use.
     pub scalars: Vec<StageId>,
 }
@@ -164,6 +166,23 @@ struct TaskCodec {
     values: TaskValues,
 }
 
+impl TaskCodec {
+    /// A node of a registered family, without its children; `None` for others.
+    fn family_node(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Option<wire::plan_node::Node>> {
+        let ctx = EncodeContext { codec: self, converter: ConverterRef(converter) };
+        for family in self.families.iter() {
+            if let Some(encoded) = family.encode(plan, &ctx)? {
+                return Ok(Some(encoded));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl PhysicalExtensionCodec for TaskCodec {
     fn try_decode(
         &self,
@@ -176,6 +195,12 @@ impl PhysicalExtensionCodec for TaskCodec {
         let Some(node) = node.node else { return internal_err!("an extension node is empty") };
         if let wire::plan_node::Node::FileScan(scan) = &node {
             return scan::decode(scan, &self.values.scans, task, self, converter);
+        }
+        if let wire::plan_node::Node::Window(window) = &node {
+            return window::decode(window, task, self, converter);
+        }
+        if let Some(plan) = recursion::decode(&node, inputs)? {
+            return Ok(plan);
         }
         let ctx = DecodeContext { task, codec: self, converter: ConverterRef(converter) };
         for family in self.families.iter() {
@@ -192,14 +217,9 @@ impl PhysicalExtensionCodec for TaskCodec {
         buf: &mut Vec<u8>,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
-        let ctx = EncodeContext { codec: self, converter: ConverterRef(converter) };
-        for family in self.families.iter() {
-            if let Some(encoded) = family.encode(&node, &ctx)? {
-                wire::PlanNode { node: Some(encoded) }
-                    .encode(buf)
-                    .map_err(|e| DataFusionError::External(Box::new(e)))?;
-                return Ok(());
-            }
+        if let Some(encoded) = self.family_node(&node, converter)? {
+            let encoded = wire::PlanNode { node: Some(encoded) };
+            return encoded.encode(buf).map_err(|e| DataFusionError::External(Box::new(e)));
         }
         internal_err!("{} has no encoding", node.name())
     }

@@ -9,6 +9,7 @@
 //! stay true, and no task reads another's files.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -22,35 +23,45 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{
     PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
 };
-use datafusion_proto::protobuf::physical_plan_node::PhysicalPlanType;
-use datafusion_proto::protobuf::{self, PhysicalExtensionNode, PhysicalPlanNode};
+use datafusion_proto::protobuf::{self, PhysicalPlanNode};
 use prost::Message;
 
-use super::converter::StageConverter;
+use super::converter::{StageConverter, extension};
 use crate::wire;
+
+/// A scan whose files were taken out of an encoded plan.
+#[derive(Debug)]
+pub struct EncodedScan {
+    /// The scan's node in the plan that was encoded.
+    pub node: Arc<dyn ExecutionPlan>,
+    /// Its files, by partition of the scan.
+    pub groups: Vec<FileGroup>,
+}
 
 /// The files of one task: by scan, then by partition.
 #[derive(Debug, Clone, Default)]
 pub struct TaskScans(BTreeMap<u32, BTreeMap<u32, FileGroup>>);
 
 impl TaskScans {
-    /// The files that a task executing `partitions` needs, as a blob's content; `None` if it scans none.
+    /// The files of the partitions that a task `needs` of each scan, as a blob's content; `None` if there are none.
     ///
     /// # Errors
     /// A file has no encoding.
-    pub fn encode(scans: &[Vec<FileGroup>], partitions: std::ops::Range<usize>) -> Result<Option<Vec<u8>>> {
+    pub fn encode(scans: &[EncodedScan], needs: &[Vec<Range<usize>>]) -> Result<Option<Vec<u8>>> {
         let mut spec = wire::ScanSpec::default();
-        for (scan, groups) in (0u32..).zip(scans) {
+        for ((scan, encoded), needs) in (0u32..).zip(scans).zip(needs) {
             let mut files = wire::ScanFiles { scan, partitions: Vec::new() };
-            for (partition, group) in (0u32..).zip(groups) {
-                if partitions.contains(&(partition as usize)) && !group.is_empty() {
+            for (partition, group) in (0u32..).zip(&encoded.groups) {
+                if needs.iter().any(|range| range.contains(&(partition as usize))) && !group.is_empty() {
                     let file_group = protobuf::FileGroup::try_from(group)?.encode_to_vec();
                     files.partitions.push(wire::PartitionFiles { partition, file_group });
                 }
             }
-            spec.scans.push(files);
+            if !files.partitions.is_empty() {
+                spec.scans.push(files);
+            }
         }
-        Ok(spec.scans.iter().any(|s| !s.partitions.is_empty()).then(|| spec.encode_to_vec()))
+        Ok((!spec.scans.is_empty()).then(|| spec.encode_to_vec()))
     }
 
     /// The inverse of [`Self::encode`].
@@ -97,7 +108,7 @@ pub(super) fn encode(
         true => config.file_groups.iter().map(without_statistics).collect(),
         false => config.file_groups.clone(),
     };
-    let scan = converter.take_files(groups);
+    let scan = converter.take_files(EncodedScan { node: Arc::clone(plan), groups });
     let emptied =
         FileScanConfigBuilder::from(config.clone()).with_file_groups(vec![FileGroup::default(); partitions]).build();
     let emptied: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(emptied);
@@ -109,9 +120,7 @@ pub(super) fn encode(
         csv_terminator: csv.and_then(CsvSource::terminator).map(u32::from),
         partitions: u32::try_from(partitions).map_err(|_| internal_datafusion_err!("too many partitions"))?,
     };
-    let node = wire::PlanNode { node: Some(wire::plan_node::Node::FileScan(node)) }.encode_to_vec();
-    let extension = PhysicalExtensionNode { node, inputs: Vec::new() };
-    Ok(Some(PhysicalPlanNode { physical_plan_type: Some(PhysicalPlanType::Extension(extension)) }))
+    Ok(Some(extension(wire::plan_node::Node::FileScan(node), Vec::new())))
 }
 
 /// Decodes a file scan with the files of one task.

@@ -50,7 +50,7 @@ impl NodeFamily for ExchangeNodes {
                 };
                 Ok(Some(Arc::new(ExchangeWriterExec::new(Arc::clone(input), partitioning))))
             }
-            Node::FileScan(_) => Ok(None),
+            Node::FileScan(_) | Node::Recursion(_) | Node::WorkTable(_) | Node::Window(_) => Ok(None),
         }
     }
 }

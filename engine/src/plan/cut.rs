@@ -19,6 +19,7 @@ use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 use tidemill_core::StageId;
@@ -74,7 +75,7 @@ impl Cutter {
             return self.replace_markers(Arc::clone(subqueries.input()), inputs);
         }
         let children = plan.children();
-        if children.is_empty() {
+        if children.is_empty() || plan.is::<RecursiveQueryExec>() {
             return Ok(plan);
         }
         let replaced: Vec<Arc<dyn ExecutionPlan>> =

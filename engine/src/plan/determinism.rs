@@ -10,6 +10,7 @@ use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use tidemill_core::graph::Determinism;
 
@@ -63,5 +64,6 @@ fn depends_on_arrival(node: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     if !ranks && !aggregates && !node.is::<GlobalLimitExec>() {
         return Ok(false);
     }
-    node.exists(|n| Ok(n.is::<ExchangeReaderExec>()))
+    // Inside a recursion, partitions of one process meet in any order too.
+    node.exists(|n| Ok(n.is::<ExchangeReaderExec>() || n.is::<RecursiveQueryExec>()))
 }

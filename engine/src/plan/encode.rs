@@ -1,24 +1,24 @@
-//! Stages become bytes. Every one is decoded again here and compared, so that what a task runs is what was verified.
+//! Stages become bytes. Every one is decoded again and compared (`decoded`), so that what a task runs is what was
+//! verified.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use datafusion::common::ScalarValue;
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::datasource::sink::DataSinkExec;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use prost::Message;
-use tidemill_core::graph::{ExchangeKind, Stage, StageGraph, TaskShape};
+use tidemill_core::graph::{Stage, StageGraph, TaskShape};
 use tidemill_core::{BlobHash, Error};
 
-use super::{PlannedStage, StagedQuery, with_children};
+use super::needs::Needs;
+use super::{PlannedStage, StagedQuery, decoded, with_children};
 use crate::blob::Blob;
-use crate::codec::{EncodedPlan, StageCodec, TaskScans, TaskValues, encode_schema, file_scan};
+use crate::codec::{EncodedPlan, EncodedScan, StageCodec, TaskScans, encode_schema, file_scan};
 use crate::error::to_datafusion;
 use crate::exchange::{ExchangeNodes, ExchangeWriterExec};
 use crate::runtime::config_entries;
@@ -69,7 +69,7 @@ pub fn encode(
     let mut blobs = vec![session];
     for stage in &query.stages {
         let encoded = codec.encode(&stage.plan, &query.scalars)?;
-        check_decoded(&codec, stage, &encoded, query, context)?;
+        decoded::check(&codec, stage, &encoded, query, context)?;
         let sink = sink.filter(|_| stage.id.index() + 1 == query.stages.len());
         let spec = stage_spec(&codec, query, stage, &encoded, sink)?;
         let plan = Blob::new(spec.encode_to_vec());
@@ -147,74 +147,14 @@ fn stage_spec(
 }
 
 /// One blob per task that scans anything; nothing at all for stages without scans.
-fn scan_blobs(stage: &PlannedStage, scans: &[Vec<FileGroup>]) -> Result<Vec<Option<Blob>>> {
+fn scan_blobs(stage: &PlannedStage, scans: &[EncodedScan]) -> Result<Vec<Option<Blob>>> {
     if scans.is_empty() {
         return Ok(Vec::new());
     }
-    let partitions = |task: u32| match stage.shape {
-        TaskShape::Whole(_) => 0..usize::MAX,
-        TaskShape::PerPartition(_) => task as usize..task as usize + 1,
+    let needs = Needs::of(&stage.plan, matches!(stage.shape, TaskShape::Whole(_)));
+    let blob = |task: u32| {
+        let needs: Vec<_> = scans.iter().map(|scan| needs.partitions(&scan.node, task as usize)).collect();
+        Ok(TaskScans::encode(scans, &needs)?.map(Blob::new))
     };
-    // A union's partitions are its branches' one after another, so a scan below one has fewer groups than the stage
-    // has partitions: every task gets the groups its own partition of the scan can need.
-    let direct = |groups: &Vec<FileGroup>| match stage.shape {
-        TaskShape::Whole(_) => true,
-        TaskShape::PerPartition(n) => groups.len() == n as usize,
-    };
-    let all_direct = scans.iter().all(direct);
-    (0..stage.shape.tasks())
-        .map(|task| {
-            let wanted = if all_direct { partitions(task) } else { 0..usize::MAX };
-            Ok(TaskScans::encode(scans, wanted)?.map(Blob::new))
-        })
-        .collect()
-}
-
-/// Decodes a stage and compares it with what was encoded: columns, partitions and orders of every node.
-fn check_decoded(
-    codec: &StageCodec,
-    stage: &PlannedStage,
-    encoded: &EncodedPlan,
-    query: &StagedQuery,
-    context: &TaskContext,
-) -> Result<()> {
-    let mut values = TaskValues::default();
-    for input in stage.inputs.iter().filter(|i| i.kind == ExchangeKind::Scalar) {
-        let Some(producer) = query.stages.get(input.stage.index()) else { continue };
-        let schema = producer.plan.schema();
-        let Some(field) = schema.fields().first() else { continue };
-        values.scalars.insert(input.stage, ScalarValue::try_from(field.data_type())?);
-    }
-    let decoded = codec.decode(&encoded.bytes, values, context)?;
-    compare(&stage.plan, &decoded)
-        .map_err(|e| DataFusionError::Internal(format!("stage {}: {}", stage.id, e.message())))
-}
-
-fn compare(before: &Arc<dyn ExecutionPlan>, after: &Arc<dyn ExecutionPlan>) -> Result<()> {
-    if before.name() != after.name() {
-        return internal_err!("rule 15: {} decodes as {}", before.name(), after.name());
-    }
-    let types = |p: &Arc<dyn ExecutionPlan>| {
-        p.schema().fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect::<Vec<_>>()
-    };
-    if types(before) != types(after) {
-        return internal_err!("rule 15: {} decodes with other columns", before.name());
-    }
-    let partitions = |p: &Arc<dyn ExecutionPlan>| p.output_partitioning().partition_count();
-    if partitions(before) != partitions(after) {
-        return internal_err!("rule 15: {} decodes with other partitions", before.name());
-    }
-    if let Some(ordering) = before.output_ordering() {
-        // Scans lose their order with their files; the merge above checks what it needs through its own sort.
-        if !after.equivalence_properties().ordering_satisfy(ordering.iter().cloned())?
-            && before.name() != "DataSourceExec"
-        {
-            return internal_err!("rule 18: {} loses its order [{ordering}] when decoded", before.name());
-        }
-    }
-    let (before, after) = (before.children(), after.children());
-    if before.len() != after.len() {
-        return internal_err!("rule 15: a node decodes with other children");
-    }
-    before.into_iter().zip(after).try_for_each(|(b, a)| compare(b, a))
+    (0..stage.shape.tasks()).map(blob).collect()
 }

@@ -13,11 +13,11 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::limit::LocalLimitExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -27,7 +27,7 @@ use super::with_children;
 use crate::exchange::{ExchangeExec, Transfer};
 
 pub(super) fn mark(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let marked = plan.transform_up(|node| {
+    super::rewrite(plan, &mut |node| {
         if let Some(repartition) = node.downcast_ref::<RepartitionExec>() {
             return mark_repartition(repartition);
         }
@@ -39,42 +39,38 @@ pub(super) fn mark(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan
             && !runs_whole(merge.input())
         {
             let exchange = Arc::new(ExchangeExec::new(Arc::clone(merge.input()), Transfer::SortedGather));
-            return Ok(Transformed::yes(with_children(&node, vec![exchange])?));
+            return with_children(&node, vec![exchange]);
         }
-        Ok(Transformed::no(node))
-    });
-    Ok(marked?.data)
+        Ok(node)
+    })
 }
 
-fn mark_repartition(repartition: &RepartitionExec) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+fn mark_repartition(repartition: &RepartitionExec) -> Result<Arc<dyn ExecutionPlan>> {
     let input = Arc::clone(repartition.input());
     match repartition.partitioning() {
         // It only spreads work, which tasks do.
-        Partitioning::RoundRobinBatch(_) | Partitioning::UnknownPartitioning(_) => Ok(Transformed::yes(input)),
-        Partitioning::Hash(_, 1) if partition_count(&input) == 1 => Ok(Transformed::yes(input)),
+        Partitioning::RoundRobinBatch(_) | Partitioning::UnknownPartitioning(_) => Ok(input),
+        Partitioning::Hash(_, 1) if partition_count(&input) == 1 => Ok(input),
         partitioning @ (Partitioning::Hash(..) | Partitioning::Range(_)) => {
             let ordering = input.output_ordering().cloned().filter(|_| repartition.preserve_order());
             let exchange: Arc<dyn ExecutionPlan> =
                 Arc::new(ExchangeExec::new(input, Transfer::Hash(partitioning.clone())));
-            Ok(Transformed::yes(match ordering {
+            Ok(match ordering {
                 // Blocks of several producers arrive in any order: what was promised is sorted again.
                 Some(ordering) => Arc::new(SortExec::new(ordering, exchange).with_preserve_partitioning(true)),
                 None => exchange,
-            }))
+            })
         }
     }
 }
 
-fn mark_coalesce(
-    coalesce: &CoalescePartitionsExec,
-    node: &Arc<dyn ExecutionPlan>,
-) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+fn mark_coalesce(coalesce: &CoalescePartitionsExec, node: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let input = coalesce.input();
     if partition_count(input) == 1 && coalesce.fetch().is_none() {
-        return Ok(Transformed::yes(Arc::clone(input)));
+        return Ok(Arc::clone(input));
     }
     if partition_count(input) == 1 || runs_whole(input) {
-        return Ok(Transformed::no(Arc::clone(node)));
+        return Ok(Arc::clone(node));
     }
     let limited: Arc<dyn ExecutionPlan> = match coalesce.fetch() {
         Some(fetch) if input.fetch().is_none_or(|f| f > fetch) => {
@@ -83,12 +79,12 @@ fn mark_coalesce(
         _ => Arc::clone(input),
     };
     let exchange = Arc::new(ExchangeExec::new(limited, Transfer::Gather));
-    Ok(Transformed::yes(with_children(node, vec![exchange])?))
+    with_children(node, vec![exchange])
 }
 
 /// Whether the stage that `plan` belongs to must run all its partitions in one task.
 pub(super) fn runs_whole(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    if plan.is::<ExchangeExec>() {
+    if plan.is::<ExchangeExec>() || plan.is::<RecursiveQueryExec>() {
         return false;
     }
     let shares_state =

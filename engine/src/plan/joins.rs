@@ -19,7 +19,6 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{JoinType, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -31,7 +30,7 @@ use super::with_children;
 use crate::exchange::{ExchangeExec, Transfer};
 
 pub(super) fn normalise(plan: Arc<dyn ExecutionPlan>, partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
-    let normalised = plan.transform_up(|node| {
+    super::rewrite(plan, &mut |node| {
         if let Some(join) = node.downcast_ref::<HashJoinExec>() {
             return hash_join(join, &node, partitions);
         }
@@ -42,11 +41,10 @@ pub(super) fn normalise(plan: Arc<dyn ExecutionPlan>, partitions: usize) -> Resu
             && partition_count(join.right()) > 1
         {
             let children = vec![broadcast(join.left()), Arc::clone(join.right())];
-            return Ok(Transformed::yes(with_children(&node, children)?));
+            return with_children(&node, children);
         }
-        Ok(Transformed::no(node))
-    });
-    Ok(normalised?.data)
+        Ok(node)
+    })
 }
 
 /// Whether every probe partition may have its own copy of the build side.
@@ -57,23 +55,19 @@ pub(super) const fn may_replicate_build(join_type: JoinType) -> bool {
     }
 }
 
-fn hash_join(
-    join: &HashJoinExec,
-    node: &Arc<dyn ExecutionPlan>,
-    partitions: usize,
-) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+fn hash_join(join: &HashJoinExec, node: &Arc<dyn ExecutionPlan>, partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
     if *join.partition_mode() == PartitionMode::Partitioned || partition_count(join.right()) == 1 {
-        return Ok(Transformed::no(Arc::clone(node)));
+        return Ok(Arc::clone(node));
     }
     if join.null_aware {
         // All probe partitions run in one task, which only receives rows: both sides are computed elsewhere.
         let probe: Arc<dyn ExecutionPlan> = Arc::new(ExchangeExec::new(Arc::clone(join.right()), Transfer::Gather));
         let children = vec![Arc::clone(join.left()), probe];
-        return Ok(Transformed::yes(with_children(node, children)?));
+        return with_children(node, children);
     }
     if may_replicate_build(*join.join_type()) {
         let children = vec![broadcast(join.left()), Arc::clone(join.right())];
-        return Ok(Transformed::yes(with_children(node, children)?));
+        return with_children(node, children);
     }
     let (left_keys, right_keys) = join.on().iter().cloned().unzip();
     let left = hashed(uncoalesced(join.left()), left_keys, partitions)?;
@@ -84,19 +78,16 @@ fn hash_join(
         .with_partition_mode(PartitionMode::Partitioned)
         .recompute_properties()
         .build_exec()?;
-    Ok(Transformed::yes(partitioned))
+    Ok(partitioned)
 }
 
-fn nested_loop_join(
-    join: &NestedLoopJoinExec,
-    node: &Arc<dyn ExecutionPlan>,
-) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+fn nested_loop_join(join: &NestedLoopJoinExec, node: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     if partition_count(join.right()) == 1 {
-        return Ok(Transformed::no(Arc::clone(node)));
+        return Ok(Arc::clone(node));
     }
     if may_replicate_build(*join.join_type()) {
         let children = vec![broadcast(join.left()), Arc::clone(join.right())];
-        return Ok(Transformed::yes(with_children(node, children)?));
+        return with_children(node, children);
     }
     if may_replicate_build(join.join_type().swap()) {
         let probe = uncoalesced(join.left());
@@ -107,11 +98,11 @@ fn nested_loop_join(
             .downcast_ref::<NestedLoopJoinExec>()
             .ok_or_else(|| internal_datafusion_err!("rule 5: a nested-loop join changed its type"))?
             .swap_inputs()?;
-        return Ok(Transformed::yes(swapped));
+        return Ok(swapped);
     }
     let probe: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(Arc::clone(join.right())));
     let children = vec![Arc::clone(join.left()), probe];
-    Ok(Transformed::yes(with_children(node, children)?))
+    with_children(node, children)
 }
 
 fn broadcast(build: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {

@@ -11,14 +11,17 @@
 //! the same rows whichever process runs which task. The rules' numbers are those of `docs/planner.md`.
 
 mod cut;
+mod decoded;
 mod determinism;
 mod draw;
 mod encode;
 mod exchanges;
 mod inline;
 mod joins;
+mod needs;
 mod sink;
 mod verify;
+mod window_filter;
 
 use std::sync::Arc;
 
@@ -26,6 +29,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use tidemill_core::StageId;
 use tidemill_core::graph::{Determinism, Input, TaskShape};
 
@@ -33,6 +37,7 @@ use crate::codec::ScalarSource;
 pub use draw::draw;
 pub use encode::{EncodedGraph, StageSink, encode, stage_codec};
 pub use sink::{SinkTarget, redirect};
+pub use window_filter::WindowFilters;
 
 /// A stage before it is encoded.
 #[derive(Debug)]
@@ -65,6 +70,26 @@ fn with_children(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Arc::clone(plan).replace_children(children, options)
+}
+
+/// Rewrites a plan from its leaves up. Recursions stay as they are: rule 13.
+fn rewrite(
+    plan: Arc<dyn ExecutionPlan>,
+    change: &mut impl FnMut(Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    if plan.is::<RecursiveQueryExec>() {
+        return Ok(plan);
+    }
+    let children = plan.children();
+    let mut changed = false;
+    let mut rewritten = Vec::with_capacity(children.len());
+    for child in children {
+        let new = rewrite(Arc::clone(child), change)?;
+        changed |= !Arc::ptr_eq(&new, child);
+        rewritten.push(new);
+    }
+    let plan = if changed { with_children(&plan, rewritten)? } else { plan };
+    change(plan)
 }
 
 /// Divides a physical plan into stages.

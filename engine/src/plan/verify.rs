@@ -14,6 +14,8 @@ use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode, SortMergeJoinExec,
 };
 use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
+use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use tidemill_core::graph::TaskShape;
@@ -66,6 +68,27 @@ fn verify_stage(query: &StagedQuery, stage: &PlannedStage) -> Result<()> {
     };
     writer.input.apply(|node| {
         verify_node(query, node, stage.shape)?;
+        // A recursion is one node here: its task runs all of it.
+        Ok(if node.is::<RecursiveQueryExec>() { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(())
+}
+
+/// Inside a recursion nothing is divided, so only what would not be right in one process either is refused.
+fn verify_recursion(recursion: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    recursion.apply(|node| {
+        if node.boundedness().is_unbounded() {
+            return internal_err!("rule 2: {} never ends", node.name());
+        }
+        verify_limits(node)?;
+        if !node.dynamic_expressions_produced().is_empty() && node.is::<HashJoinExec>() {
+            return internal_err!(
+                "rule 12: a hash join in a recursion makes a filter, which the next step would reuse"
+            );
+        }
+        if node.is::<ScalarSubqueryExec>() || node.is::<ExchangeReaderExec>() {
+            return internal_err!("rule 13: {} is inside a recursion", node.name());
+        }
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(())
@@ -98,6 +121,9 @@ fn verify_node(query: &StagedQuery, node: &Arc<dyn ExecutionPlan>, shape: TaskSh
     if let Some(reader) = node.downcast_ref::<ExchangeReaderExec>() {
         return verify_reader(query, reader);
     }
+    if node.is::<RecursiveQueryExec>() {
+        return verify_recursion(node);
+    }
     if node.is::<CoalescePartitionsExec>() || node.is::<SortPreservingMergeExec>() {
         return verify_merge(node, shape);
     }
@@ -110,9 +136,6 @@ fn verify_node(query: &StagedQuery, node: &Arc<dyn ExecutionPlan>, shape: TaskSh
                 true => Ok(()),
                 false => internal_err!("rule 9: interleaved inputs have {counts:?} partitions"),
             }
-        }
-        "RecursiveQueryExec" | "WorkTableExec" => {
-            plan_err!("recursive queries are not supported yet: write the steps as queries of their own")
         }
         name if PARTITION_LOCAL.contains(&name) => Ok(()),
         name => internal_err!("no rule allows {name} in a stage: it is not known to be right across tasks"),

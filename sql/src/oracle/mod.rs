@@ -8,6 +8,7 @@ use std::path::Path;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::{ExecutionPlanProperties, collect};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
@@ -71,14 +72,28 @@ impl Oracle {
     /// DataFusion refuses it or fails.
     pub async fn answer(&self, sql: &str) -> Result<Answer> {
         let failed = |e| from_datafusion(&e);
-        let plan = self.context.sql(sql).await.map_err(failed)?.create_physical_plan().await.map_err(failed)?;
+        let query = self.context.sql(sql).await.map_err(failed)?;
+        let is_ordered = asks_for_order(query.logical_plan());
+        let plan = query.create_physical_plan().await.map_err(failed)?;
         let ordering = plan.output_ordering().map(|o| o.iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
-        let order = ordering.iter().map_while(|s| s.expr.downcast_ref::<Column>()).map(Column::index).collect();
+        let order = ordering.iter().map_while(|s| s.expr.downcast_ref::<Column>()).map(Column::index);
+        let order = if is_ordered { order.collect() } else { Vec::new() };
         let repartitions = datafusion::physical_plan::displayable(plan.as_ref())
             .indent(false)
             .to_string()
             .contains("RepartitionExec: partitioning=Hash");
         let batches = collect(plan, self.context.task_ctx()).await.map_err(failed)?;
         Ok(Answer { batches, order, repartitions })
+    }
+}
+
+/// Whether the statement itself orders its rows, and not only the way in which they were computed.
+fn asks_for_order(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) => true,
+        LogicalPlan::Projection(_) | LogicalPlan::Limit(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().into_iter().all(asks_for_order)
+        }
+        _ => false,
     }
 }

@@ -17,6 +17,7 @@ use datafusion::prelude::SessionContext;
 use tidemill_core::Result;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind};
 use tidemill_engine::error::to_datafusion;
+use tidemill_engine::plan::WindowFilters;
 use tidemill_engine::planner::PlanRequest;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
@@ -78,6 +79,7 @@ fn session_at(
         .with_runtime_env(Arc::clone(runtime))
         .with_catalog_list(Arc::new(catalogs))
         .with_default_features()
+        .with_analyzer_rule(Arc::new(WindowFilters))
         .build();
     SessionContext::new_with_state(state)
 }

@@ -30,7 +30,7 @@ pub fn tpch() -> PathBuf {
 }
 
 /// Where cargo puts what it builds: the running test lies in `TARGET/PROFILE/deps`.
-fn target_dir() -> PathBuf {
+pub(super) fn target_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its binary");
     test.ancestors().nth(3).expect("a test lies in a target folder").to_owned()
 }

@@ -4,10 +4,12 @@ mod cluster;
 mod data;
 mod process;
 pub mod s3;
+mod tables;
 
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch};
 pub use process::{Output, Process, ProcessCluster};
+pub use tables::{create_small_tables, statements_of};
 
 use arrow::record_batch::RecordBatch;
 use tidemill::client::Client;

@@ -9,5 +9,6 @@ mod differential;
 mod executor_loss;
 mod object_store;
 mod plans;
+mod queries;
 mod shapes;
 mod system_tables;

@@ -1,0 +1,23 @@
+-- Formats, folders and what lies in them.
+SELECT * FROM csv_gz ORDER BY id;
+SELECT count(*), sum(id) FROM csv_gz;
+SELECT * FROM csv_gz WHERE name LIKE '%,%';
+SELECT g, count(*), min(name) FROM csv_gz GROUP BY g;
+SELECT a.id, b.id FROM csv_gz a JOIN csv_gz b ON a.g = b.g AND a.id < b.id;
+SELECT * FROM json_lines ORDER BY id;
+SELECT g, sum(id), max(inner['x']) FROM json_lines GROUP BY g;
+SELECT count(*) FROM json_lines a JOIN few b ON a.g = b.g;
+SELECT * FROM evolving ORDER BY id;
+SELECT note, count(*), sum(id) FROM evolving GROUP BY note;
+SELECT count(note), count(*) FROM evolving;
+SELECT a.id, b.note FROM evolving a JOIN evolving b ON a.id = b.id AND b.note IS NOT NULL;
+SELECT * FROM hive ORDER BY id;
+SELECT year, month, count(*), sum(id) FROM hive GROUP BY year, month ORDER BY year, month;
+SELECT count(*) FROM hive WHERE year = '2024';
+SELECT count(*) FROM hive WHERE year = '2024' AND month = '2' AND id > 3;
+SELECT DISTINCT month FROM hive WHERE year = '2023';
+SELECT a.id, b.month FROM few a JOIN hive b ON a.id = b.id WHERE b.year = '2023';
+SELECT count(*) FROM hive WHERE year = '1999';
+SELECT * FROM arrow_file ORDER BY id;
+SELECT g, count(*) FROM arrow_file GROUP BY g;
+SELECT count(*), sum(x) FROM (SELECT id AS x FROM csv_gz UNION ALL SELECT id FROM json_lines UNION ALL SELECT id FROM hive UNION ALL SELECT id FROM evolving UNION ALL SELECT id FROM many);

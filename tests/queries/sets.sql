@@ -1,0 +1,24 @@
+-- Set operations over branches of one and of many partitions.
+SELECT id FROM one UNION ALL SELECT id FROM many WHERE id < 20;
+SELECT id FROM many WHERE id < 20 UNION ALL SELECT 7;
+SELECT count(*), sum(id) FROM (SELECT id FROM one UNION ALL SELECT id FROM many UNION ALL SELECT id FROM skew UNION ALL SELECT 1);
+SELECT k FROM many UNION SELECT k FROM few;
+SELECT k FROM one UNION SELECT k FROM one;
+SELECT k, g FROM many INTERSECT SELECT k, g FROM skew;
+SELECT k FROM few INTERSECT SELECT k FROM many;
+SELECT k FROM few INTERSECT ALL SELECT k FROM many;
+SELECT k FROM many EXCEPT SELECT k FROM few;
+SELECT k FROM many EXCEPT ALL SELECT k FROM skew;
+SELECT k FROM empty EXCEPT SELECT k FROM many;
+SELECT k FROM many EXCEPT SELECT k FROM empty;
+SELECT k FROM empty UNION ALL SELECT k FROM empty;
+SELECT g, count(*) FROM (SELECT g FROM many UNION ALL SELECT g FROM skew UNION ALL SELECT g FROM few) GROUP BY g;
+SELECT count(*) FROM (SELECT k FROM many UNION ALL SELECT k FROM skew) x JOIN few ON x.k = few.k;
+SELECT count(*) FROM (SELECT max(id) AS id FROM many UNION ALL SELECT id FROM skew) x LEFT JOIN many ON x.id = many.id;
+SELECT * FROM (SELECT id, 'a' AS s FROM few UNION ALL SELECT id, 'b' FROM few) ORDER BY id, s LIMIT 5 OFFSET 3;
+(SELECT id FROM many ORDER BY id LIMIT 3) UNION ALL (SELECT id FROM many ORDER BY id DESC LIMIT 3);
+SELECT s, count(*) FROM (SELECT 'x' AS s, id FROM many WHERE g = 1 UNION ALL SELECT 'y', id FROM many WHERE g = 2 UNION ALL SELECT 'x', id FROM few) GROUP BY s ORDER BY s;
+SELECT sum(n) FROM (SELECT count(*) AS n FROM many GROUP BY g UNION ALL SELECT count(*) FROM skew GROUP BY g);
+SELECT id, rank() OVER (ORDER BY id) FROM (SELECT id FROM few UNION ALL SELECT id FROM one);
+SELECT count(*) FROM (SELECT k FROM many UNION SELECT k FROM few UNION SELECT id FROM one);
+SELECT a.k, b.n FROM (SELECT k FROM few UNION SELECT k FROM one) a JOIN (SELECT k, count(*) AS n FROM many GROUP BY k) b ON a.k = b.k;
