@@ -5,3 +5,5 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness fails its test where something is not as it must be")]
 
 pub mod harness;
+
+pub mod random;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::internal_err;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{
+    AcrossPartitions, ConstExpr, EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use datafusion_proto::protobuf;
 use prost::Message;
@@ -76,7 +79,52 @@ fn encode_reader(reader: &ExchangeReaderExec, ctx: &EncodeContext<'_>) -> Result
         schema: encode_schema(&reader.schema())?,
         partitioning: encode_partitioning(reader.properties().output_partitioning(), ctx)?.encode_to_vec(),
         ordering: ordering.collect::<Result<_>>()?,
+        equal: equal_columns(reader.properties().equivalence_properties()),
     })
+}
+
+/// What the reader knows of equal and constant columns. Nodes above choose how they run by it: an aggregate that takes
+/// its input for sorted because a column is constant must find it so when it is decoded.
+fn equal_columns(equivalence: &EquivalenceProperties) -> Vec<wire::EqualColumns> {
+    let position = |e: &Arc<dyn PhysicalExpr>| u32::try_from(e.downcast_ref::<Column>()?.index()).ok();
+    let constants = equivalence.constants();
+    let classes = equivalence.eq_group().iter().map(|class| {
+        let constant = constants.iter().find(|c| class.contains(&c.expr)).map(|c| &c.across_partitions);
+        let constant = match constant {
+            None => wire::Constant::Unspecified,
+            Some(AcrossPartitions::Heterogeneous) => wire::Constant::PerPartition,
+            Some(AcrossPartitions::Uniform(_)) => wire::Constant::Everywhere,
+        };
+        wire::EqualColumns { columns: class.iter().filter_map(position).collect(), constant: constant.into() }
+    });
+    classes.filter(|class| !class.columns.is_empty()).collect()
+}
+
+fn equivalence(
+    schema: SchemaRef,
+    ordering: Option<LexOrdering>,
+    equal: &[wire::EqualColumns],
+) -> Result<EquivalenceProperties> {
+    let column = |position: &u32| -> Result<Arc<dyn PhysicalExpr>> {
+        let position = *position as usize;
+        let Some(field) = schema.fields().get(position) else { return internal_err!("no column {position}") };
+        Ok(Arc::new(Column::new(field.name(), position)))
+    };
+    let mut equivalence = EquivalenceProperties::new_with_orderings(Arc::clone(&schema), ordering);
+    for class in equal {
+        let columns = class.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let Some(first) = columns.first() else { continue };
+        for other in columns.iter().skip(1) {
+            equivalence.add_equal_conditions(Arc::clone(first), Arc::clone(other))?;
+        }
+        let across = match class.constant() {
+            wire::Constant::Unspecified => continue,
+            wire::Constant::PerPartition => AcrossPartitions::Heterogeneous,
+            wire::Constant::Everywhere => AcrossPartitions::Uniform(None),
+        };
+        equivalence.add_constants([ConstExpr::new(Arc::clone(first), across)])?;
+    }
+    Ok(equivalence)
 }
 
 fn decode_reader(node: &wire::ExchangeReaderNode, ctx: &DecodeContext<'_>) -> Result<ExchangeReaderExec> {
@@ -95,7 +143,8 @@ fn decode_reader(node: &wire::ExchangeReaderNode, ctx: &DecodeContext<'_>) -> Re
     });
     let ordering = LexOrdering::new(ordering.collect::<Result<Vec<_>>>()?);
     let partitioning = decode_partitioning(&node.partitioning, &schema, ctx)?;
-    Ok(ExchangeReaderExec::decoded(StageId(node.stage), mode, schema, partitioning, ordering))
+    let equivalence = equivalence(schema, ordering, &node.equal)?;
+    Ok(ExchangeReaderExec::new(StageId(node.stage), mode, equivalence, partitioning))
 }
 
 fn encode_partitioning(partitioning: &Partitioning, ctx: &EncodeContext<'_>) -> Result<protobuf::Partitioning> {

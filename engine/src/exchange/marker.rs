@@ -8,7 +8,7 @@ use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::{
     Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions,
 };
@@ -44,7 +44,16 @@ impl ExchangeExec {
     #[must_use]
     pub fn new(input: Arc<dyn ExecutionPlan>, transfer: Transfer) -> Self {
         let partitions = input.output_partitioning().partition_count();
-        let unordered = || EquivalenceProperties::new(input.schema());
+        // Rows lose their order and meet rows of other partitions; columns that are equal stay so.
+        let unordered = || {
+            let mut equivalence = input.equivalence_properties().clone();
+            if partitions == 1 {
+                return equivalence; // One producer's rows arrive as they were sent.
+            }
+            equivalence.clear_orderings();
+            equivalence.clear_per_partition_constants();
+            equivalence
+        };
         let (equivalence, partitioning) = match &transfer {
             Transfer::Hash(partitioning) => (unordered(), partitioning.clone()),
             Transfer::Broadcast => (unordered(), Partitioning::UnknownPartitioning(1)),

@@ -10,7 +10,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{
     Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, SchedulingType,
@@ -53,19 +53,6 @@ impl ExchangeReaderExec {
             PlanProperties::new(equivalence, partitioning, EmissionType::Incremental, Boundedness::Bounded)
                 .with_scheduling_type(SchedulingType::Cooperative);
         Self { stage, mode, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
-    }
-
-    /// A reader decoded from bytes: its ordering is all that is left of the equivalences.
-    #[must_use]
-    pub fn decoded(
-        stage: StageId,
-        mode: ReadMode,
-        schema: SchemaRef,
-        partitioning: Partitioning,
-        ordering: Option<LexOrdering>,
-    ) -> Self {
-        let equivalence = EquivalenceProperties::new_with_orderings(schema, ordering);
-        Self::new(stage, mode, equivalence, partitioning)
     }
 
     fn requests(&self, manifest: &Manifest, partition: usize) -> Result<Vec<BlockRequest>> {

@@ -52,7 +52,8 @@ fn mark_repartition(repartition: &RepartitionExec) -> Result<Arc<dyn ExecutionPl
         Partitioning::RoundRobinBatch(_) | Partitioning::UnknownPartitioning(_) => Ok(input),
         Partitioning::Hash(_, 1) if partition_count(&input) == 1 => Ok(input),
         partitioning @ (Partitioning::Hash(..) | Partitioning::Range(_)) => {
-            let ordering = input.output_ordering().cloned().filter(|_| repartition.preserve_order());
+            let promised = repartition.preserve_order() && partition_count(&input) > 1;
+            let ordering = input.output_ordering().cloned().filter(|_| promised);
             let exchange: Arc<dyn ExecutionPlan> =
                 Arc::new(ExchangeExec::new(input, Transfer::Hash(partitioning.clone())));
             Ok(match ordering {

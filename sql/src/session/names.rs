@@ -50,13 +50,15 @@ fn unknown(planning: &Planning<'_>, reference: &TableReference, name: &ResolvedT
     let system = system::TABLES.iter().map(|t| format!("{}.{t}", system::SCHEMA));
     let known = planning.request.catalogue.entries.keys().cloned().chain(system);
     let wanted = format!("{}.{}", name.schema, name.table);
-    let likeness = |known: &String| normalized_levenshtein(known, &wanted);
+    // What all names have in common makes none of them more alike.
+    let own = |name: &str| name.trim_start_matches(&format!("{SCHEMA}.")).to_owned();
+    let likeness = |known: &String| normalized_levenshtein(&own(known), &own(&wanted));
     let nearest = known
         .map(|k| (likeness(&k), k))
         .filter(|(likeness, _)| *likeness >= LEAST_LIKENESS)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let hint = match nearest {
-        Some((_, nearest)) => format!("did you mean `{}`?", nearest.trim_start_matches(&format!("{SCHEMA}."))),
+        Some((_, nearest)) => format!("did you mean `{}`?", own(&nearest)),
         None => "SHOW TABLES lists what there is".to_owned(),
     };
     Error::not_found(format!("there is no table `{reference}`: {hint}"))

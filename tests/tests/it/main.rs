@@ -10,5 +10,7 @@ mod executor_loss;
 mod object_store;
 mod plans;
 mod queries;
+mod random_queries;
 mod shapes;
+mod slt;
 mod system_tables;

@@ -1,0 +1,2 @@
+-- tables of seed 3
+SELECT r5.c0 AS c0, r5.c1 AS c1, r5.c2 AS c2, r5.c3 AS c3, r5.c4 AS c4 FROM (SELECT r3.c0 AS c0, r3.c1 AS c1, r3.c2 AS c2, r3.c3 AS c3, r3.c4 AS c4 FROM (SELECT r1.c0 AS c0, r1.c1 AS c1, r1.c2 AS c2, r2.c0 AS c3, r2.c1 AS c4 FROM (SELECT a AS c0, b AS c1, s AS c2 FROM t0) AS r1 JOIN (SELECT a AS c0, b AS c1 FROM t3) AS r2 ON r1.c1 = r2.c1) AS r3 LEFT SEMI JOIN (SELECT a AS c0, b AS c1, s AS c2 FROM t0) AS r4 ON r3.c0 = r4.c1) AS r5 ORDER BY r5.c2, r5.c3, r5.c4, r5.c0, r5.c1 LIMIT 46 OFFSET 0

@@ -1,0 +1,2 @@
+-- tables of seed 5
+SELECT r4.c0 AS c0, r4.c1 AS c1, r4.c2 AS c2, count(*) OVER (PARTITION BY r4.c0 ORDER BY r4.c0, r4.c1, r4.c2 ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS c3 FROM (SELECT r3.c0 AS c0, r3.c1 AS c1, r3.c2 AS c2 FROM (SELECT r1.c0 AS c0, r1.c1 AS c1, r1.c2 AS c2 FROM (SELECT a AS c0, b AS c1, s AS c2 FROM t0) AS r1 WHERE r1.c1 >= (SELECT count(r2.c0) FROM (SELECT a AS c0, b AS c1, c AS c2, s AS c3 FROM t1) AS r2)) AS r3 ORDER BY r3.c0, r3.c1, r3.c2 LIMIT 20 OFFSET 0) AS r4
