@@ -1,8 +1,11 @@
 //! Executors' control streams: who is attached, when it was heard of last, and how to reach it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use tidemill_core::record::ExecutorState;
 use tidemill_core::schedule::Event;
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
@@ -25,6 +28,8 @@ const LOCAL: &str = "local";
 pub(crate) struct Executors {
     attached: BTreeMap<ExecutorId, Attached>,
     inbox: WeakInbox,
+    /// Bytes of messages to and from executors.
+    traffic: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -38,8 +43,8 @@ struct Attached {
 }
 
 impl Executors {
-    pub(crate) const fn new(inbox: WeakInbox) -> Self {
-        Self { attached: BTreeMap::new(), inbox }
+    pub(crate) const fn new(inbox: WeakInbox, traffic: Arc<AtomicU64>) -> Self {
+        Self { attached: BTreeMap::new(), inbox, traffic }
     }
 
     /// An executor registers: welcomed, or refused with a reason.
@@ -101,6 +106,7 @@ impl Executors {
     ) -> Option<Event> {
         let attached = self.attached.get_mut(executor).filter(|a| a.id == id)?;
         attached.heard = Instant::now();
+        self.traffic.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);
         let event = match message.message? {
             from_executor::Message::Register(_) | from_executor::Message::Heartbeat(_) => return None,
             from_executor::Message::TaskSucceeded(done) => succeeded(done),
@@ -122,6 +128,7 @@ impl Executors {
     pub(crate) fn send(&mut self, executor: &ExecutorId, epoch: Epoch, message: to_executor::Message) {
         let Some(attached) = self.attached.get(executor) else { return };
         let message = wire::ToExecutor { epoch: epoch.0, message: Some(message) };
+        self.traffic.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);
         if attached.to.try_send(Ok(message)).is_err() {
             let (inbox, executor, id) = (self.inbox.clone(), executor.clone(), attached.id);
             tokio::spawn(async move { inbox.send(Input::Detached { executor, id }).await });

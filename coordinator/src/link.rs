@@ -49,7 +49,9 @@ impl ControlLink for LocalLink {
 /// The content of a blob.
 pub(crate) fn read_blob(coordinator: &Coordinator, hash: &BlobHash) -> Result<Bytes> {
     let missing = || Error::not_found(format!("blob {hash} is not kept: its run has ended"));
-    coordinator.blobs().read(hash).ok_or_else(missing)
+    let content = coordinator.blobs().read(hash).ok_or_else(missing)?;
+    coordinator.traffic().fetch_add(content.len() as u64, Ordering::Relaxed);
+    Ok(content)
 }
 
 /// Serves one control stream: what the executor says goes to the driver, what the driver says comes back.

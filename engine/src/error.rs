@@ -66,7 +66,7 @@ fn classify(error: &DataFusionError) -> TaskError {
             Error::invalid(format!("a Parquet file cannot be read: {inner}; check the file and its location")).into()
         }
         DataFusionError::IoError(inner) => io_error(inner).into(),
-        DataFusionError::ResourcesExhausted(message) => Error::resources_exhausted(message.clone()).into(),
+        DataFusionError::ResourcesExhausted(message) => Error::resources_exhausted(out_of_memory(message)).into(),
         DataFusionError::Internal(message) => Error::internal(first_line(message)).into(),
         DataFusionError::ExecutionJoin(join) => Error::internal(format!("a task of the query panicked: {join}")).into(),
         DataFusionError::SQL(..)
@@ -160,6 +160,42 @@ pub fn io_error(error: &std::io::Error) -> Error {
     }
 }
 
+/// What to do when memory runs out.
+const MEMORY_ADVICE: &str = "start executors with more --memory, or with fewer --slots that share it";
+
+/// DataFusion's account of exhausted memory, several lines long, as one sentence.
+fn out_of_memory(message: &str) -> String {
+    let sentence = || {
+        let (_, failed) = message.split_once("Failed to allocate additional ")?;
+        let (wanted, rest) = failed.split_once(" for ")?;
+        let (operator, rest) = rest.split_once(" with ")?;
+        let (held, rest) = rest.split_once(" already allocated for this reservation - ")?;
+        let (left, rest) = rest.split_once(" remain available")?;
+        let total = rest.split_once("pool_size: ").and_then(|(_, size)| size.split(')').next());
+        let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+        Some(format!("memory ran out: {operator} holds {held} and wants {wanted} more, but {left}{of} are left"))
+    };
+    let whole = || message.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    format!("{}; {MEMORY_ADVICE}", sentence().unwrap_or_else(whole))
+}
+
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::out_of_memory;
+
+    #[test]
+    fn exhausted_memory_is_one_sentence_with_operator_sizes_and_setting() {
+        let theirs = "Additional allocation failed for TopK[0] with top memory consumers (across reservations) as:\n  \
+                      TopK[0]#0(can spill: false) consumed 37.8 MB, peak 37.8 MB.\nError: Failed to allocate additional \
+                      1198.1 KB for TopK[0] with 37.8 MB already allocated for this reservation - 607.4 KB remain \
+                      available for the total memory pool: fair(pool_size: 38.4 MB)";
+        let ours = "memory ran out: TopK[0] holds 37.8 MB and wants 1198.1 KB more, but 607.4 KB of 38.4 MB are left; \
+                    start executors with more --memory, or with fewer --slots that share it";
+        assert_eq!(out_of_memory(theirs), ours);
+        assert!(out_of_memory("two\nlines").starts_with("two; lines; "));
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{AbortHandle, abortable};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
@@ -13,7 +14,6 @@ use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
 use tidemill_engine::error::TaskError;
 use tidemill_engine::wire::{self, BUILD, from_executor, to_executor};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::process::ExecutorShared;
@@ -68,10 +68,22 @@ const fn is_final(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Conflict)
 }
 
+/// An attempt that runs; dropped, it stops where it next waits.
+struct Running {
+    reference: wire::AttemptRef,
+    stop: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.abort();
+    }
+}
+
 struct Agent {
     shared: Arc<ExecutorShared>,
     epoch: u64,
-    running: BTreeMap<Attempt, (wire::AttemptRef, AbortHandle)>,
+    running: BTreeMap<Attempt, Running>,
     unacknowledged: BTreeMap<Attempt, wire::FromExecutor>,
     finished: mpsc::Sender<(Attempt, wire::FromExecutor)>,
 }
@@ -84,7 +96,7 @@ impl Agent {
             build: BUILD.to_owned(),
             endpoint: config.endpoint.clone(),
             slots: config.slots,
-            running: self.running.values().map(|(reference, _)| reference.clone()).collect(),
+            running: self.running.values().map(|r| r.reference.clone()).collect(),
             runs: self.shared.store.runs().into_iter().map(|run| run.0).collect(),
             holding: self.unacknowledged.values().filter_map(attempt_of).collect(),
         }))
@@ -164,29 +176,33 @@ impl Agent {
         self.shared.store.open(&spec.run);
         let (finished, epoch) = (self.finished.clone(), self.epoch);
         let named = reference.clone();
-        let work = task::run(Arc::clone(&self.shared), spec);
-        let running = self.shared.cpu.spawn(async move {
-            // A panic in an operator fails its attempt, not the executor.
-            let outcome = std::panic::AssertUnwindSafe(work).catch_unwind().await;
-            let outcome = outcome.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
-            let message = completion(named, outcome);
-            // The receiver lives as long as the executor.
-            let _ = finished.send((attempt, wire::FromExecutor { epoch, message: Some(message) })).await;
+        let work = std::panic::AssertUnwindSafe(task::run(Arc::clone(&self.shared), spec)).catch_unwind();
+        let (work, stop) = abortable(work);
+        let cpu = self.shared.cpu.clone();
+        // A thread of its own, which the system interrupts: operators may compute for seconds between two awaits, and
+        // on a shared thread nothing else would run meanwhile.
+        self.shared.cpu.spawn_blocking(move || {
+            cpu.block_on(async move {
+                let Ok(outcome) = work.await else { return }; // Stopped: nobody waits for it.
+                // A panic in an operator fails its attempt, not the executor.
+                let outcome = outcome.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+                let message = completion(named, outcome);
+                // The receiver lives as long as the executor.
+                let _ = finished.send((attempt, wire::FromExecutor { epoch, message: Some(message) })).await;
+            });
         });
-        self.running.insert(attempt, (reference, running.abort_handle()));
+        self.running.insert(attempt, Running { reference, stop });
         Ok(())
     }
 
     fn stop(&mut self, attempt: Attempt) {
-        if let Some((_, running)) = self.running.remove(&attempt) {
-            running.abort();
-        }
+        self.running.remove(&attempt);
         self.unacknowledged.remove(&attempt);
     }
 
     fn release(&mut self, run: &RunId) {
         let attempts: Vec<Attempt> =
-            self.running.iter().filter(|(_, (r, _))| r.run == run.0).map(|(attempt, _)| *attempt).collect();
+            self.running.iter().filter(|(_, r)| r.reference.run == run.0).map(|(attempt, _)| *attempt).collect();
         for attempt in attempts {
             self.stop(attempt);
         }

@@ -96,6 +96,8 @@ impl Executor {
             .worker_threads(config.slots.max(1) as usize)
             .thread_name("tidemill-cpu")
             .thread_stack_size(CPU_STACK_BYTES)
+            // One for each attempt, which more than one run may have on a slot, and others for files.
+            .max_blocking_threads(512 + 4 * config.slots as usize)
             .enable_all()
             .build()
             .map_err(|e| Error::unavailable(format!("the cpu runtime cannot start: {e}")))?;

@@ -5,10 +5,12 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
-use tidemill_tests::harness::s3;
+use tidemill_tests::harness::{FULL, s3};
 
 /// Seeds of the scheduler's simulation in the full run.
 const FULL_SEEDS: &str = "100000";
+/// Random queries in the full run.
+const FULL_QUERY_SEEDS: &str = "20000";
 
 fn main() -> ExitCode {
     let mode = std::env::args().nth(1);
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     let mut tests = nested(&cargo);
     tests.args(["test", "--workspace"]);
     if full {
-        tests.env("TIDEMILL_SEEDS", FULL_SEEDS);
+        tests.env("TIDEMILL_SEEDS", FULL_SEEDS).env("TIDEMILL_QUERY_SEEDS", FULL_QUERY_SEEDS).env(FULL, "1");
     }
     if !succeeds(&mut tests) {
         return ExitCode::FAILURE;

@@ -6,6 +6,7 @@ mod planning;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidemill_core::record::{Catalogue, CatalogueKind, Record, RunSpec, State};
@@ -46,6 +47,7 @@ pub struct CoordinatorConfig {
 pub struct Coordinator {
     inbox: Inbox,
     blobs: Arc<Blobs>,
+    traffic: Arc<AtomicU64>,
 }
 
 impl Coordinator {
@@ -55,10 +57,11 @@ impl Coordinator {
         let (sender, inputs) = mpsc::channel(INBOX);
         let inbox = Inbox::new(sender);
         let blobs = Arc::new(Blobs::default());
+        let traffic = Arc::new(AtomicU64::new(0));
         let driver = Driver {
             state: State::default(),
             catalogue: Arc::default(),
-            executors: Executors::new(inbox.downgrade()),
+            executors: Executors::new(inbox.downgrade(), Arc::clone(&traffic)),
             manifests: Manifests::default(),
             deliveries: Deliveries::new(Arc::clone(&config.source)),
             clients: Clients::new(),
@@ -69,7 +72,7 @@ impl Coordinator {
             config,
         };
         tokio::spawn(driver.run(inputs));
-        Self { inbox, blobs }
+        Self { inbox, blobs, traffic }
     }
 
     /// Submits one statement and waits until it is planned.
@@ -95,6 +98,16 @@ impl Coordinator {
     #[must_use]
     pub fn kept_blobs(&self) -> usize {
         self.blobs.len()
+    }
+
+    /// Bytes that executors and this coordinator exchanged so far: messages, plans, scans, manifests.
+    #[must_use]
+    pub fn control_bytes(&self) -> u64 {
+        self.traffic.load(Ordering::Relaxed)
+    }
+
+    pub(crate) const fn traffic(&self) -> &Arc<AtomicU64> {
+        &self.traffic
     }
 
     pub(crate) const fn inbox(&self) -> &Inbox {

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use datafusion::physical_plan::displayable;
 use tidemill_core::graph::{Determinism, ExchangeKind, TaskShape};
 
-use super::{PlannedStage, StagedQuery};
+use super::{PlannedStage, StagedQuery, gathers};
 use crate::exchange::ExchangeWriterExec;
 
 /// The stages from the root down, each with its plan and what it reads.
@@ -29,7 +29,7 @@ pub fn draw(query: &StagedQuery) -> String {
 fn draw_stage(text: &mut String, query: &StagedQuery, stage: &PlannedStage) {
     let Some(writer) = stage.plan.downcast_ref::<ExchangeWriterExec>() else { return };
     let tasks = match stage.shape {
-        TaskShape::PerPartition(1) => "1 task".to_owned(),
+        TaskShape::PerPartition(1) | TaskShape::Whole(1) => "1 task".to_owned(),
         TaskShape::PerPartition(n) => format!("{n} tasks"),
         TaskShape::Whole(n) => format!("1 task of {n} partitions"),
     };
@@ -47,9 +47,13 @@ fn draw_stage(text: &mut String, query: &StagedQuery, stage: &PlannedStage) {
     for line in displayable(writer.input.as_ref()).indent(false).to_string().lines() {
         let _ = writeln!(text, "│ {line}");
     }
+    let beyond: Vec<_> = gathers(query).into_iter().filter(|g| g.rule.is_none()).collect();
     for (position, input) in stage.inputs.iter().enumerate() {
         let branch = if position + 1 == stage.inputs.len() { "└─" } else { "├─" };
         let kind = match input.kind {
+            ExchangeKind::Gather if beyond.iter().any(|g| g.stage == stage.id && g.reads == input.stage) => {
+                "gather that no rule names"
+            }
             ExchangeKind::Hash => "hash",
             ExchangeKind::Broadcast => "broadcast",
             ExchangeKind::Gather => "gather",

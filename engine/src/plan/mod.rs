@@ -16,6 +16,7 @@ mod determinism;
 mod draw;
 mod encode;
 mod exchanges;
+mod gathers;
 mod inline;
 mod joins;
 mod needs;
@@ -36,6 +37,7 @@ use tidemill_core::graph::{Determinism, Input, TaskShape};
 use crate::codec::ScalarSource;
 pub use draw::draw;
 pub use encode::{EncodedGraph, StageSink, encode, stage_codec};
+pub use gathers::{Gather, gathers};
 pub use sink::{SinkTarget, redirect};
 pub use window_filter::WindowFilters;
 

@@ -71,8 +71,15 @@ async fn read_scalar(
         footer: output.footer,
     };
     let read = shared.source.read(&spec.run, vec![block], Arc::clone(&schema), Arc::clone(metrics));
-    let batches: Vec<_> = read.try_collect().await?;
-    let rows: usize = batches.iter().map(|b| b.num_rows()).sum();
+    let (mut batches, mut rows) = (Vec::new(), 0);
+    futures::pin_mut!(read);
+    while let Some(batch) = read.try_next().await? {
+        rows += batch.num_rows();
+        batches.push(batch);
+        if rows > 1 {
+            break; // Never more than one batch of a wrong answer.
+        }
+    }
     if rows > 1 {
         let message = "a subquery used as one value returned several rows: aggregate it, or add LIMIT 1";
         return Err(Error::invalid(message).into());

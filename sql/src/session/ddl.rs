@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::catalog::{TableProvider, TableProviderFactory};
-use datafusion::common::TableReference;
+use datafusion::common::{TableReference, plan_err};
 use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
@@ -89,6 +89,9 @@ pub(super) async fn external_table(
     context: &SessionContext,
     command: &CreateExternalTable,
 ) -> DataFusionResult<Arc<dyn TableProvider>> {
+    if command.unbounded {
+        return plan_err!("{} never ends, and its runs would not either: leave out UNBOUNDED", command.name);
+    }
     for location in &command.locations {
         match Url::parse(location) {
             Ok(url) => register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?,

@@ -9,6 +9,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Explain, LogicalPlan};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use tidemill_core::Result;
+use tidemill_core::graph::Stage;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{draw, encode, stage};
 use tidemill_engine::planner::Plan;
@@ -23,13 +24,22 @@ pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Resul
     let physical = query::physical(planning, explained).await?;
     let staged = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
     // What cannot be run is refused here too.
-    encode(&staged, None, &planning.context.task_ctx(), false).map_err(|e| from_datafusion(&e))?;
+    let encoded = encode(&staged, None, &planning.context.task_ctx(), false).map_err(|e| from_datafusion(&e))?;
     let mut lines = vec![];
     if explain.verbose {
         lines.extend(explained.display_indent().to_string().lines().map(str::to_owned));
     }
     lines.extend(draw(&staged).lines().map(str::to_owned));
+    if explain.verbose {
+        lines.extend(encoded.graph.stages.iter().map(hashes));
+    }
     rows("plan", lines)
+}
+
+/// A stage by the content of what its tasks are sent: equal wherever the same run is planned with the same inputs.
+fn hashes(stage: &Stage) -> String {
+    let scans = stage.scans.iter().map(|scan| scan.as_ref().map_or("-", |hash| hash.0.as_str()));
+    format!("stage {} · plan {} · files {}", stage.id, stage.plan.0, scans.collect::<Vec<_>>().join(" "))
 }
 
 /// Marks a column whose values are lines of one text: a terminal shows them as they are.

@@ -9,11 +9,20 @@ mod tables;
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch};
 pub use process::{Output, Process, ProcessCluster};
-pub use tables::{create_small_tables, statements_of};
+pub use tables::{create_small_tables, small_tables, statements_of};
 
 use arrow::record_batch::RecordBatch;
 use tidemill::client::Client;
 use tidemill::oracle::{Answer, compare};
+
+/// Whether everything runs, and not only the bounded part of CI: `cargo run -p tidemill-tests -- full`.
+#[must_use]
+pub fn is_full() -> bool {
+    std::env::var_os(FULL).is_some()
+}
+
+/// Set in the full run.
+pub const FULL: &str = "TIDEMILL_FULL";
 
 /// Runs a statement and answers its rows.
 ///

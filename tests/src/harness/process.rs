@@ -141,6 +141,16 @@ impl Process {
         self.child.id()
     }
 
+    /// The most memory it ever held, in bytes.
+    ///
+    /// # Panics
+    /// The system does not tell.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process's status");
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("a peak");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a size") << 10
+    }
+
     /// Kills it without a warning.
     pub fn kill(&mut self) {
         // It may have ended by itself.

@@ -1,7 +1,7 @@
 //! Small tables with nulls, skew, every type and every format, written once by in-process DataFusion.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use datafusion::prelude::SessionContext;
 
@@ -16,7 +16,7 @@ const NAMES: &str = "CASE value % 8 WHEN 0 THEN 'a, b' WHEN 1 THEN 'ünïcode' W
 /// # Panics
 /// The tables cannot be written.
 pub async fn create_small_tables() -> Vec<String> {
-    let folder = super::data::target_dir().join("test-data/tables");
+    let folder = small_tables();
     std::fs::create_dir_all(&folder).expect("the data folder can be made");
     // Test processes may start side by side.
     let lock = File::create(folder.with_extension("lock")).expect("the lock can be made");
@@ -135,4 +135,10 @@ fn files() -> Vec<(&'static str, String)> {
 #[must_use]
 pub fn statements_of(text: &str) -> Vec<String> {
     tidemill::session::statements::split(text).expect("the queries can be read")
+}
+
+/// Where the small tables lie, once they are made.
+#[must_use]
+pub fn small_tables() -> PathBuf {
+    super::data::target_dir().join("test-data/tables")
 }

@@ -11,6 +11,8 @@ mod object_store;
 mod plans;
 mod queries;
 mod random_queries;
+mod rules;
+mod scale;
 mod shapes;
 mod slt;
 mod system_tables;

@@ -122,8 +122,11 @@ impl Ledger {
             ensure!(holder.is_some_and(|e| e.state != ExecutorState::Lost), "input {input} is not available");
         }
         let room = self.replayed.executors.get(executor).filter(|e| e.state == ExecutorState::Alive);
-        let free = room.map_or(0, |e| e.slots.saturating_sub(e.running.values().map(|a| a.slots).sum()));
-        ensure!(slots > 0 && slots <= free, "{executor} has {free} free slots");
+        let (all, held) = room.map_or((0, 0), |e| (e.slots, e.running.values().map(|a| a.slots).sum::<u32>()));
+        // A run that holds nothing shares slots, but only when none is free, and not without limit.
+        let run_holds = known.held_slots;
+        let shares = self.replayed.idle.is_empty() && (run_holds == 0 || held < all * 2);
+        ensure!(slots > 0 && (held + slots <= all || shares), "{executor}: {held} of {all} held, the run {run_holds}");
         Ok(())
     }
 

@@ -1,0 +1,2 @@
+-- tables of seed 32
+SELECT r3.c0 AS c0, r3.c1 AS c1, r3.c2 AS c2 FROM (SELECT r2.c0 AS c0, r2.c1 AS c1, lead(r2.c1, 2) OVER (PARTITION BY r2.c0 ORDER BY r2.c0, r2.c1 ) AS c2 FROM (SELECT r1.c2 AS c0, count(*) AS c1 FROM (SELECT a AS c0, b AS c1, c AS c2, s AS c3 FROM t1) AS r1 GROUP BY r1.c2) AS r2) AS r3 UNION ALL SELECT r5.c0 AS c0, r5.c1 AS c1, r5.c3 AS c2 FROM (SELECT r4.c0 AS c0, r4.c1 AS c1, r4.c2 AS c2, lag(r4.c1) OVER (PARTITION BY r4.c0 ORDER BY r4.c0, r4.c1, r4.c2 ) AS c3 FROM (SELECT a AS c0, b AS c1, s AS c2 FROM t0) AS r4) AS r5
