@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is shared between attempts but the process's memory pool, object stores and caches.
 
+mod accounted;
 mod inputs;
 mod metrics;
 mod sink;
@@ -9,6 +10,7 @@ mod sink;
 use std::sync::Arc;
 use std::time::Instant;
 
+use datafusion::config::ConfigOptions;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt;
@@ -88,10 +90,11 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     let metrics = Arc::new(IoMetrics::default());
     let inputs = inputs::read(shared, spec).await?;
     let values = inputs::values(shared, spec, &stage, &inputs, &metrics).await?;
-    let config = task_config(&session.config.into_iter().collect())?;
+    let mut config = task_config(&session.config.into_iter().collect())?;
+    fit_memory(config.options_mut(), shared.config.memory.operators);
     // The writer decides how many blocks there are, so the plan is decoded before its sink is made.
     let bare = shared.task_context(spec.attempt, config.clone());
-    let plan = stage_codec().decode(&stage.plan, values, &bare)?;
+    let plan = accounted::account(stage_codec().decode(&stage.plan, values, &bare)?)?;
     let blocks = match plan.downcast_ref::<ExchangeWriterExec>() {
         Some(writer) if stage.sink.is_empty() => writer.output_partitions(),
         Some(_) => 1,
@@ -109,6 +112,13 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     });
     let context = Arc::new(shared.task_context(spec.attempt, config.with_extension(Arc::clone(&io))));
     Ok(Prepared { plan, context, io, sink, stage })
+}
+
+/// Reservations that DataFusion makes for machines of many gigabytes are cut to this executor's size: a sort could
+/// otherwise not begin to spill.
+fn fit_memory(options: &mut ConfigOptions, operators: usize) {
+    let reserved = &mut options.execution.sort_spill_reservation_bytes;
+    *reserved = (*reserved).min(operators / 32);
 }
 
 fn undecodable(what: &str, error: &prost::DecodeError) -> Error {

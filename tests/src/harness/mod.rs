@@ -7,7 +7,7 @@ pub mod s3;
 mod tables;
 
 pub use cluster::{LocalCluster, Shape};
-pub use data::{SMALL_SCALE, tpch};
+pub use data::{SMALL_SCALE, tpch, tpch_of};
 pub use process::{Output, Process, ProcessCluster};
 pub use tables::{create_small_tables, small_tables, statements_of};
 

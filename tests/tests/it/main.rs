@@ -7,6 +7,8 @@ mod command_line;
 mod copy;
 mod differential;
 mod executor_loss;
+mod gathers;
+mod memory;
 mod object_store;
 mod plans;
 mod queries;

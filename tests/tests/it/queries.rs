@@ -20,6 +20,11 @@ const FILES: [&str; 10] = [
     include_str!("../../queries/values.sql"),
 ];
 
+/// Every query of `tests/queries`.
+pub(crate) fn statements() -> Vec<String> {
+    FILES.iter().flat_map(|text| statements_of(text)).collect()
+}
+
 /// The limits below which DataFusion broadcasts a build side.
 const BROADCAST_LIMITS: [&str; 2] = [
     "datafusion.optimizer.hash_join_single_partition_threshold",
@@ -136,7 +141,7 @@ fn deep_plans_are_answered_as_datafusion_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_query_is_answered_as_datafusion_does() {
     let oracle = oracle().await;
-    let queries: Vec<String> = FILES.iter().flat_map(|text| statements_of(text)).collect();
+    let queries = statements();
     assert!(queries.len() >= 250, "only {} queries are left", queries.len());
     let answers = answers(&oracle, queries).await;
     for executors in [1, 2, 3] {
