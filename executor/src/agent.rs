@@ -40,6 +40,7 @@ pub(crate) async fn serve(
     let (finished, mut finishes) = mpsc::channel(CONTROL_QUEUE);
     let mut agent = Agent { shared, epoch: 0, running: BTreeMap::new(), unacknowledged: BTreeMap::new(), finished };
     let mut tried_since = Some(Instant::now());
+    let mut told = false;
     loop {
         if *stop.borrow() {
             return Ok(());
@@ -53,11 +54,13 @@ pub(crate) async fn serve(
         match attached {
             Ok(messages) => match agent.session(messages, &to, &mut finishes, &mut stop).await? {
                 Ended::Stopped => return Ok(()),
-                Ended::Broken => tried_since = None,
+                Ended::Broken => (tried_since, told) = (None, false),
             },
             Err(error) if is_final(&error) => return Err(error),
             Err(error) if tried_since.is_some_and(|t| t.elapsed() > FIRST_ANSWER) => return Err(error),
-            Err(error) => tracing::debug!(%error, "the coordinator does not answer yet"),
+            // Said once, and again each time that an answer came between.
+            Err(error) if std::mem::replace(&mut told, true) => tracing::debug!(%error, "still no answer"),
+            Err(error) => tracing::warn!(%error, "the coordinator does not answer: trying again"),
         }
         tokio::time::sleep(RETRY).await;
     }

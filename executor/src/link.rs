@@ -32,8 +32,12 @@ impl GrpcLink {
     /// # Errors
     /// `url` is no URL.
     pub fn new(url: &str) -> Result<Self> {
+        let wrong = || Error::invalid(format!("`{url}` is not a URL: write http://HOST:PORT"));
+        if !url.starts_with("http://") {
+            return Err(wrong());
+        }
         let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|_| Error::invalid(format!("`{url}` is not a URL: write http://HOST:PORT")))?
+            .map_err(|_| wrong())?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)

@@ -76,7 +76,7 @@ pub struct Executor {
     stop: watch::Sender<bool>,
     /// Taken at the end, because a runtime must not be dropped on another runtime's thread.
     cpu: Option<Runtime>,
-    _work_dir: WorkDir,
+    work_dir: WorkDir,
 }
 
 impl Executor {
@@ -113,7 +113,7 @@ impl Executor {
             config,
         };
         let (stop, _) = watch::channel(false);
-        Ok(Self { shared: Arc::new(shared), stop, cpu: Some(cpu), _work_dir: work_dir })
+        Ok(Self { shared: Arc::new(shared), stop, cpu: Some(cpu), work_dir })
     }
 
     /// What attempts share.
@@ -140,6 +140,11 @@ impl Executor {
     /// The coordinator refused this executor, or never answered.
     pub async fn serve(&self, link: Arc<dyn ControlLink>) -> Result<()> {
         agent::serve(Arc::clone(&self.shared), link, self.stop.subscribe()).await
+    }
+
+    /// Removes the executor's files, for a process that ends without waiting for its tasks.
+    pub fn remove_files(&self) {
+        self.work_dir.remove();
     }
 
     /// Ends [`Self::serve`].

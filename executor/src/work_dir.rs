@@ -33,6 +33,12 @@ impl WorkDir {
         Ok(Self { path, _lock: lock })
     }
 
+    pub(crate) fn remove(&self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "the work directory could not be removed");
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -40,9 +46,7 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "the work directory could not be removed");
-        }
+        self.remove();
     }
 }
 

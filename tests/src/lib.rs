@@ -5,5 +5,6 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness fails its test where something is not as it must be")]
 
 pub mod harness;
+pub mod mutants;
 
 pub mod random;

@@ -1,11 +1,13 @@
 //! Sets up what the tests need and runs them: `cargo run -p tidemill-tests` the bounded part that CI runs,
-//! `cargo run -p tidemill-tests -- full` everything, with the report that is committed.
+//! `cargo run -p tidemill-tests -- full` everything, with the report that is committed; `… -- mutants` whether the tests
+//! notice when a rule of the planner is switched off.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use tidemill_tests::harness::{FULL, s3};
+use tidemill_tests::mutants;
 
 /// Seeds of the scheduler's simulation in the full run.
 const FULL_SEEDS: &str = "100000";
@@ -17,8 +19,9 @@ fn main() -> ExitCode {
     let full = match mode.as_deref() {
         None => false,
         Some("full") => true,
+        Some("mutants") => return run_mutants(),
         Some(other) => {
-            eprintln!("error: `{other}` is no mode: run without one, or with `full`");
+            eprintln!("error: `{other}` is no mode: run without one, with `full`, or with `mutants`");
             return ExitCode::FAILURE;
         }
     };
@@ -39,6 +42,18 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn run_mutants() -> ExitCode {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    match mutants::run(|| nested(&cargo)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Cargo inside cargo, without what the outer one says of this package: build scripts would take it for a change, and

@@ -29,6 +29,8 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 /// How long a peer may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a connection in use is probed, and how long the answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// How long a peer may take to send the next message of a stream.
 const NEXT_MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -122,6 +124,9 @@ impl FlightBlocks {
             .map_err(|e| Error::internal(format!("{endpoint} is not an endpoint: {e}")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
+            // A frozen holder answers nothing: its readers must not wait until their own deadline.
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         let _driven_by = self.io.enter();

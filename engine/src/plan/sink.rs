@@ -14,8 +14,8 @@ use tidemill_core::{Attempt, RunId};
 /// The file that one attempt writes: rule 14.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SinkTarget {
-    /// The file that the statement names. Object stores show it whole or not at all.
-    File,
+    /// A file beside the one that the statement names, which becomes that one when the statement is committed.
+    Hidden(String),
     /// A file in the directory that the statement names, with a name that no other attempt uses.
     Part(String),
 }
@@ -25,6 +25,12 @@ impl SinkTarget {
     #[must_use]
     pub fn part(run: &RunId, task: u32, attempt: Attempt, extension: &str) -> Self {
         Self::Part(format!("part-{task:05}-{run}-{attempt}.{extension}"))
+    }
+
+    /// The name of an attempt's file before it becomes `file`. Readers of the folder skip names that begin with a dot.
+    #[must_use]
+    pub fn hidden(file: &str, run: &RunId, attempt: Attempt) -> Self {
+        Self::Hidden(format!(".{file}.{run}-{attempt}"))
     }
 }
 
@@ -67,10 +73,12 @@ fn redirected(config: &FileSinkConfig, target: impl FnOnce(&FileSinkConfig) -> S
     }
     let Some(base) = config.table_paths.first() else { return internal_err!("a sink has no path") };
     let mut redirected = config.clone();
-    if let SinkTarget::Part(name) = target(config) {
-        let directory = base.as_str().trim_end_matches('/');
-        redirected.table_paths = vec![ListingTableUrl::parse(format!("{directory}/{name}"))?];
-    }
+    let path = base.as_str().trim_end_matches('/');
+    let (directory, name) = match target(config) {
+        SinkTarget::Part(name) => (path, name),
+        SinkTarget::Hidden(name) => (path.rsplit_once('/').map_or("", |(directory, _)| directory), name),
+    };
+    redirected.table_paths = vec![ListingTableUrl::parse(format!("{directory}/{name}"))?];
     redirected.file_output_mode = FileOutputMode::SingleFile;
     Ok(redirected)
 }

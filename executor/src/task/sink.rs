@@ -23,7 +23,10 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
     };
     let single = prepared.stage.sink_single_file;
     let sink = redirect(exec, |config| match single {
-        true => SinkTarget::File,
+        true => {
+            let file = config.table_paths.first().map(|path| path.as_str().rsplit('/').next().unwrap_or_default());
+            SinkTarget::hidden(file.unwrap_or_default(), &spec.run, spec.attempt)
+        }
         false => SinkTarget::part(&spec.run, spec.task.index, spec.attempt, &config.file_extension),
     })?;
     let Some(writer) = prepared.plan.downcast_ref::<ExchangeWriterExec>() else {

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Done;
 use crate::compose::{
-    CoordinatorProcess, EmbeddedConfig, ExecutorProcess, default_memory, default_slots, default_work_dir, parse_size,
+    CoordinatorProcess, EmbeddedConfig, ExecutorProcess, default_memory, default_slots, default_work_dir, parse_memory,
 };
 
 /// The port of a coordinator or server.
@@ -27,7 +27,7 @@ pub(super) struct MemoryArgs {
     #[arg(long, env = "TIDEMILL_SLOTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
     /// Memory for tasks and exchange, such as 4GiB [default: 1GiB per slot]
-    #[arg(long, env = "TIDEMILL_MEMORY", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "TIDEMILL_MEMORY", value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<usize>,
     /// Folder for what does not fit in memory [default: below the temporary folder]
     #[arg(long, env = "TIDEMILL_WORK_DIR", value_name = "DIR")]
@@ -162,7 +162,7 @@ fn ready(role: &str, address: SocketAddr, more: &str) {
     let _ = writeln!(out, "tidemill {role} is ready at http://{address}{more}").and_then(|()| out.flush());
 }
 
-async fn terminated() -> Result<()> {
+pub(super) async fn terminated() -> Result<()> {
     let unusable = |e| Error::unavailable(format!("signals cannot be received: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(unusable)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unusable)?;

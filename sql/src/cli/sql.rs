@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::Args;
@@ -46,19 +47,21 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
             setting.split_once('=').ok_or_else(|| Error::invalid(format!("--set {setting}: write --set KEY=VALUE")))?;
         client.set(key.trim(), value.trim())?;
     }
+    let closed = AtomicBool::new(false);
+    let mut terminated = std::pin::pin!(super::serve::terminated());
     for text in statements {
         for statement in statements::split(&text)? {
             tokio::select! {
-                done = execute(&mut client, &statement, args.format) => match done {
+                done = execute(&mut client, &statement, args.format, &closed) => match done {
                     Ok(()) => {}
-                    Err(closed) if closed.is_closed() => return Ok(Done::Well),
+                    Err(_) if closed.load(Ordering::Relaxed) => return Ok(Done::Well),
                     Err(PrintError::Run(error)) => return Err(error),
                     Err(PrintError::Output(error)) => {
                         return Err(Error::unavailable(format!("the output cannot be written: {error}")));
                     }
                 },
                 // Leaving drops the result, which cancels its run.
-                _ = tokio::signal::ctrl_c() => {
+                _ = &mut terminated => {
                     drop(client);
                     return Ok(Done::Interrupted);
                 }
@@ -68,11 +71,33 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
     Ok(Done::Well)
 }
 
-async fn execute(client: &mut Client, statement: &str, format: Format) -> Result<(), PrintError> {
+/// Standard output that remembers whether its reader went away, as `head` does: no error of ours, but writers of formats
+/// report it in words of their own.
+struct Output<'a> {
+    closed: &'a AtomicBool,
+}
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::io::stdout().write(bytes).inspect_err(|e| self.note(e))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush().inspect_err(|e| self.note(e))
+    }
+}
+
+impl Output<'_> {
+    fn note(&self, error: &std::io::Error) {
+        self.closed.fetch_or(error.kind() == std::io::ErrorKind::BrokenPipe, Ordering::Relaxed);
+    }
+}
+
+async fn execute(client: &mut Client, statement: &str, format: Format, closed: &AtomicBool) -> Result<(), PrintError> {
     let start = Instant::now();
     let result = client.execute(statement).await?;
     let shows_rows = !result.schema.fields().is_empty();
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = std::io::BufWriter::new(Output { closed });
     let rows = print(result, format, &mut out).await?;
     if shows_rows && format == Format::Table && std::io::stderr().is_terminal() {
         let plural = if rows == 1 { "" } else { "s" };

@@ -56,6 +56,8 @@ impl Args for Texts {
     fn augment_args(command: Command) -> Command {
         let help = "Statements, separated by `;`";
         let text = Arg::new(COMMAND).short('c').value_name("SQL").help(help).action(ArgAction::Append);
+        // SQL may begin with a comment.
+        let text = text.allow_hyphen_values(true);
         let help = "A file of statements; -c and -f run in the order given";
         let file = Arg::new(FILE).short('f').value_name("FILE").help(help).action(ArgAction::Append);
         command.arg(text).arg(file.value_parser(clap::value_parser!(PathBuf)))

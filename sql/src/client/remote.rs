@@ -27,7 +27,10 @@ pub(super) struct Remote {
 impl Remote {
     pub(super) async fn connect(url: &str) -> Result<Self> {
         let wrong = || Error::invalid(format!("`{url}` is not a URL: write http://HOST:PORT"));
-        if !url.contains("://") {
+        if url.starts_with("https://") {
+            return Err(Error::invalid(format!("`{url}`: there is no TLS yet, write http://HOST:PORT")));
+        }
+        if !url.starts_with("http://") {
             return Err(wrong());
         }
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;

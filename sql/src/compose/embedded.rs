@@ -78,6 +78,7 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.executor.stop();
+        self.executor.remove_files();
     }
 }
 

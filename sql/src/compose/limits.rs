@@ -25,11 +25,26 @@ pub fn default_work_dir() -> PathBuf {
     std::env::temp_dir().join("tidemill")
 }
 
+/// The least memory that operators can work with.
+const LEAST_MEMORY: usize = 16 << 20;
+
+/// The memory of an executor, with a unit.
+///
+/// # Errors
+/// It is no size, or too little.
+pub fn parse_memory(text: &str) -> Result<usize> {
+    let bytes = parse_size(text)?;
+    match bytes >= LEAST_MEMORY {
+        true => Ok(bytes),
+        false => Err(Error::invalid(format!("{text} is too little memory: give at least {}MiB", LEAST_MEMORY >> 20))),
+    }
+}
+
 /// Bytes of a size such as `512MiB`, `4G` or `1000000`. Units are powers of 1,024, with or without `iB`.
 ///
 /// # Errors
 /// It is no size.
-pub fn parse_size(text: &str) -> Result<usize> {
+pub(super) fn parse_size(text: &str) -> Result<usize> {
     let wrong = || Error::invalid(format!("`{text}` is no size: write 512MiB or 4GiB"));
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());

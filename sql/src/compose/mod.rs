@@ -8,4 +8,4 @@ mod limits;
 pub use coordinator::{CoordinatorProcess, CoordinatorServer};
 pub use embedded::{Embedded, EmbeddedConfig};
 pub use executor::{ExecutorProcess, ExecutorServer};
-pub use limits::{default_memory, default_slots, default_work_dir, parse_size};
+pub use limits::{default_memory, default_slots, default_work_dir, parse_memory};

@@ -51,14 +51,6 @@ pub enum PrintError {
     Output(#[from] std::io::Error),
 }
 
-impl PrintError {
-    /// Whether the reader of the output went away, as `head` does: no error of ours.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
-    }
-}
-
 /// Prints a result as it comes and tells its rows. A statement without a result prints nothing.
 ///
 /// # Errors

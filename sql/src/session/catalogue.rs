@@ -8,7 +8,7 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider,
 };
 use datafusion::common::{DataFusionError, plan_err};
-use datafusion::datasource::ViewTable;
+use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -200,6 +200,17 @@ impl SchemaProvider for Schema {
             Some(entry) => self.names.table(entry).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Without reading the table: one that is broken must not keep others from being listed.
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
+        let known = match (self.is_system, self.tables.get(name).map(|entry| &entry.kind)) {
+            (true, _) => system::TABLES.contains(&name).then_some(TableType::View),
+            (false, Some(CatalogueKind::View)) => Some(TableType::View),
+            (false, Some(CatalogueKind::ExternalTable | CatalogueKind::Table { .. })) => Some(TableType::Base),
+            (false, None) => None,
+        };
+        Ok(known)
     }
 
     fn table_exist(&self, name: &str) -> bool {

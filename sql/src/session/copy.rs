@@ -43,7 +43,7 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     }
     let store = planning.context.runtime_env().object_store(&url).map_err(|e| from_datafusion(&e))?;
     let finish: Box<dyn Commit> = match single {
-        true => Box::new(SingleFile),
+        true => Box::new(SingleFile { store, path: url.prefix().clone(), run: planning.request.run.clone() }),
         false => {
             let directory =
                 Directory { store, path: url.prefix().clone(), run: planning.request.run.clone(), extension };
@@ -73,16 +73,58 @@ fn divided(input: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     }
 }
 
-/// The one file is complete when its task is: stores show a file whole or not at all.
-struct SingleFile;
+/// One file, written beside the one that the statement names. It takes that name when it is complete: whoever reads
+/// meanwhile, or after a failure, finds what was there before.
+struct SingleFile {
+    store: Arc<dyn ObjectStore>,
+    path: object_store::path::Path,
+    run: RunId,
+}
+
+impl SingleFile {
+    fn folder(&self) -> object_store::path::Path {
+        let parts: Vec<_> = self.path.parts().collect();
+        parts.iter().take(parts.len().saturating_sub(1)).cloned().collect()
+    }
+
+    fn file(&self) -> &str {
+        self.path.filename().unwrap_or_default()
+    }
+
+    /// Removes what attempts of this run wrote and nobody published.
+    async fn remove_leftovers(&self) -> Result<()> {
+        let ours = format!(".{}.{}-", self.file(), self.run);
+        let folder = self.folder();
+        let listed = self.store.list_with_delimiter(Some(&folder)).await.map_err(|e| object_store_error(&e))?;
+        for file in listed.objects {
+            if file.location.filename().is_some_and(|name| name.starts_with(&ours)) {
+                self.store.delete(&file.location).await.map_err(|e| object_store_error(&e))?;
+            }
+        }
+        Ok(())
+    }
+}
 
 #[async_trait]
 impl Commit for SingleFile {
-    async fn commit(&self, _: &[Attempt]) -> Result<()> {
-        Ok(())
+    async fn commit(&self, winners: &[Attempt]) -> Result<()> {
+        let [winner] = winners else { return Err(Error::internal("rule 14: one file was written by several tasks")) };
+        let SinkTarget::Hidden(name) = SinkTarget::hidden(self.file(), &self.run, *winner) else {
+            return Err(Error::internal("rule 14: a single file has another name"));
+        };
+        let written = self.folder().join(name);
+        self.store.rename(&written, &self.path).await.map_err(|e| object_store_error(&e))?;
+        self.remove_leftovers().await
     }
 
-    async fn abort(&self) {}
+    async fn abort(&self) {
+        for pause in ABORT_PASSES {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = self.remove_leftovers().await {
+                tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
+            }
+        }
+    }
 }
 
 /// Files with attempt-unique names, losers' removed, then `_SUCCESS`.
@@ -108,7 +150,7 @@ impl Directory {
         let part =
             |(task, attempt): (u32, &Attempt)| match SinkTarget::part(&self.run, task, *attempt, self.extension()) {
                 SinkTarget::Part(name) => name,
-                SinkTarget::File => String::new(),
+                SinkTarget::Hidden(_) => String::new(),
             };
         (0u32..).zip(winners).map(part).collect()
     }

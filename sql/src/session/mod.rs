@@ -18,6 +18,7 @@ mod system;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
@@ -45,7 +46,10 @@ impl SqlPlanner {
     /// # Errors
     /// The runtime environment cannot be made.
     pub fn new() -> Result<Self> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(PLANNING_MEMORY, 1.0).build_arc();
+        // Every statement lists its folders anew: a list that is kept would hide the files of the last hour.
+        let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(PLANNING_MEMORY, 1.0).with_cache_manager(caches);
+        let runtime = runtime.build_arc();
         Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default() })
     }
 }

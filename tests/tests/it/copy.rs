@@ -102,3 +102,48 @@ async fn tables_of_results_give_them_back_to_every_client() {
     assert_eq!(client.execute("DROP TABLE v").await.err().expect("it is gone").kind, ErrorKind::NotFound);
     assert_eq!(cluster.coordinator.coordinator().kept_blobs(), 0, "blobs of dropped tables");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_copy_leaves_the_file_that_was_there() {
+    let (_cluster, mut client) = cluster().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("x.csv");
+    let copy = |query: &str| format!("COPY ({query}) TO '{}' STORED AS CSV", file.display());
+    assert_eq!(value(&mut client, &copy("SELECT n_nationkey FROM nation")).await, "25");
+    let before = std::fs::read(&file).expect("a file");
+    // One fails in the writer, one in the query.
+    for wrong in ["SELECT [n_nationkey] FROM nation", "SELECT 1 / (n_nationkey - 24) FROM nation"] {
+        let run = client.execute(&copy(wrong)).await;
+        let failed = match run {
+            Ok(result) => result.collect().await.expect_err(wrong),
+            Err(error) => error,
+        };
+        assert_eq!(failed.kind, ErrorKind::Invalid, "{failed}");
+        assert_eq!(std::fs::read(&file).expect("a file"), before, "{wrong}");
+    }
+    assert_eq!(value(&mut client, &copy("SELECT r_regionkey FROM region")).await, "5");
+    assert_ne!(std::fs::read(&file).expect("a file"), before);
+    // Leftovers of the failed ones go in several passes.
+    for _ in 0..800 {
+        if names(folder.path()) == ["x.csv"] {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(names(folder.path()), ["x.csv"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_come_later_are_read() {
+    let (_cluster, mut client) = cluster().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = tpch().join("nation/part-000.parquet");
+    std::fs::copy(&source, folder.path().join("a.parquet")).expect("a copy");
+    let create = format!("CREATE EXTERNAL TABLE growing STORED AS PARQUET LOCATION '{}/'", folder.path().display());
+    rows(&mut client, &create).await;
+    assert_eq!(value(&mut client, "SELECT count(n_name) FROM growing").await, "25");
+    std::fs::copy(&source, folder.path().join("b.parquet")).expect("a copy");
+    assert_eq!(value(&mut client, "SELECT count(n_name) FROM growing").await, "50");
+    std::fs::remove_file(folder.path().join("a.parquet")).expect("a removal");
+    assert_eq!(value(&mut client, "SELECT count(n_name) FROM growing").await, "25");
+}

@@ -32,6 +32,15 @@ async fn error(client: &mut Client, sql: &str) -> tidemill::Error {
     }
 }
 
+/// What switches a rule off is still where it was.
+#[test]
+fn every_mutant_has_exactly_one_place() {
+    for mutant in tidemill_tests::mutants::MUTANTS {
+        let text = std::fs::read_to_string(tidemill_tests::mutants::root().join(mutant.file)).expect(mutant.file);
+        assert_eq!(text.matches(mutant.from).count(), 1, "{mutant:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_01_unsafe_settings_of_a_client_change_nothing() {
     let (_cluster, mut client) = cluster(2).await;

@@ -124,7 +124,7 @@ impl Decider<'_> {
         for run in stuck {
             let error = Error::unavailable(format!(
                 "run {run} waited {} s for an executor and none was connected: start one with `tidemill executor --connect URL`, \
-                 or raise no_executor_timeout_ms",
+                 or raise the coordinator's --no-executor-timeout",
                 limit / 1000
             ));
             self.finish(&run, Outcome::Failed { error });

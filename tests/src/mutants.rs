@@ -1,0 +1,134 @@
+//! The stage planner's rules, each switched off by one change of the sources: the test named after a rule must then fail.
+//! `cargo run -p tidemill-tests -- mutants` applies each to a copy of the sources and looks.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// One rule switched off.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutant {
+    /// The start of the test's name, and so the rule's number.
+    pub test: &'static str,
+    /// The file, from the root of the repository.
+    pub file: &'static str,
+    /// What stands there exactly once.
+    pub from: &'static str,
+    /// What is put in its place.
+    pub to: &'static str,
+}
+
+const fn mutant(test: &'static str, file: &'static str, from: &'static str, to: &'static str) -> Mutant {
+    Mutant { test, file, from, to }
+}
+
+/// Rule 17 has none: attempts share nothing because nothing was built that they could share.
+pub const MUTANTS: [Mutant; 19] = [
+    mutant("rule_01", "engine/src/runtime.rs", "options.execution.enable_file_stream_work_stealing = false;", ""),
+    mutant("rule_02", "sql/src/session/ddl.rs", "if command.unbounded {", "if false {"),
+    mutant("rule_03", "engine/src/plan/inline.rs", "    bounded && (", "    bounded && false && ("),
+    mutant(
+        "rule_04",
+        "executor/src/task/inputs.rs",
+        "    if rows > 1 {\n        let message",
+        "    if false {\n        let message",
+    ),
+    mutant("rule_05", "engine/src/plan/joins.rs", "JoinType::Full => false,", "JoinType::Full => true,"),
+    mutant(
+        "rule_06",
+        "engine/src/plan/exchanges.rs",
+        "if let Some(repartition) = node.downcast_ref::<RepartitionExec>() {",
+        "if let Some(repartition) = node.downcast_ref::<RepartitionExec>().filter(|_| false) {",
+    ),
+    mutant(
+        "rule_07",
+        "engine/src/plan/exchanges.rs",
+        "Arc::new(LocalLimitExec::new(Arc::clone(input), fetch))",
+        "{ let _ = LocalLimitExec::new(Arc::clone(input), fetch); Arc::clone(input) }",
+    ),
+    mutant("rule_08", "engine/src/plan/exchanges.rs", "Transfer::SortedGather", "Transfer::Gather"),
+    mutant(
+        "rule_09",
+        "engine/src/exchange/writer.rs",
+        "Some(BatchPartitioner::new_hash_partitioner(exprs, n, time)?)",
+        "{ let _ = exprs; Some(BatchPartitioner::new_round_robin_partitioner(n, time, 0, 1)) }",
+    ),
+    mutant(
+        "rule_10",
+        "engine/src/plan/joins.rs",
+        "Arc::new(ExchangeExec::new(uncoalesced(build), Transfer::Broadcast))",
+        "Arc::clone(build)",
+    ),
+    mutant(
+        "rule_11",
+        "engine/src/plan/needs.rs",
+        "true => partition - r.stage.start..partition - r.stage.start + 1,",
+        "true => partition..partition + 1,",
+    ),
+    mutant("rule_12", "engine/src/runtime.rs", "options.optimizer.enable_dynamic_filter_pushdown = false;", ""),
+    mutant(
+        "rule_13",
+        "engine/src/plan/mod.rs",
+        "    if plan.is::<RecursiveQueryExec>() {",
+        "    if plan.is::<RecursiveQueryExec>() && false {",
+    ),
+    mutant(
+        "rule_14",
+        "engine/src/plan/sink.rs",
+        "format!(\"part-{task:05}-{run}-{attempt}.{extension}\")",
+        "{ let _ = (task, attempt); format!(\"part-{run}.{extension}\") }",
+    ),
+    mutant(
+        "rule_15",
+        "engine/src/codec/converter.rs",
+        "window::encode(plan, codec, self)? {",
+        "window::encode(plan, codec, self)?.filter(|_| false) {",
+    ),
+    mutant("rule_16", "engine/src/plan/verify.rs", "if u32::try_from(largest).is_ok() {", "if largest < usize::MAX {"),
+    mutant("rule_18", "engine/src/exchange/marker.rs", "            equivalence.clear_orderings();\n", ""),
+    mutant(
+        "rule_19",
+        "engine/src/exchange/writer.rs",
+        "BatchCoalescer::new(input.schema(), rows)",
+        "BatchCoalescer::new(input.schema(), rows).with_biggest_coalesce_batch_size(Some(0))",
+    ),
+    mutant("rule_20", "engine/src/plan/determinism.rs", "is_volatile(expr) {", "is_volatile(expr) && false {"),
+];
+
+/// The root of the repository.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(1).unwrap_or(Path::new(".")).to_owned()
+}
+
+/// Applies every mutant, one after the other, to a copy of the sources, and runs its test. Whether all were found out.
+///
+/// # Errors
+/// The sources cannot be copied.
+pub fn run(cargo: impl Fn() -> Command) -> std::io::Result<bool> {
+    let copy = tempfile::tempdir()?;
+    let copied = Command::new("cp").arg("-r").arg(root().join(".")).arg(copy.path()).status()?;
+    if !copied.success() {
+        return Err(std::io::Error::other("the sources cannot be copied"));
+    }
+    let mut all_found = true;
+    for mutant in MUTANTS {
+        let file = copy.path().join(mutant.file);
+        let text = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, text.replacen(mutant.from, mutant.to, 1))?;
+        let mut built = cargo();
+        built.current_dir(copy.path()).args(["test", "--workspace", "--test", "it", "--no-run", "--quiet"]);
+        let builds = built.stderr(Stdio::null()).status()?.success();
+        let mut test = cargo();
+        test.current_dir(copy.path()).args(["test", "--workspace", "--test", "it", "--quiet", mutant.test]);
+        let passes = test.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success();
+        let verdict = match (builds, passes) {
+            (false, _) => "does not build",
+            (true, true) => "was not noticed",
+            (true, false) => "fails its test, as it must",
+        };
+        all_found &= builds && !passes;
+        println!("{}: {} without `{}` {verdict}", mutant.test, mutant.file, mutant.from.trim());
+        std::fs::write(&file, text)?;
+    }
+    Ok(all_found)
+}
