@@ -10,9 +10,12 @@ mod sink;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::config::ConfigOptions;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::sorts::sort::SortExec;
 use futures::TryStreamExt;
 use prost::Message;
 use tidemill_core::record::{Footer, TaskMetrics};
@@ -91,10 +94,10 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     let inputs = inputs::read(shared, spec).await?;
     let values = inputs::values(shared, spec, &stage, &inputs, &metrics).await?;
     let mut config = task_config(&session.config.into_iter().collect())?;
-    fit_memory(config.options_mut(), shared.config.memory.operators);
     // The writer decides how many blocks there are, so the plan is decoded before its sink is made.
     let bare = shared.task_context(spec.attempt, config.clone());
     let plan = accounted::account(stage_codec().decode(&stage.plan, values, &bare)?)?;
+    fit_memory(config.options_mut(), &plan, shared.config.memory.operators)?;
     let blocks = match plan.downcast_ref::<ExchangeWriterExec>() {
         Some(writer) if stage.sink.is_empty() => writer.output_partitions(),
         Some(_) => 1,
@@ -114,11 +117,26 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     Ok(Prepared { plan, context, io, sink, stage })
 }
 
-/// Reservations that DataFusion makes for machines of many gigabytes are cut to this executor's size: a sort could
-/// otherwise not begin to spill.
-fn fit_memory(options: &mut ConfigOptions, operators: usize) {
+/// What DataFusion reserves and assumes on machines of many gigabytes, cut to this executor's size.
+fn fit_memory(
+    options: &mut ConfigOptions,
+    plan: &Arc<dyn ExecutionPlan>,
+    operators: usize,
+) -> datafusion::error::Result<()> {
+    // A sort could otherwise not begin to spill.
     let reserved = &mut options.execution.sort_spill_reservation_bytes;
     *reserved = (*reserved).min(operators / 32);
+    // Rows of fixed width are sorted in place when they spill, in memory that was counted when they came: merging their
+    // batches instead needs as much again for their keys, when none is left. Strings are kept where they are, and once
+    // put together each would be counted for all.
+    let has_views = |node: &Arc<dyn ExecutionPlan>| {
+        node.schema().fields().iter().any(|f| matches!(f.data_type(), DataType::Utf8View | DataType::BinaryView))
+    };
+    if !plan.exists(|node| Ok(node.is::<SortExec>() && has_views(node)))? {
+        let in_place = &mut options.execution.sort_in_place_threshold_bytes;
+        *in_place = (*in_place).max(operators);
+    }
+    Ok(())
 }
 
 fn undecodable(what: &str, error: &prost::DecodeError) -> Error {
