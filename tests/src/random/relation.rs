@@ -17,7 +17,7 @@ pub(super) enum Type {
 /// Something with rows; its columns are called `c0`, `c1`, ….
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relation {
-    /// One of [`TABLES`].
+    /// One of the tables, by number.
     Table(usize),
     /// `WHERE`.
     Filter(Box<Self>, Predicate),
