@@ -18,9 +18,12 @@ use tokio::time::Instant;
 
 use crate::process::ExecutorShared;
 use crate::task::{self, AttemptSpec};
+use crate::trim;
 
 /// How long a coordinator that never answered is tried.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
+/// How often freed memory is given back, at the most.
+const TRIM_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -38,7 +41,14 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let (finished, mut finishes) = mpsc::channel(CONTROL_QUEUE);
-    let mut agent = Agent { shared, epoch: 0, running: BTreeMap::new(), unacknowledged: BTreeMap::new(), finished };
+    let mut agent = Agent {
+        shared,
+        epoch: 0,
+        running: BTreeMap::new(),
+        unacknowledged: BTreeMap::new(),
+        finished,
+        trimmed: Instant::now(),
+    };
     let mut tried_since = Some(Instant::now());
     let mut told = false;
     loop {
@@ -89,6 +99,8 @@ struct Agent {
     running: BTreeMap<Attempt, Running>,
     unacknowledged: BTreeMap<Attempt, wire::FromExecutor>,
     finished: mpsc::Sender<(Attempt, wire::FromExecutor)>,
+    /// When freed memory was last given back.
+    trimmed: Instant,
 }
 
 impl Agent {
@@ -211,6 +223,10 @@ impl Agent {
         }
         self.unacknowledged.retain(|_, message| attempt_of(message).is_none_or(|r| r.run != run.0));
         self.shared.store.release(run);
+        if self.running.is_empty() && self.trimmed.elapsed() > TRIM_EVERY {
+            self.trimmed = Instant::now();
+            tokio::task::spawn_blocking(trim::trim);
+        }
     }
 }
 

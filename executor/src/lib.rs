@@ -14,6 +14,7 @@ mod process;
 mod service;
 mod store;
 mod task;
+mod trim;
 mod work_dir;
 
 pub use link::GrpcLink;
