@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 fn run_mutants() -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    match mutants::run(|| nested(&cargo)) {
+    match mutants::run(std::env::args().nth(2).as_deref(), || nested(&cargo)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
