@@ -61,7 +61,7 @@ fn run(args: &Args) -> Result<()> {
         .map_err(|e| Error::unavailable(format!("the runtime cannot start: {e}")))?;
     let (queries, latencies) = runtime.block_on(async {
         let queries = tpch::measure(&data, args.repetitions).await?;
-        let latencies = latency::measure().await?;
+        let latencies = latency::measure(&data).await?;
         Ok::<_, Error>((queries, latencies))
     })?;
     let text = report::markdown(args.scale, args.repetitions, &queries, &latencies);

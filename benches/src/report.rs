@@ -61,9 +61,14 @@ Written by `cargo run --release -p tidemill-benches -- --scale {scale}`; do not 
 |---|---:|
 | `SELECT 1` on a running cluster of two executors | {} |
 | `tidemill sql -c 'SELECT 1'`, process start to end | {} |
+| q06 on two executors, alone | {} |
+| q06 while q18 runs again and again: **{:.1}** times as long | {} |
 ",
         ms(latencies.running),
-        ms(latencies.cold)
+        ms(latencies.cold),
+        ms(latencies.short.0),
+        ratio(latencies.short.1, latencies.short.0),
+        ms(latencies.short.1),
     );
     text
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use tidemill_core::record::ExecutorState;
+use tidemill_core::record::{Capacity, ExecutorState};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
@@ -85,7 +85,7 @@ impl Executors {
         Some(Event::ExecutorConnected {
             executor,
             endpoint: register.endpoint,
-            slots: register.slots,
+            capacity: Capacity { slots: register.slots, memory: register.memory },
             running: register.running.iter().filter_map(attempt).collect(),
             holding: register.holding.iter().filter_map(held).collect(),
         })

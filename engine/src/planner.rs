@@ -46,6 +46,8 @@ pub struct PlanRequest {
     pub now: Millis,
     /// Slots of all executors; 0 while none is connected.
     pub slots: u32,
+    /// Bytes that the operators of one task may use on any executor; `None` while none is connected.
+    pub task_memory: Option<u64>,
     /// Blobs that catalogue entries name.
     pub blobs: Arc<dyn BlobReader>,
 }

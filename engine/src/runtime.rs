@@ -11,6 +11,14 @@ use object_store::aws::AmazonS3Builder;
 use tidemill_core::Error;
 use url::Url;
 
+/// Build sides of joins up to this size go to every task. DataFusion's own limit of 1 MiB suits one process, where the
+/// other side moves for nothing; here it would be written, sent and read.
+const BROADCAST_BYTES: u64 = 10 << 20;
+/// The same, where only rows are known.
+const BROADCAST_ROWS: u64 = 1 << 20;
+/// The part of a task's memory that such a side may take, before its hash table.
+const BROADCAST_PART: u64 = 16;
+
 /// Files smaller than this are not divided among tasks.
 const SPLIT_FILE_BYTES: usize = 32 << 20;
 
@@ -33,11 +41,24 @@ pub fn force_safe_options(options: &mut ConfigOptions) {
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = true;
 }
 
-/// The configuration that plans a run over `partitions` partitions, with a client's settings on top.
+/// Lets operators make filters while they run: safe in a task that executes every partition of its plan, and only there.
+pub fn allow_filters_in_task(options: &mut ConfigOptions) {
+    options.optimizer.enable_dynamic_filter_pushdown = true;
+    options.optimizer.enable_join_dynamic_filter_pushdown = true;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = true;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = true;
+}
+
+/// The configuration that plans a run over `partitions` partitions, for tasks of `task_memory` bytes, with a client's
+/// settings on top.
 ///
 /// # Errors
 /// A setting is unknown or its value is wrong.
-pub fn planning_config(partitions: usize, settings: &BTreeMap<String, String>) -> Result<SessionConfig> {
+pub fn planning_config(
+    partitions: usize,
+    task_memory: Option<u64>,
+    settings: &BTreeMap<String, String>,
+) -> Result<SessionConfig> {
     let mut config = SessionConfig::new()
         .with_information_schema(true)
         .with_target_partitions(partitions)
@@ -45,6 +66,10 @@ pub fn planning_config(partitions: usize, settings: &BTreeMap<String, String>) -
         .with_default_catalog_and_schema(CATALOG, SCHEMA);
     let options = config.options_mut();
     options.optimizer.repartition_file_min_size = SPLIT_FILE_BYTES;
+    let bytes = task_memory.map_or(BROADCAST_BYTES, |bytes| BROADCAST_BYTES.min(bytes / BROADCAST_PART));
+    options.optimizer.hash_join_single_partition_threshold = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let rows = BROADCAST_ROWS * bytes / BROADCAST_BYTES;
+    options.optimizer.hash_join_single_partition_threshold_rows = usize::try_from(rows).unwrap_or(usize::MAX);
     for (key, value) in settings.iter().filter(|(key, _)| !key.starts_with("tidemill.")) {
         options.set(key, value)?;
     }

@@ -111,6 +111,7 @@ impl Agent {
             build: BUILD.to_owned(),
             endpoint: config.endpoint.clone(),
             slots: config.slots,
+            memory: config.memory.operators as u64,
             running: self.running.values().map(|r| r.reference.clone()).collect(),
             runs: self.shared.store.runs().into_iter().map(|run| run.0).collect(),
             holding: self.unacknowledged.values().filter_map(attempt_of).collect(),

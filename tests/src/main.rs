@@ -13,6 +13,8 @@ use tidemill_tests::mutants;
 const FULL_SEEDS: &str = "100000";
 /// Random queries in the full run.
 const FULL_QUERY_SEEDS: &str = "20000";
+/// Scales of the benchmarks in the full run, and their committed reports.
+const BENCHMARKS: &[(&str, &str)] = &[("1", "docs/benchmarks.md"), ("10", "docs/benchmarks-sf10.md")];
 
 fn main() -> ExitCode {
     let mode = std::env::args().nth(1);
@@ -38,15 +40,18 @@ fn main() -> ExitCode {
     if !succeeds(&mut tests) {
         return ExitCode::FAILURE;
     }
-    if full && !succeeds(nested(&cargo).args(["run", "--release", "-p", "tidemill-benches"])) {
-        return ExitCode::FAILURE;
+    for (scale, report) in if full { BENCHMARKS } else { &[] } {
+        let benches = ["run", "--release", "-p", "tidemill", "-p", "tidemill-benches", "--bin", "tidemill-benches"];
+        if !succeeds(nested(&cargo).args(benches).args(["--", "--scale", scale, "--to", report])) {
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::SUCCESS
 }
 
 fn run_mutants() -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    match mutants::run(std::env::args().nth(2).as_deref(), || nested(&cargo)) {
+    match mutants::run(&std::env::args().skip(2).collect::<Vec<_>>(), || nested(&cargo)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

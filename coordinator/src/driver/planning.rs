@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use tidemill_core::record::{CatalogueEntry, Outcome, Record};
+use tidemill_core::record::{CatalogueEntry, ExecutorState, Outcome, Record};
 use tidemill_core::schedule::Event;
 use tidemill_core::{BlobHash, Error, Result, RunId};
 use tidemill_engine::blob::Blob;
@@ -22,7 +22,7 @@ impl Driver {
     /// Plans a run on the cpu runtime.
     pub(super) fn plan(&mut self, run: RunId) {
         let Some(request) = self.requests.remove(&run) else { return };
-        let slots = self.state.executors.values().filter(|e| e.state == tidemill_core::record::ExecutorState::Alive);
+        let alive: Vec<_> = self.state.executors.values().filter(|e| e.state == ExecutorState::Alive).collect();
         let request = PlanRequest {
             run: run.clone(),
             statement: request.sql,
@@ -30,7 +30,8 @@ impl Driver {
             catalogue: Arc::clone(&self.catalogue),
             state: Arc::new(self.inbox.clone()),
             now: now(),
-            slots: slots.map(|e| e.slots).sum(),
+            slots: alive.iter().map(|e| e.slots).sum(),
+            task_memory: alive.iter().map(|e| e.memory / u64::from(e.slots.max(1))).min(),
             blobs: Arc::clone(&self.blobs) as _,
         };
         let planner = Arc::clone(&self.config.planner);

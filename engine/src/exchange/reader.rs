@@ -41,6 +41,8 @@ pub struct ExchangeReaderExec {
     pub stage: StageId,
     /// Which blocks a partition holds.
     pub mode: ReadMode,
+    /// The stage's partition that is this plan's only one.
+    only: Option<usize>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -52,7 +54,18 @@ impl ExchangeReaderExec {
         let properties =
             PlanProperties::new(equivalence, partitioning, EmissionType::Incremental, Boundedness::Bounded)
                 .with_scheduling_type(SchedulingType::Cooperative);
-        Self { stage, mode, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        Self { stage, mode, only: None, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// The reader of one partition alone.
+    #[must_use]
+    pub fn narrowed(&self, partition: usize) -> Self {
+        let partitioning = match self.properties.output_partitioning() {
+            Partitioning::Hash(keys, _) => Partitioning::Hash(keys.clone(), 1),
+            _ => Partitioning::UnknownPartitioning(1),
+        };
+        let equivalence = self.properties.equivalence_properties().clone();
+        Self { only: Some(partition), ..Self::new(self.stage, self.mode, equivalence, partitioning) }
     }
 
     fn requests(&self, manifest: &Manifest, partition: usize) -> Result<Vec<BlockRequest>> {
@@ -133,7 +146,7 @@ impl ExecutionPlan for ExchangeReaderExec {
             return internal_err!("the task was given no manifest of stage {}", self.stage);
         };
         let schema = self.schema();
-        let requests = self.requests(manifest, partition)?;
+        let requests = self.requests(manifest, self.only.unwrap_or(partition))?;
         let blocks = io.source.read(&io.run, requests, Arc::clone(&schema), Arc::clone(&io.metrics));
         let rows = MetricBuilder::new(&self.metrics).output_rows(partition);
         let expected = Arc::clone(&schema);

@@ -7,6 +7,8 @@
 //! 5. `verify` — every stage is walked, and what no rule allows is refused;
 //! 6. `encode` — stages become bytes, decode again and are compared.
 //!
+//! On the executor, `narrow` makes of a decoded stage what one of its tasks executes.
+//!
 //! Invariant: after every pass the plan is still a valid plan of the same query; and a plan that passes `verify` gives
 //! the same rows whichever process runs which task. The rules' numbers are those of `docs/planner.md`.
 
@@ -19,6 +21,7 @@ mod exchanges;
 mod gathers;
 mod inline;
 mod joins;
+mod narrow;
 mod needs;
 mod sink;
 mod verify;
@@ -38,6 +41,7 @@ use crate::codec::ScalarSource;
 pub use draw::draw;
 pub use encode::{EncodedGraph, StageSink, encode, stage_codec};
 pub use gathers::{Gather, gathers};
+pub use narrow::{TaskPlan, task_plan};
 pub use sink::{SinkTarget, redirect};
 pub use window_filter::WindowFilters;
 

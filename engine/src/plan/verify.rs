@@ -228,3 +228,34 @@ fn verify_reader(query: &StagedQuery, reader: &ExchangeReaderExec) -> Result<()>
 fn partition_count(plan: &Arc<dyn ExecutionPlan>) -> usize {
     plan.output_partitioning().partition_count()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::common::JoinType;
+    use datafusion::physical_expr::expressions::col;
+    use datafusion::physical_plan::empty::EmptyExec;
+    use datafusion::physical_plan::joins::HashJoinExecBuilder;
+
+    use super::*;
+
+    #[test]
+    fn rule_09_sides_of_different_partition_counts_are_refused() -> Result<()> {
+        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
+        let side = |n| -> Arc<dyn ExecutionPlan> { Arc::new(EmptyExec::new(Arc::clone(&schema)).with_partitions(n)) };
+        let verified = |left, right| -> Result<String> {
+            let on = vec![(col("k", &schema)?, col("k", &schema)?)];
+            let node = HashJoinExecBuilder::new(side(left), side(right), on, JoinType::Inner)
+                .with_partition_mode(PartitionMode::Partitioned)
+                .build_exec()?;
+            let join =
+                node.downcast_ref::<HashJoinExec>().map(|j| verify_hash_join(&node, j, TaskShape::PerPartition(4)));
+            Ok(join.and_then(Result::err).map(|e| e.message().into_owned()).unwrap_or_default())
+        };
+        assert_eq!(verified(4, 4)?, "");
+        assert!(verified(3, 4)?.contains("rule 9"));
+        Ok(())
+    }
+}

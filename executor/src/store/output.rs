@@ -45,10 +45,15 @@ pub(crate) struct SpillFile {
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        // A process that stops removes its whole folder, perhaps before this.
+        if let Err(error) = std::fs::remove_file(&self.path).or_else(absent) {
             tracing::warn!(path = %self.path.display(), %error, "an exchange file could not be removed");
         }
     }
+}
+
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 impl StoredOutput {

@@ -23,7 +23,7 @@ use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{ExchangeWriterExec, IoMetrics, TaskIo};
-use tidemill_engine::plan::stage_codec;
+use tidemill_engine::plan::{TaskPlan, stage_codec, task_plan};
 use tidemill_engine::runtime::{register_stores, task_config};
 use tidemill_engine::wire::{self, missing};
 use tokio::task::JoinSet;
@@ -75,6 +75,8 @@ pub(crate) async fn run(
 /// What an attempt executes.
 struct Prepared {
     plan: Arc<dyn ExecutionPlan>,
+    /// The partition of `plan` to execute; `None` for all.
+    partition: Option<usize>,
     context: Arc<TaskContext>,
     io: Arc<TaskIo>,
     sink: Arc<AttemptSink>,
@@ -96,7 +98,10 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     let mut config = task_config(&session.config.into_iter().collect())?;
     // The writer decides how many blocks there are, so the plan is decoded before its sink is made.
     let bare = shared.task_context(spec.attempt, config.clone());
-    let plan = accounted::account(stage_codec().decode(&stage.plan, values, &bare)?)?;
+    let decoded = stage_codec().decode(&stage.plan, values, &bare)?;
+    let own = (stage.whole_partitions == 0).then_some(spec.task.index as usize);
+    let TaskPlan { plan, partition } = task_plan(decoded, own, config.options_mut())?;
+    let plan = accounted::account(plan)?;
     fit_memory(config.options_mut(), &plan, shared.config.memory.operators)?;
     let blocks = match plan.downcast_ref::<ExchangeWriterExec>() {
         Some(writer) if stage.sink.is_empty() => writer.output_partitions(),
@@ -114,7 +119,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
         metrics,
     });
     let context = Arc::new(shared.task_context(spec.attempt, config.with_extension(Arc::clone(&io))));
-    Ok(Prepared { plan, context, io, sink, stage })
+    Ok(Prepared { plan, partition, context, io, sink, stage })
 }
 
 /// What DataFusion reserves and assumes on machines of many gigabytes, cut to this executor's size.
@@ -150,7 +155,7 @@ async fn execute(
     prepared: &Prepared,
 ) -> std::result::Result<(Footer, u64), TaskError> {
     if prepared.stage.sink.is_empty() {
-        run_partitions(spec, prepared).await?;
+        run_partitions(prepared).await?;
     } else {
         sink::write(spec, prepared).await?;
     }
@@ -162,12 +167,12 @@ async fn execute(
 }
 
 /// One partition, or all of them side by side: never another subset.
-async fn run_partitions(spec: &AttemptSpec, prepared: &Prepared) -> std::result::Result<(), TaskError> {
-    if prepared.stage.whole_partitions == 0 {
-        return drain(Arc::clone(&prepared.plan), spec.task.index, Arc::clone(&prepared.context)).await;
+async fn run_partitions(prepared: &Prepared) -> std::result::Result<(), TaskError> {
+    if let Some(partition) = prepared.partition {
+        return drain(Arc::clone(&prepared.plan), partition, Arc::clone(&prepared.context)).await;
     }
     let mut partitions = JoinSet::new();
-    for partition in 0..prepared.stage.whole_partitions {
+    for partition in 0..prepared.stage.whole_partitions as usize {
         partitions.spawn(drain(Arc::clone(&prepared.plan), partition, Arc::clone(&prepared.context)));
     }
     while let Some(joined) = partitions.join_next().await {
@@ -178,10 +183,10 @@ async fn run_partitions(spec: &AttemptSpec, prepared: &Prepared) -> std::result:
 
 async fn drain(
     plan: Arc<dyn ExecutionPlan>,
-    partition: u32,
+    partition: usize,
     context: Arc<TaskContext>,
 ) -> std::result::Result<(), TaskError> {
-    let mut stream = plan.execute(partition as usize, context)?;
+    let mut stream = plan.execute(partition, context)?;
     while stream.try_next().await?.is_some() {}
     Ok(())
 }

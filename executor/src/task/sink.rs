@@ -32,9 +32,9 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
     let Some(writer) = prepared.plan.downcast_ref::<ExchangeWriterExec>() else {
         return Err(Error::internal("a stage's plan has no exchange writer").into());
     };
-    let rows = match prepared.stage.whole_partitions {
-        0 => writer.input.execute(spec.task.index as usize, Arc::clone(&prepared.context))?,
-        _ => CoalescePartitionsExec::new(Arc::clone(&writer.input)).execute(0, Arc::clone(&prepared.context))?,
+    let rows = match prepared.partition {
+        Some(partition) => writer.input.execute(partition, Arc::clone(&prepared.context))?,
+        None => CoalescePartitionsExec::new(Arc::clone(&writer.input)).execute(0, Arc::clone(&prepared.context))?,
     };
     let count = sink.write_all(rows, &prepared.context).await?;
     let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));

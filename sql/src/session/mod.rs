@@ -65,7 +65,7 @@ pub(crate) struct Planning<'a> {
 #[async_trait]
 impl Planner for SqlPlanner {
     async fn plan(&self, request: PlanRequest) -> Result<Plan> {
-        let settings = settings::RunSettings::new(&request.settings, request.slots)?;
+        let settings = settings::RunSettings::new(&request.settings, request.slots, request.task_memory)?;
         let statement = statements::parse_one(&request.statement)?;
         let context = catalogue::session(&request, &settings, &self.runtime, &self.tables)?;
         let planning = Planning { request: &request, settings, context, tables: Arc::clone(&self.tables) };

@@ -31,7 +31,7 @@ impl ClientSettings {
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let mut changed = self.0.clone();
         changed.insert(key.to_lowercase(), value.to_owned());
-        RunSettings::new(&changed, 0)
+        RunSettings::new(&changed, 0, None)
             .map_err(|e| Error { message: format!("{key} cannot be set to `{value}`: {}", e.message), ..e })?;
         self.0 = changed;
         Ok(())
@@ -65,7 +65,7 @@ impl RunSettings {
     ///
     /// # Errors
     /// A setting is unknown, or its value does not fit.
-    pub(crate) fn new(settings: &BTreeMap<String, String>, slots: u32) -> Result<Self> {
+    pub(crate) fn new(settings: &BTreeMap<String, String>, slots: u32, task_memory: Option<u64>) -> Result<Self> {
         let known = [CLIENT_DIRECTORY, FORCE_ENCODE];
         if let Some(unknown) = settings.keys().find(|k| k.starts_with("tidemill.") && !known.contains(&k.as_str())) {
             return Err(Error::invalid(format!("there is no setting `{unknown}`: see SHOW ALL")));
@@ -77,7 +77,7 @@ impl RunSettings {
             0 => DEFAULT_PARTITIONS,
             slots => slots as usize,
         };
-        let config = planning_config(partitions, settings).map_err(|e| from_datafusion(&e))?;
+        let config = planning_config(partitions, task_memory, settings).map_err(|e| from_datafusion(&e))?;
         let chosen = config.target_partitions();
         if chosen == 0 || chosen > MAX_PARTITIONS {
             return Err(Error::invalid(format!("{PARTITIONS} is {chosen}: set it from 1 to {MAX_PARTITIONS}")));

@@ -2,8 +2,10 @@
 
 use std::cmp::Reverse;
 
-use super::state::{Executor, ExecutorState, Run, RunState, RunTotals, RunningAttempt, Stage, State, Task, TaskState};
-use super::{Catalogue, CatalogueEntry, Outcome, Record, RunSpec};
+use super::state::{
+    Executor, ExecutorState, Output, Run, RunState, RunTotals, RunningAttempt, Stage, State, Task, TaskState,
+};
+use super::{Capacity, Catalogue, CatalogueEntry, Outcome, Record, RunSpec};
 use crate::graph::StageGraph;
 use crate::{Attempt, ExecutorId, Millis, RunId, TaskId};
 
@@ -15,7 +17,9 @@ impl State {
                 self.epoch = Some(*epoch);
                 self.attempts = 0;
             }
-            Record::ExecutorJoined { executor, endpoint, slots, at } => self.join(executor, endpoint, *slots, *at),
+            Record::ExecutorJoined { executor, endpoint, capacity, at } => {
+                self.join(executor, endpoint, *capacity, *at)
+            }
             Record::ExecutorSuspected { executor, at } => {
                 self.withdraw(executor, ExecutorState::Suspected { since: *at }, *at);
             }
@@ -43,12 +47,7 @@ impl State {
                 self.start(run, *task, *attempt, executor, *slots, *at);
             }
             Record::AttemptSucceeded { run, task, attempt, output, at } => {
-                self.end_attempt(run, *task, *attempt, *at, |r, t| {
-                    r.totals.metrics.add(&output.metrics);
-                    t.state = TaskState::Succeeded;
-                    t.output = Some(output.clone());
-                });
-                self.with_run(run, |r| r.count_complete(*task, 1));
+                self.succeed(run, *task, *attempt, output, *at);
             }
             Record::AttemptFailed { run, task, attempt, error, at } => {
                 self.end_attempt(run, *task, *attempt, *at, |_, t| {
@@ -64,13 +63,7 @@ impl State {
                     t.state = TaskState::Lost;
                 })
             }
-            Record::OutputLost { run, task } => {
-                self.with_task(run, *task, |_, t| {
-                    t.output = None;
-                    t.state = TaskState::Lost;
-                });
-                self.with_run(run, |r| r.count_complete(*task, -1));
-            }
+            Record::OutputLost { run, task } => self.lose_output(run, *task),
             Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
             Record::RunForgotten { run } => {
                 self.runs.shift_remove(run);
@@ -128,10 +121,11 @@ impl State {
         self.with_executor(executor, |e| e.state = state);
     }
 
-    fn join(&mut self, executor: &ExecutorId, endpoint: &str, slots: u32, at: Millis) {
+    fn join(&mut self, executor: &ExecutorId, endpoint: &str, capacity: Capacity, at: Millis) {
         let joined = Executor {
             endpoint: endpoint.to_owned(),
-            slots,
+            slots: capacity.slots,
+            memory: capacity.memory,
             state: ExecutorState::Alive,
             running: Default::default(),
             held_slots: 0,
@@ -177,6 +171,23 @@ impl State {
             t.finished_at = None;
             t.error = None;
         });
+    }
+
+    fn succeed(&mut self, run: &RunId, task: TaskId, attempt: Attempt, output: &Output, at: Millis) {
+        self.end_attempt(run, task, attempt, at, |r, t| {
+            r.totals.metrics.add(&output.metrics);
+            t.state = TaskState::Succeeded;
+            t.output = Some(output.clone());
+        });
+        self.with_run(run, |r| r.count_complete(task, 1));
+    }
+
+    fn lose_output(&mut self, run: &RunId, task: TaskId) {
+        self.with_task(run, task, |_, t| {
+            t.output = None;
+            t.state = TaskState::Lost;
+        });
+        self.with_run(run, |r| r.count_complete(task, -1));
     }
 
     /// Ends the running attempt of a task: frees its slots, counts its time, then changes the task.

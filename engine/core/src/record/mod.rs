@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
 pub use state::{
-    Executor, ExecutorState, Footer, Output, Run, RunSpec, RunState, RunTotals, RunningAttempt, Stage, State, Task,
-    TaskMetrics, TaskState,
+    Capacity, Executor, ExecutorState, Footer, Output, Run, RunSpec, RunState, RunTotals, RunningAttempt, Stage, State,
+    Task, TaskMetrics, TaskState,
 };
 
 use crate::graph::StageGraph;
@@ -26,7 +26,7 @@ pub enum Record {
     /// A new term of office begins.
     EpochClaimed { epoch: Epoch },
     /// An executor may be given work.
-    ExecutorJoined { executor: ExecutorId, endpoint: String, slots: u32, at: Millis },
+    ExecutorJoined { executor: ExecutorId, endpoint: String, capacity: Capacity, at: Millis },
     /// An executor's control stream closed; it is given no work until it answers or is declared dead.
     ExecutorSuspected { executor: ExecutorId, at: Millis },
     /// A suspected executor came back in the same life.

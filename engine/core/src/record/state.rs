@@ -31,6 +31,15 @@ pub struct State {
     pub catalogue: Catalogue,
 }
 
+/// What an executor offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// How many tasks it runs at once.
+    pub slots: u32,
+    /// Bytes that the operators of all its tasks share.
+    pub memory: u64,
+}
+
 /// An executor process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executor {
@@ -38,6 +47,8 @@ pub struct Executor {
     pub endpoint: String,
     /// How many tasks it runs at once.
     pub slots: u32,
+    /// Bytes that the operators of all its tasks share.
+    pub memory: u64,
     /// Whether it may be given work.
     pub state: ExecutorState,
     /// The attempts it runs.

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 
 use super::Action;
 use super::decide::Decider;
-use crate::record::{ExecutorState, Loss, Record, RunningAttempt};
+use crate::record::{Capacity, ExecutorState, Loss, Record, RunningAttempt};
 use crate::{Attempt, ExecutorId, RunId, TaskId};
 
 /// How many lost executors stay visible in `system.executors`.
 const LOST_EXECUTORS_KEPT: usize = 100;
 
 impl Decider<'_> {
-    pub(super) fn executor_connected(&mut self, executor: &ExecutorId, endpoint: String, slots: u32) {
+    pub(super) fn executor_connected(&mut self, executor: &ExecutorId, endpoint: String, capacity: Capacity) {
         let executor = executor.clone();
         match self.state.executors.get(&executor).map(|e| e.state) {
-            None => self.record(Record::ExecutorJoined { executor, endpoint, slots, at: self.now }),
+            None => self.record(Record::ExecutorJoined { executor, endpoint, capacity, at: self.now }),
             Some(ExecutorState::Suspected { .. }) => self.record(Record::ExecutorReturned { executor }),
             // The last stream's end was not noticed yet, or the executor was given up: its next life has another name.
             Some(ExecutorState::Alive | ExecutorState::Lost) => {}

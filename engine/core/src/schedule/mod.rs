@@ -15,7 +15,7 @@ mod tasks;
 mod waiting;
 
 use crate::graph::StageGraph;
-use crate::record::{Footer, Outcome, Record, RunSpec, State, TaskMetrics};
+use crate::record::{Capacity, Footer, Outcome, Record, RunSpec, State, TaskMetrics};
 use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
 use decide::Decider;
 pub use waiting::waiting_for;
@@ -31,7 +31,7 @@ pub enum Event {
     ExecutorConnected {
         executor: ExecutorId,
         endpoint: String,
-        slots: u32,
+        capacity: Capacity,
         running: Vec<Attempt>,
         holding: Vec<(RunId, TaskId, Attempt)>,
     },
@@ -121,8 +121,8 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
     let mut d = Decider::new(state, settings, now);
     match event {
         Event::Elected { epoch } => d.record(Record::EpochClaimed { epoch }),
-        Event::ExecutorConnected { executor, endpoint, slots, running, holding } => {
-            d.executor_connected(&executor, endpoint, slots);
+        Event::ExecutorConnected { executor, endpoint, capacity, running, holding } => {
+            d.executor_connected(&executor, endpoint, capacity);
             d.reconcile(&executor, &running, &holding);
         }
         Event::ExecutorDisconnected { executor } => d.executor_disconnected(executor),

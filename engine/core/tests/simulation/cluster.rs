@@ -1,7 +1,7 @@
 //! A scheduler told what happens, one event at a time.
 
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Footer, Run, RunSpec, State, TaskMetrics};
+use tidemill_core::record::{Capacity, Footer, Run, RunSpec, State, TaskMetrics};
 use tidemill_core::schedule::{Action, Event, Launch, step};
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, Settings};
 
@@ -39,7 +39,7 @@ impl Cluster {
         self.send(Event::ExecutorConnected {
             executor: ExecutorId(executor.to_owned()),
             endpoint: format!("http://{executor}:50051"),
-            slots,
+            capacity: Capacity { slots, memory: 1 << 30 },
             running: running.to_vec(),
             holding: Vec::new(),
         })

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::graph::Determinism;
-use tidemill_core::record::{Footer, TaskMetrics};
+use tidemill_core::record::{Capacity, Footer, TaskMetrics};
 use tidemill_core::schedule::{Event, Launch, LostOutput};
 use tidemill_core::{Attempt, Error, ExecutorId, RunId, TaskId};
 
@@ -128,7 +128,7 @@ impl World {
         let event = Event::ExecutorConnected {
             executor: id.clone(),
             endpoint: format!("http://{id}:50051"),
-            slots: executor.slots,
+            capacity: Capacity { slots: executor.slots, memory: 1 << 30 },
             running: executor.running.keys().copied().collect(),
             holding: holding.collect(),
         };

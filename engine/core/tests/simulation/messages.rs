@@ -1,6 +1,6 @@
 //! Messages that come late, twice, or not at all.
 
-use tidemill_core::record::{RunState, TaskState};
+use tidemill_core::record::{Capacity, RunState, TaskState};
 use tidemill_core::schedule::{Action, Event};
 use tidemill_core::{Error, ExecutorId, RunId};
 
@@ -89,7 +89,7 @@ fn a_returning_executor_ends_what_ended_without_it() {
     let actions = cluster.send(Event::ExecutorConnected {
         executor: executor.clone(),
         endpoint: "http://a:50051".to_owned(),
-        slots: 2,
+        capacity: Capacity { slots: 2, memory: 1 << 30 },
         running: vec![started[0].attempt],
         holding: vec![(run.clone(), started[1].task, started[1].attempt)],
     });

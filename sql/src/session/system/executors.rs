@@ -18,6 +18,7 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .text("state", all().map(|e| Some(name(e))))
         .number("slots", all().map(|e| Some(e.slots)))
         .number("free_slots", all().map(|e| Some(e.free_slots())))
+        .count("memory_bytes", all().map(|e| Some(e.memory)))
         .count("running_tasks", all().map(|e| Some(e.running.len() as u64)))
         .time("joined_at", all().map(|e| Some(e.joined_at)))
 }
