@@ -33,7 +33,7 @@ Written by `cargo run --release -p tidemill-benches -- --scale {scale}`; do not 
 | query | DataFusion | embedded | ratio | two executors | ratio | exchanged | remote |
 |---|---:|---:|---:|---:|---:|---:|---:|
 ",
-        commit = output("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
+        commit = commit(),
         machine = machine(),
     );
     for q in queries {
@@ -145,6 +145,13 @@ fn machine() -> String {
         .map_or("unknown CPU", |(_, m)| m.trim());
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     format!("{cores} cores of {model}")
+}
+
+/// The commit, and whether anything but reports differs from it.
+fn commit() -> String {
+    let name = output("git", &["describe", "--always", "--abbrev=12", "--exclude=*"]);
+    let changed = output("git", &["diff", "--name-only", "HEAD", "--", ".", ":!docs"]);
+    if changed.is_empty() { name } else { format!("{name}-dirty") }
 }
 
 fn output(program: &str, args: &[&str]) -> String {
