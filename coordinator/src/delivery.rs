@@ -10,6 +10,7 @@ use arrow::array::{AsArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
+use tidemill_core::record::Intent;
 use tidemill_core::schedule::Event;
 use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId, TaskId};
 use tidemill_engine::exchange::{BlockRequest, BlockSource, BlockStream, IoMetrics, Manifest};
@@ -19,14 +20,23 @@ use tokio::sync::mpsc;
 use crate::driver::{Input, WeakInbox};
 use crate::runs::RunMessage;
 
-/// Manifests that wait for one delivery: a newer one replaces what an older one said.
-const MANIFESTS_AHEAD: usize = 64;
+/// Orders that wait for one delivery: a newer manifest replaces what an older one said.
+const ORDERS_AHEAD: usize = 64;
 
 /// Deliveries by run.
 #[derive(Debug)]
 pub(crate) struct Deliveries {
     source: Arc<dyn BlockSource>,
-    runs: BTreeMap<RunId, mpsc::Sender<Manifest>>,
+    runs: BTreeMap<RunId, mpsc::Sender<Order>>,
+}
+
+/// What the driver tells a delivery.
+#[derive(Debug)]
+enum Order {
+    /// The root's outputs are available, perhaps again.
+    Read(Manifest),
+    /// What was counted may be published.
+    Publish(Intent),
 }
 
 impl Deliveries {
@@ -43,9 +53,9 @@ impl Deliveries {
         client: mpsc::Sender<RunMessage>,
         inbox: WeakInbox,
     ) {
-        let (manifests, from) = mpsc::channel(MANIFESTS_AHEAD);
+        let (orders, from) = mpsc::channel(ORDERS_AHEAD);
         let source = Arc::clone(&self.source);
-        self.runs.insert(run.clone(), manifests);
+        self.runs.insert(run.clone(), orders);
         let schema = match finish {
             Finish::Commit(_) => count_schema(),
             Finish::Deliver | Finish::Keep(_) => schema,
@@ -56,7 +66,8 @@ impl Deliveries {
             source,
             client,
             inbox,
-            manifests: from,
+            orders: from,
+            intent: None,
             manifest: None,
             reading: None,
             delivered: Vec::new(),
@@ -69,7 +80,14 @@ impl Deliveries {
     pub(crate) fn outputs(&self, run: &RunId, manifest: Manifest) {
         if let Some(delivery) = self.runs.get(run) {
             // A delivery that is behind by this many has ended.
-            let _ = delivery.try_send(manifest);
+            let _ = delivery.try_send(Order::Read(manifest));
+        }
+    }
+
+    /// What a run wrote may be published: that is durable now, and nothing else can happen to the run.
+    pub(crate) fn commit(&self, run: &RunId, intent: Intent) {
+        if let Some(delivery) = self.runs.get(run) {
+            let _ = delivery.try_send(Order::Publish(intent));
         }
     }
 
@@ -89,7 +107,9 @@ struct Delivery {
     source: Arc<dyn BlockSource>,
     client: mpsc::Sender<RunMessage>,
     inbox: WeakInbox,
-    manifests: mpsc::Receiver<Manifest>,
+    orders: mpsc::Receiver<Order>,
+    /// What may be published.
+    intent: Option<Intent>,
     /// The latest manifest; none while the root is not complete.
     manifest: Option<Manifest>,
     /// The block being read, its batches, and how many of its rows were passed on.
@@ -138,34 +158,62 @@ impl Delivery {
     }
 
     async fn commit(&mut self, commit: Box<dyn Commit>) -> Result<Next> {
-        let mut written = 0;
-        loop {
-            match self.next().await {
-                Ok(Next::Batch(batch)) => {
-                    let counts = batch.column(0).as_primitive_opt::<UInt64Type>();
-                    written += counts.map_or(0, |c| c.values().iter().sum::<u64>());
-                }
-                Ok(Next::All) => break,
-                Ok(Next::Gone) => {
-                    commit.abort().await;
-                    return Ok(Next::Gone);
-                }
-                Err(error) => {
-                    commit.abort().await;
-                    return Err(error);
-                }
+        let again = match self.count().await {
+            Ok(Next::All) => false,
+            Ok(Next::Gone | Next::Batch(_)) if self.intent.is_some() => true,
+            Ok(Next::Gone | Next::Batch(_)) => {
+                commit.abort().await;
+                return Ok(Next::Gone);
             }
-        }
-        if let Err(error) = commit.commit(&self.delivered).await {
+            Err(error) => {
+                commit.abort().await;
+                return Err(error);
+            }
+        };
+        let Some(intent) = self.permission().await else {
+            commit.abort().await;
+            return Ok(Next::Gone);
+        };
+        if let Err(error) = commit.commit(&intent.winners, again).await {
             commit.abort().await;
             return Err(error);
         }
         self.rows = 1;
-        let counts = Arc::new(UInt64Array::from(vec![written]));
+        let counts = Arc::new(UInt64Array::from(vec![intent.rows]));
         let batch = RecordBatch::try_new(count_schema(), vec![counts]).map_err(|e| Error::internal(e.to_string()))?;
         // The files are in place whether or not anybody still wants to know.
         let _ = self.client.send(RunMessage::Batch(batch)).await;
         Ok(Next::All)
+    }
+
+    /// Adds up what the tasks wrote and asks whether it may be published. A leader that took over a run past that point
+    /// says so instead: `Gone`, with an intent.
+    async fn count(&mut self) -> Result<Next> {
+        let mut written = 0;
+        loop {
+            match self.next().await? {
+                Next::Batch(batch) => {
+                    let counts = batch.column(0).as_primitive_opt::<UInt64Type>();
+                    written += counts.map_or(0, |c| c.values().iter().sum::<u64>());
+                }
+                Next::All => break,
+                Next::Gone => return Ok(Next::Gone),
+            }
+        }
+        let event = Event::CommitReady { run: self.run.clone(), winners: self.delivered.clone(), rows: written };
+        self.inbox.send(Input::Event(event)).await;
+        Ok(Next::All)
+    }
+
+    /// Waits until what is to be published is durable; `None` if the run ended otherwise.
+    async fn permission(&mut self) -> Option<Intent> {
+        while self.intent.is_none() {
+            match self.orders.recv().await? {
+                Order::Publish(intent) => self.intent = Some(intent),
+                Order::Read(_) => {}
+            }
+        }
+        self.intent.take()
     }
 
     async fn keep(&mut self, keep: Box<dyn Keep>) -> Result<Next> {
@@ -227,11 +275,16 @@ impl Delivery {
 
     /// Starts to read the next block, when there is a manifest that names it.
     async fn open_block(&mut self) -> Result<Option<Next>> {
-        if self.manifest.is_none() {
-            self.manifest = self.manifests.recv().await;
+        if self.manifest.is_none()
+            && let Some(order) = self.orders.recv().await
+        {
+            self.take(order);
         }
-        while let Ok(newer) = self.manifests.try_recv() {
-            self.manifest = Some(newer);
+        while let Ok(newer) = self.orders.try_recv() {
+            self.take(newer);
+        }
+        if self.intent.is_some() {
+            return Ok(Some(Next::Gone));
         }
         let Some(manifest) = &self.manifest else { return Ok(Some(Next::Gone)) };
         self.check_delivered(manifest)?;
@@ -240,6 +293,13 @@ impl Delivery {
         let batches = self.source.read(&self.run, vec![block.clone()], Arc::clone(&self.schema), metrics);
         self.reading = Some((block, batches, 0));
         Ok(None)
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Read(manifest) => self.manifest = Some(manifest),
+            Order::Publish(intent) => self.intent = Some(intent),
+        }
     }
 
     /// What was passed on must still be part of the result.

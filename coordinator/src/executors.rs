@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use tidemill_core::record::{Capacity, ExecutorState};
-use tidemill_core::schedule::Event;
+use tidemill_core::record::{Capacity, ExecutorState, LOCAL};
+use tidemill_core::schedule::{Event, Reported};
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
 use tokio::net::TcpStream;
@@ -19,9 +19,6 @@ use crate::driver::{Input, WeakInbox};
 const SUSPECT_AFTER: Duration = Duration::from_secs(5);
 /// How long a data port may take to accept or refuse.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Where an executor in the coordinator's own process says it listens.
-const LOCAL: &str = "local";
 
 /// Attached executors.
 #[derive(Debug)]
@@ -80,14 +77,16 @@ impl Executors {
         let executor = ExecutorId(register.executor);
         let is_local = register.endpoint == LOCAL;
         self.attached.insert(executor.clone(), Attached { to, id, heard: Instant::now(), is_local });
-        let attempt = |a: &wire::AttemptRef| a.attempt.map(Attempt::from);
-        let held = |a: &wire::AttemptRef| Some((RunId(a.run.clone()), a.task?.into(), a.attempt?.into()));
+        let reported = |a: &wire::AttemptRef| {
+            let (run, task, attempt) = (RunId(a.run.clone()), a.task?.into(), a.attempt?.into());
+            Some(Reported { run, task, attempt, slots: a.slots })
+        };
         Some(Event::ExecutorConnected {
             executor,
             endpoint: register.endpoint,
             capacity: Capacity { slots: register.slots, memory: register.memory },
-            running: register.running.iter().filter_map(attempt).collect(),
-            holding: register.holding.iter().filter_map(held).collect(),
+            running: register.running.iter().filter_map(reported).collect(),
+            holding: register.holding.iter().filter_map(reported).collect(),
         })
     }
 
@@ -102,8 +101,7 @@ impl Executors {
         executor: &ExecutorId,
         id: u64,
         message: wire::FromExecutor,
-        epoch: Epoch,
-    ) -> Option<Event> {
+    ) -> Option<(Event, Attempt)> {
         let attached = self.attached.get_mut(executor).filter(|a| a.id == id)?;
         attached.heard = Instant::now();
         self.traffic.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);
@@ -113,15 +111,17 @@ impl Executors {
             from_executor::Message::TaskFailed(failed) => self::failed(failed),
         };
         match event {
-            Ok((attempt, event)) => {
-                self.send(executor, epoch, to_executor::Message::Acknowledge(attempt.into()));
-                Some(event)
-            }
+            Ok((attempt, event)) => Some((event, attempt)),
             Err(error) => {
                 tracing::error!(%executor, %error, "a completion cannot be read");
                 None
             }
         }
+    }
+
+    /// Tells an executor that its completion cannot be lost any more.
+    pub(crate) fn acknowledge(&mut self, executor: &ExecutorId, attempt: Attempt, epoch: Epoch) {
+        self.send(executor, epoch, to_executor::Message::Acknowledge(attempt.into()));
     }
 
     /// Sends a message; an executor that does not take it is treated as gone.

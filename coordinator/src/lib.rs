@@ -10,6 +10,7 @@ mod delivery;
 mod driver;
 mod executors;
 mod link;
+pub mod log;
 mod manifests;
 mod runs;
 mod service;

@@ -16,6 +16,8 @@ pub(crate) const BATCHES_AHEAD: usize = 4;
 /// One statement of a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatementRequest {
+    /// The client's name for the run: the same name again is the same run. Without one it gets a new one.
+    pub run: Option<RunId>,
     /// Exactly one statement.
     pub sql: String,
     /// The client's settings.

@@ -24,6 +24,12 @@ pub trait Planner: Send + Sync {
     /// The statement as it may be recorded and shown: without secrets.
     fn redact(&self, statement: &str) -> String;
 
+    /// What to do with a run's result, from what its plan said.
+    ///
+    /// # Errors
+    /// The plan is of another build, or names a store that is not served.
+    fn finish(&self, run: &RunId, spec: &[u8]) -> Result<Finish>;
+
     /// Whether the statement's text looks as if the coordinator answers it alone. A wrong guess costs only a place in
     /// the queue.
     fn is_express(&self, statement: &str) -> bool;
@@ -95,8 +101,10 @@ pub struct StagedPlan {
     pub session: BlobHash,
     /// The result's columns.
     pub schema: SchemaRef,
-    /// What to do with the root's output.
-    pub finish: Finish,
+    /// What to do with the root's output, for [`Planner::finish`], whoever leads by then.
+    pub finish: Vec<u8>,
+    /// Whether that changes anything outside: then its decisions are durable before they are acted on.
+    pub effects: bool,
 }
 
 /// What to do with the root's output.
@@ -112,11 +120,12 @@ pub enum Finish {
 /// Publishes what sink tasks wrote.
 #[async_trait]
 pub trait Commit: Send + Sync {
-    /// Makes exactly the winners' files visible; called once, after every task succeeded.
+    /// Makes exactly the winners' files visible, after every task succeeded. `again` if that may have been
+    /// done before, by a coordinator that could not say so: then what is done already is no error.
     ///
     /// # Errors
     /// The store refused: nothing is published.
-    async fn commit(&self, winners: &[tidemill_core::Attempt]) -> Result<()>;
+    async fn commit(&self, winners: &[tidemill_core::Attempt], again: bool) -> Result<()>;
 
     /// Removes what losers and failed runs left. Called when the run ended without a commit.
     async fn abort(&self);

@@ -16,6 +16,7 @@ use tidemill_engine::wire::{self, BUILD, from_executor, to_executor};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::journal::AttemptJournal;
 use crate::process::ExecutorShared;
 use crate::task::{self, AttemptSpec};
 use crate::trim;
@@ -47,6 +48,7 @@ pub(crate) async fn serve(
         running: BTreeMap::new(),
         unacknowledged: BTreeMap::new(),
         finished,
+        journal: AttemptJournal::open()?,
         trimmed: Instant::now(),
     };
     let mut tried_since = Some(Instant::now());
@@ -99,6 +101,7 @@ struct Agent {
     running: BTreeMap<Attempt, Running>,
     unacknowledged: BTreeMap<Attempt, wire::FromExecutor>,
     finished: mpsc::Sender<(Attempt, wire::FromExecutor)>,
+    journal: AttemptJournal,
     /// When freed memory was last given back.
     trimmed: Instant,
 }
@@ -149,6 +152,7 @@ impl Agent {
                     Some(Err(_)) | None => return Ok(Ended::Broken),
                 },
                 Some((attempt, completion)) = finishes.recv() => {
+                    self.note(&completion);
                     self.running.remove(&attempt);
                     self.unacknowledged.insert(attempt, completion.clone());
                     if to.send(completion).await.is_err() {
@@ -189,6 +193,7 @@ impl Agent {
             return Ok(()); // A doubled message.
         }
         let Some(reference) = spec.launch.attempt.clone() else { return Ok(()) };
+        self.journal.note("started", &reference);
         self.shared.store.open(&spec.run);
         let (finished, epoch) = (self.finished.clone(), self.epoch);
         let named = reference.clone();
@@ -209,6 +214,18 @@ impl Agent {
         });
         self.running.insert(attempt, Running { reference, stop });
         Ok(())
+    }
+
+    fn note(&mut self, completion: &wire::FromExecutor) {
+        match &completion.message {
+            Some(from_executor::Message::TaskSucceeded(wire::TaskSucceeded { attempt: Some(attempt), .. })) => {
+                self.journal.note("succeeded", attempt);
+            }
+            Some(from_executor::Message::TaskFailed(wire::TaskFailed { attempt: Some(attempt), .. })) => {
+                self.journal.note("failed", attempt);
+            }
+            _ => {}
+        }
     }
 
     fn stop(&mut self, attempt: Attempt) {

@@ -8,6 +8,7 @@
 
 mod agent;
 mod blobs;
+mod journal;
 mod link;
 mod memory;
 mod process;

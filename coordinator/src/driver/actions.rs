@@ -24,6 +24,7 @@ impl Driver {
                 self.executors.probe(executor, endpoint);
             }
             Action::Deliver { run } => self.deliver(&run),
+            Action::Commit { run } => self.commit(&run),
             Action::Finished { run } => self.finished(&run),
         }
     }
@@ -38,7 +39,7 @@ impl Driver {
         else {
             return;
         };
-        let Some(planned) = self.planned.get(&launch.run) else { return };
+        let Some(sheet) = self.state.runs.get(&launch.run).and_then(|r| r.sheet.as_ref()) else { return };
         let inputs = stage.inputs.iter().filter_map(|input| {
             let manifest = self.manifests.get(&self.state, &launch.run, input.stage, &self.blobs)?;
             Some(wire::LaunchInput { stage: input.stage.0, manifest: manifest.0 })
@@ -48,9 +49,9 @@ impl Driver {
                 run: launch.run.0.clone(),
                 task: Some(launch.task.into()),
                 attempt: Some(launch.attempt.into()),
+                slots: launch.slots,
             }),
-            slots: launch.slots,
-            session: planned.session.0.clone(),
+            session: sheet.session.0.clone(),
             stage: stage.plan.0.clone(),
             scans: stage
                 .scans
@@ -62,7 +63,13 @@ impl Driver {
         self.executors.send(&launch.executor, self.epoch(), Message::Launch(message));
     }
 
-    fn deliver(&mut self, run: &RunId) {
+    fn commit(&mut self, run: &RunId) {
+        if let Some(intent) = self.state.runs.get(run).and_then(|r| r.intent.clone()) {
+            self.deliveries.commit(run, intent);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, run: &RunId) {
         let Some(graph) = self.state.runs.get(run).and_then(|r| r.graph.as_ref()) else { return };
         if let Some(manifest) = self.manifests.manifest(&self.state, run, graph.root()) {
             self.deliveries.outputs(run, manifest);
@@ -73,8 +80,8 @@ impl Driver {
         self.blobs.release_run(run);
         self.manifests.forget(run);
         self.deliveries.forget(run);
-        self.planned.remove(run);
         self.requests.remove(run);
+        self.unheard.remove(run);
         let Some(client) = self.clients.remove(run) else { return };
         let Some(finished) = self.state.runs.get(run) else { return };
         let message = match finished.state {

@@ -22,6 +22,10 @@ pub(crate) enum Input {
     Planned { run: RunId, plan: Result<Plan> },
     /// A result was collected to become a table.
     Kept { run: RunId, record: Record, expected: Option<CatalogueEntry>, blob: Blob },
+    /// The log has everything up to here.
+    Durable(u64),
+    /// The log can no longer be written: another coordinator leads, or its store is lost.
+    Deposed(Error),
     /// Somebody asks for the state.
     State(Reply<State>),
     /// An executor opened its control stream.
@@ -43,6 +47,10 @@ pub(crate) struct WeakInbox(mpsc::WeakSender<Input>);
 impl Inbox {
     pub(crate) const fn new(sender: mpsc::Sender<Input>) -> Self {
         Self(sender)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     pub(crate) fn downgrade(&self) -> WeakInbox {

@@ -1,29 +1,33 @@
 //! The driver: owns the state, feeds the scheduler, carries out its actions.
 
 mod actions;
+mod clients;
 mod inbox;
+mod journal;
 mod planning;
+mod takeover;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tidemill_core::record::{Catalogue, CatalogueKind, Record, RunSpec, State};
+use tidemill_core::record::{Catalogue, CatalogueKind, Record, State};
 use tidemill_core::schedule::{Event, step};
 use tidemill_core::{Epoch, Error, ExecutorId, Millis, Result, RunId, Settings};
 use tidemill_engine::exchange::BlockSource;
 use tidemill_engine::planner::Planner;
 use tidemill_engine::wire;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::blobs::Blobs;
 use crate::delivery::Deliveries;
 use crate::executors::Executors;
+use crate::log::{Log, Recovered};
 use crate::manifests::Manifests;
 use crate::runs::{Clients, RunMessage, RunStream, StatementRequest, tell};
 pub(crate) use inbox::{Inbox, Input, WeakInbox};
-use planning::PlannedRun;
+use journal::Journal;
 
 /// How often the scheduler looks at the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -48,31 +52,56 @@ pub struct Coordinator {
     inbox: Inbox,
     blobs: Arc<Blobs>,
     traffic: Arc<AtomicU64>,
+    deposed: watch::Receiver<Option<Error>>,
 }
 
 impl Coordinator {
-    /// Starts a coordinator on the current runtime.
+    /// Starts a coordinator on the current runtime. What it knows ends with it.
     #[must_use]
     pub fn start(config: CoordinatorConfig) -> Self {
+        // Later terms have higher numbers: executors that outlive a coordinator must not take its attempts for new ones.
+        Self::lead(config, Epoch(now().0), None, Recovered::default())
+    }
+
+    /// Starts a coordinator that goes on where the log's last leader ended.
+    #[must_use]
+    pub fn resume(config: CoordinatorConfig, log: Log, recovered: Recovered) -> Self {
+        Self::lead(config, log.epoch(), Some(log), recovered)
+    }
+
+    fn lead(config: CoordinatorConfig, epoch: Epoch, log: Option<Log>, recovered: Recovered) -> Self {
         let (sender, inputs) = mpsc::channel(INBOX);
         let inbox = Inbox::new(sender);
         let blobs = Arc::new(Blobs::default());
         let traffic = Arc::new(AtomicU64::new(0));
-        let driver = Driver {
-            state: State::default(),
+        let journal = log.map_or_else(Journal::default, |log| Journal::of(log, inbox.downgrade()));
+        let (depose, deposed) = watch::channel(None);
+        let mut driver = Driver {
+            state: recovered.state,
+            journal,
+            depose,
             catalogue: Arc::default(),
             executors: Executors::new(inbox.downgrade(), Arc::clone(&traffic)),
             manifests: Manifests::default(),
             deliveries: Deliveries::new(Arc::clone(&config.source)),
             clients: Clients::new(),
+            unclaimed: BTreeMap::new(),
+            unheard: BTreeSet::new(),
             requests: BTreeMap::new(),
-            planned: BTreeMap::new(),
             inbox: inbox.downgrade(),
             blobs: Arc::clone(&blobs),
             config,
         };
-        tokio::spawn(driver.run(inputs));
-        Self { inbox, blobs, traffic }
+        driver.restore(&recovered.blobs);
+        tokio::spawn(driver.run(epoch, inputs));
+        Self { inbox, blobs, traffic, deposed }
+    }
+
+    /// Waits until this coordinator must not lead any more, and says why.
+    pub async fn deposed(&self) -> Error {
+        let mut deposed = self.deposed.clone();
+        let why = deposed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or_else(|| Error::unavailable("the coordinator has ended"))
     }
 
     /// Submits one statement and waits until it is planned.
@@ -80,7 +109,7 @@ impl Coordinator {
     /// # Errors
     /// The statement is wrong, or the coordinator is stopping.
     pub async fn submit(&self, request: StatementRequest) -> Result<RunStream> {
-        let run = RunId(ulid::Ulid::new().to_string());
+        let run = request.run.clone().unwrap_or_else(|| RunId(ulid::Ulid::new().to_string()));
         let (client, messages) = mpsc::channel(crate::runs::BATCHES_AHEAD);
         self.inbox.send(Input::Submit { run: run.clone(), request, client }).await?;
         RunStream::open(run, self.inbox.clone(), messages).await
@@ -92,6 +121,11 @@ impl Coordinator {
     /// The coordinator is stopping.
     pub async fn state(&self) -> Result<State> {
         self.inbox.state().await
+    }
+
+    /// Whether the coordinator has ended, whatever the reason.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inbox.is_closed()
     }
 
     /// How many blobs are kept: 0 when nothing runs and no table holds rows.
@@ -122,27 +156,37 @@ impl Coordinator {
 struct Driver {
     config: CoordinatorConfig,
     state: State,
+    journal: Journal,
+    /// Says why this coordinator leads no more.
+    depose: watch::Sender<Option<Error>>,
     /// What planners see, remade when it changes.
     catalogue: Arc<Catalogue>,
     executors: Executors,
     manifests: Manifests,
     deliveries: Deliveries,
     clients: Clients,
+    /// Runs of the last leader whose clients have not come back, since when.
+    unclaimed: BTreeMap<RunId, Instant>,
+    /// Runs whose rows only the coordinator has, and nobody was there to take them.
+    unheard: BTreeSet<RunId>,
     requests: BTreeMap<RunId, StatementRequest>,
-    planned: BTreeMap<RunId, PlannedRun>,
     inbox: WeakInbox,
     blobs: Arc<Blobs>,
 }
 
 impl Driver {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
-        // Later terms have higher numbers: executors that outlive a coordinator must not take its attempts for new ones.
-        self.handle(Event::Elected { epoch: Epoch(now().0) });
+    async fn run(mut self, epoch: Epoch, mut inputs: mpsc::Receiver<Input>) {
+        self.handle(Event::Elected { epoch });
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 input = inputs.recv() => match input {
+                    Some(Input::Deposed(error)) => {
+                        tracing::error!(%error, "this coordinator leads no more");
+                        self.depose.send_replace(Some(error));
+                        break;
+                    }
                     Some(input) => self.input(input),
                     None => break,
                 },
@@ -151,6 +195,7 @@ impl Driver {
                         self.handle(event);
                     }
                     self.handle(Event::Tick);
+                    self.give_up_unclaimed();
                 }
             }
         }
@@ -162,14 +207,18 @@ impl Driver {
     fn input(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.handle(event),
-            Input::Submit { run, request, client } => {
-                let planner = &self.config.planner;
-                let (statement, express) = (planner.redact(&request.sql), planner.is_express(&request.sql));
-                let spec = RunSpec { statement, express };
-                self.clients.insert(run.clone(), client);
-                self.requests.insert(run.clone(), request);
-                self.handle(Event::Submitted { run, spec });
+            Input::Submit { run, request, client } => self.submitted(run, request, client),
+            Input::Durable(position) => {
+                let due = self.journal.durable(position);
+                for action in due.actions {
+                    self.carry_out(action);
+                }
+                for (executor, attempt) in due.acknowledgements {
+                    self.executors.acknowledge(&executor, attempt, self.epoch());
+                }
             }
+            // The loop ends on it.
+            Input::Deposed(_) => {}
             Input::Planned { run, plan } => self.planned(run, plan),
             Input::Kept { run, record, expected, blob } => self.kept(run, record, expected.as_ref(), blob),
             Input::State(reply) => {
@@ -183,8 +232,11 @@ impl Driver {
                 }
             }
             Input::FromExecutor { executor, id, message } => {
-                if let Some(event) = self.executors.received(&executor, id, message, self.epoch()) {
+                if let Some((event, attempt)) = self.executors.received(&executor, id, message) {
                     self.handle(event);
+                    if let Some((executor, attempt)) = self.journal.acknowledge(executor, attempt) {
+                        self.executors.acknowledge(&executor, attempt, self.epoch());
+                    }
                 }
             }
         }
@@ -211,7 +263,8 @@ impl Driver {
         for record in &step.records {
             self.recorded(record);
         }
-        for action in step.actions {
+        let urgent = step.records.iter().any(|record| self.state.is_urgent(record));
+        for action in self.journal.append(step.records, urgent, step.actions) {
             self.carry_out(action);
         }
     }

@@ -3,25 +3,28 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use tidemill_core::record::{CatalogueEntry, ExecutorState, Outcome, Record};
+use prost::Message;
+use tidemill_core::record::{CatalogueEntry, ExecutorState, Outcome, Record, Sheet};
 use tidemill_core::schedule::Event;
-use tidemill_core::{BlobHash, Error, Result, RunId};
+use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
+use tidemill_engine::codec::encode_schema;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::planner::{Plan, PlanRequest, StagedPlan};
+use tidemill_engine::wire;
+use tokio::sync::mpsc;
 
 use super::{Driver, Input, now};
 use crate::runs::{RunMessage, tell};
 
-/// What the driver needs of a run's plan.
-pub(super) struct PlannedRun {
-    pub(super) session: BlobHash,
-}
-
 impl Driver {
     /// Plans a run on the cpu runtime.
     pub(super) fn plan(&mut self, run: RunId) {
-        let Some(request) = self.requests.remove(&run) else { return };
+        let Some(request) = self.request(&run) else {
+            let message =
+                "its statement held a secret, which is written nowhere, and its coordinator is gone: submit it again";
+            return self.handle(Event::Planned { run, graph: Err(Error::unavailable(message)), sheet: None });
+        };
         let alive: Vec<_> = self.state.executors.values().filter(|e| e.state == ExecutorState::Alive).collect();
         let request = PlanRequest {
             run: run.clone(),
@@ -45,7 +48,7 @@ impl Driver {
 
     pub(super) fn planned(&mut self, run: RunId, plan: Result<Plan>) {
         match plan {
-            Err(error) => self.handle(Event::Planned { run, graph: Err(error) }),
+            Err(error) => self.handle(Event::Planned { run, graph: Err(error), sheet: None }),
             Ok(Plan::Stages(staged)) => self.staged(run, staged),
             Ok(Plan::Rows(rows)) => self.rows(run, rows),
             Ok(Plan::Change { record, expected, blobs }) => self.change(run, record, expected.as_ref(), blobs),
@@ -53,17 +56,44 @@ impl Driver {
     }
 
     fn staged(&mut self, run: RunId, staged: StagedPlan) {
-        let Some(client) = self.clients.get(&run).cloned() else { return };
-        self.blobs.keep_for_run(&run, staged.blobs);
-        self.planned.insert(run.clone(), PlannedRun { session: staged.session });
-        tell(&client, RunMessage::Schema(Arc::clone(&staged.schema)));
-        self.deliveries.expect(run.clone(), staged.schema, staged.finish, client, self.inbox.clone());
-        self.handle(Event::Planned { run, graph: Ok(staged.graph) });
+        if !self.state.live.contains(&run) {
+            return; // Cancelled meanwhile.
+        }
+        let schema = match encode_schema(&staged.schema) {
+            Ok(schema) => schema,
+            Err(error) => {
+                let graph = Err(from_datafusion(&error));
+                return self.handle(Event::Planned { run, graph, sheet: None });
+            }
+        };
+        let sheet = wire::RunSheet { schema, finish: staged.finish };
+        let sheet = Blob::new(sheet.encode_to_vec());
+        let noted = Sheet { blob: sheet.hash.clone(), session: staged.session, effects: staged.effects };
+        let mut blobs = staged.blobs;
+        blobs.push(sheet);
+        self.journal.keep(blobs.iter().cloned());
+        self.blobs.keep_for_run(&run, blobs);
+        self.handle(Event::Planned { run: run.clone(), graph: Ok(staged.graph), sheet: Some(noted) });
+        // Without a client a result waits for one; an effect does not.
+        let client = match self.clients.get(&run) {
+            Some(client) => client.clone(),
+            None if staged.effects => mpsc::channel(1).0,
+            None => return,
+        };
+        if self.state.live.contains(&run)
+            && let Err(error) = self.expect(&run, client)
+        {
+            self.handle(Event::ResultFailed { run, error });
+        }
     }
 
     /// Rows of the coordinator's own: sent from a task, so that a slow client holds up nobody.
-    fn rows(&self, run: RunId, mut rows: datafusion::execution::SendableRecordBatchStream) {
-        let Some(client) = self.clients.get(&run).cloned() else { return };
+    fn rows(&mut self, run: RunId, mut rows: datafusion::execution::SendableRecordBatchStream) {
+        let Some(client) = self.clients.get(&run).cloned() else {
+            // Whoever asked the last leader may ask again.
+            self.unheard.insert(run);
+            return;
+        };
         let inbox = self.inbox.clone();
         self.config.cpu.spawn(async move {
             let mut count = 0;
@@ -94,6 +124,7 @@ impl Driver {
             if let Some(error) = self.conflict(&record, expected) {
                 return self.handle(Event::Answered { run, outcome: Outcome::Failed { error } });
             }
+            self.journal.keep(blobs.iter().cloned());
             for blob in blobs {
                 self.blobs.keep(blob);
             }
@@ -113,6 +144,7 @@ impl Driver {
         if let Some(error) = self.conflict(&record, expected) {
             return self.handle(Event::ResultFailed { run, error });
         }
+        self.journal.keep([blob.clone()]);
         self.blobs.keep(blob);
         self.handle(Event::CatalogueChanged { record });
     }

@@ -13,8 +13,8 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use std::sync::Arc;
-use tidemill_core::Error;
-use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER, status_of};
+use tidemill_core::{Error, RunId};
+use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER, message_crc, status_of};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::Coordinator;
@@ -31,6 +31,50 @@ impl StatementService {
         FlightServiceServer::new(Self(coordinator))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+/// What a client has of an answer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    messages: u64,
+    crc: u32,
+}
+
+/// The messages behind those that the client has, which must be the same.
+fn behind(
+    messages: impl Stream<Item = Result<FlightData, Status>> + Send,
+    seen: Seen,
+) -> impl Stream<Item = Result<FlightData, Status>> + Send {
+    messages
+        .scan(Seen::default(), move |passed, message| {
+            let checked = match message {
+                Ok(message) if passed.messages < seen.messages => {
+                    let crc = message_crc(passed.crc, &message);
+                    *passed = Seen { messages: passed.messages + 1, crc };
+                    let differs = passed.messages == seen.messages && passed.crc != seen.crc;
+                    if differs { Err(status_of(&changed())) } else { Ok(None) }
+                }
+                other => other.map(Some),
+            };
+            futures::future::ready(Some(checked))
+        })
+        .try_filter_map(|message| futures::future::ready(Ok(message)))
+}
+
+fn changed() -> Error {
+    Error::conflict(
+        "a part of the result that was returned had to be computed again and came out differently: submit the run again",
+    )
+}
+
+impl StatementService {
+    /// An error, unless it is that this coordinator ends: then whoever asked asks the next one.
+    fn status(&self, error: &Error) -> Status {
+        match self.0.has_ended() {
+            true => Status::unavailable("the coordinator has ended"),
+            false => status_of(error),
+        }
     }
 }
 
@@ -59,11 +103,13 @@ impl FlightService for StatementService {
                 ticket.build
             ))));
         }
-        let request = StatementRequest { sql: ticket.sql, settings: ticket.settings.into_iter().collect() };
-        let run = self.0.submit(request).await.map_err(|e| status_of(&e))?;
+        let run = Some(ticket.run).filter(|run| !run.is_empty()).map(RunId);
+        let request = StatementRequest { run, sql: ticket.sql, settings: ticket.settings.into_iter().collect() };
+        let run = self.0.submit(request).await.map_err(|e| self.status(&e))?;
         let id = run.run.0.parse().map_err(|_| status_of(&Error::internal("a run id is no header")))?;
         let schema = Arc::clone(&run.schema);
-        let batches = run.into_stream().map_err(|e| FlightError::Tonic(Box::new(status_of(&e))));
+        let service = self.clone();
+        let batches = run.into_stream().map_err(move |e| FlightError::Tonic(Box::new(service.status(&e))));
         let messages = FlightDataEncoderBuilder::new()
             .with_schema(schema)
             .with_dictionary_handling(arrow_flight::encode::DictionaryHandling::Resend)
@@ -72,7 +118,8 @@ impl FlightService for StatementService {
                 FlightError::Tonic(status) => *status,
                 other => status_of(&Error::internal(format!("a result cannot be encoded: {other}"))),
             });
-        let mut response = Response::new(messages.boxed());
+        let seen = Seen { messages: ticket.seen_messages, crc: ticket.seen_crc };
+        let mut response = Response::new(behind(messages, seen).boxed());
         response.metadata_mut().insert(RUN_ID_HEADER, id);
         Ok(response)
     }

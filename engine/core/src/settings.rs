@@ -10,6 +10,8 @@ pub struct Settings {
     pub heartbeat_ms: u64,
     /// An executor that has been silent for this long is dead.
     pub executor_timeout_ms: u64,
+    /// A new leader waits this long for the executors of the last one before it gives their work to others.
+    pub registration_ms: u64,
     /// A run fails after waiting this long for a first executor.
     pub no_executor_timeout_ms: u64,
     /// A task fails its run after this many failed attempts; lost executors do not count.
@@ -31,6 +33,7 @@ impl Default for Settings {
         Self {
             heartbeat_ms: 1_000,
             executor_timeout_ms: 15_000,
+            registration_ms: 2_000,
             no_executor_timeout_ms: 60_000,
             task_attempts: 4,
             task_executor_losses: 3,

@@ -20,3 +20,9 @@ pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 
 /// Metadata key under which a coordinator names the run of a result stream.
 pub const RUN_ID_HEADER: &str = "tidemill-run-id";
+
+/// The CRC32C over the messages of a result so far, with one more.
+#[must_use]
+pub fn message_crc(crc: u32, message: &arrow_flight::FlightData) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc, &message.data_header), &message.data_body)
+}

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use clap::Args;
 use tidemill_coordinator::LocalLink;
+use tidemill_coordinator::log::{self, Leader};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tidemill_executor::GrpcLink;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Done;
 use crate::compose::{
-    CoordinatorProcess, EmbeddedConfig, ExecutorProcess, default_memory, default_slots, default_work_dir, parse_memory,
+    CoordinatorProcess, EmbeddedConfig, ExecutorProcess, Listener, default_memory, default_slots, default_work_dir,
+    parse_memory,
 };
 
 /// The port of a coordinator or server.
@@ -62,7 +64,7 @@ pub(super) struct CoordinatorArgs {
     /// Address to listen on; port 0 takes any free one
     #[arg(long, env = "TIDEMILL_BIND", default_value = PORT, value_name = "ADDR")]
     bind: SocketAddr,
-    /// Where durable state will live; accepted, but nothing survives a restart yet
+    /// Where durable state lives: memory://, file:///FOLDER or s3://BUCKET/PREFIX
     #[arg(long, env = "TIDEMILL_STATE", default_value = "memory://", value_name = "URL")]
     state: String,
     /// A run fails after waiting this many seconds for a first executor
@@ -91,21 +93,46 @@ pub(super) struct ServerArgs {
 }
 
 impl CoordinatorArgs {
-    fn settings(&self) -> Result<Settings> {
-        let known = ["memory://", "file://", "s3://", "gs://", "az://"];
-        if !known.iter().any(|scheme| self.state.starts_with(scheme)) {
-            return Err(Error::invalid(format!("--state {}: write one of {}", self.state, known.join(", "))));
+    fn settings(&self) -> Settings {
+        Settings { no_executor_timeout_ms: self.no_executor_timeout.saturating_mul(1000), ..Settings::default() }
+    }
+
+    /// Takes the address, then waits for its turn to lead.
+    async fn start(&self, role: &str) -> Result<(CoordinatorProcess, Listener)> {
+        let state = log::open(&self.state)?;
+        let listener = Listener::bind(self.bind).await?;
+        let Some(state) = state else { return Ok((CoordinatorProcess::start(self.settings(), None)?, listener)) };
+        let address = listener.address;
+        let standing_by = |leader: &Leader| {
+            say(&format!("tidemill {role} stands by at http://{address}; http://{} leads", leader.address));
+        };
+        let process = CoordinatorProcess::lead(self.settings(), state, address, standing_by).await?;
+        Ok((process, listener))
+    }
+
+    /// What survives a restart, for the line that says that it is ready.
+    fn survives(&self) -> String {
+        match self.state.starts_with("memory:") {
+            true => "; nothing survives a restart without --state".to_owned(),
+            false => format!("; state at {}", self.state),
         }
-        Ok(Settings { no_executor_timeout_ms: self.no_executor_timeout.saturating_mul(1000), ..Settings::default() })
     }
 }
 
 pub(super) async fn coordinator(args: CoordinatorArgs) -> Result<Done> {
-    let server = CoordinatorProcess::start(args.settings()?, None)?.listen(args.bind).await?;
-    ready("coordinator", server.address, "; nothing survives a restart yet");
-    terminated().await?;
+    let (process, listener) = tokio::select! {
+        started = args.start("coordinator") => started?,
+        terminated = terminated() => return terminated.map(|()| Done::Well),
+    };
+    let server = process.serve(listener);
+    ready("coordinator", server.address, &args.survives());
+    let coordinator = server.coordinator().clone();
+    let ended = tokio::select! {
+        terminated = terminated() => terminated.map(|()| Done::Well),
+        error = coordinator.deposed() => Err(error),
+    };
     server.stop().await;
-    Ok(Done::Well)
+    ended
 }
 
 pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
@@ -140,26 +167,35 @@ pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
 }
 
 pub(super) async fn server(args: ServerArgs) -> Result<Done> {
-    let coordinator = CoordinatorProcess::start(args.coordinator.settings()?, None)?;
+    let (coordinator, listener) = tokio::select! {
+        started = args.coordinator.start("server") => started?,
+        terminated = terminated() => return terminated.map(|()| Done::Well),
+    };
+    let leading = coordinator.coordinator().clone();
     let link = Arc::new(LocalLink::new(coordinator.coordinator().clone()));
     let blocks = SocketAddr::new(args.coordinator.bind.ip(), 0);
     let mut executor = args.memory.executor(blocks).start(link).await?;
-    let server = coordinator.listen(args.coordinator.bind).await?;
-    ready("server", server.address, &format!("; {} slots; nothing survives a restart yet", args.memory.slots()));
-    tokio::select! {
-        ended = executor.ended() => ended?,
-        terminated = terminated() => terminated?,
-    }
+    let server = coordinator.serve(listener);
+    ready("server", server.address, &format!("; {} slots{}", args.memory.slots(), args.coordinator.survives()));
+    let ended = tokio::select! {
+        ended = executor.ended() => ended,
+        terminated = terminated() => terminated,
+        error = leading.deposed() => Err(error),
+    };
     executor.stop().await;
     server.stop().await;
-    Ok(Done::Well)
+    ended.map(|()| Done::Well)
 }
 
 /// The one line that says that the process is ready.
 fn ready(role: &str, address: SocketAddr, more: &str) {
+    say(&format!("tidemill {role} is ready at http://{address}{more}"));
+}
+
+fn say(line: &str) {
     let mut out = std::io::stdout();
     // Whoever started the process may have closed its output.
-    let _ = writeln!(out, "tidemill {role} is ready at http://{address}{more}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 pub(super) async fn terminated() -> Result<()> {

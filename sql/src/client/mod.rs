@@ -1,5 +1,6 @@
 //! Statements in, batches out: against a cluster, or against one embedded in this process.
 
+mod answer;
 mod remote;
 mod result;
 
@@ -99,7 +100,7 @@ impl Client {
         match &self.backend {
             Backend::Remote(remote) => remote.execute(sql, settings).await,
             Backend::Local(coordinator) => {
-                let request = StatementRequest { sql: sql.to_owned(), settings };
+                let request = StatementRequest { run: None, sql: sql.to_owned(), settings };
                 let run = coordinator.submit(request).await?;
                 let (id, schema) = (run.run.clone(), Arc::clone(&run.schema));
                 Ok(QueryResult::new(Some(id), schema, run.into_stream()))

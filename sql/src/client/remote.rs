@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use arrow_flight::Ticket;
 use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use futures::{StreamExt, TryStreamExt};
-use prost::Message;
 use tidemill_core::{Error, Result, RunId};
-use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER, statuses};
-use tonic::Status;
+use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES};
 use tonic::transport::{Channel, Endpoint};
 
 use super::QueryResult;
+use super::answer::{Answer, failed};
 
 /// How long a coordinator may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,49 +50,43 @@ impl Remote {
     }
 
     pub(super) async fn execute(&self, sql: &str, settings: BTreeMap<String, String>) -> Result<QueryResult> {
+        let run = RunId(ulid::Ulid::new().to_string());
         let ticket = wire::StatementTicket {
             sql: sql.to_owned(),
             settings: settings.into_iter().collect(),
             build: BUILD.to_owned(),
+            run: run.0.clone(),
+            seen_messages: 0,
+            seen_crc: 0,
         };
-        let request = Ticket { ticket: ticket.encode_to_vec().into() };
-        let response = self.client.clone().do_get(request).await.map_err(|s| self.failed(&s))?;
-        let run = response.metadata().get(RUN_ID_HEADER).and_then(|id| id.to_str().ok()).map(|id| RunId(id.to_owned()));
-        let data = response.into_inner().map_err(|s| FlightError::Tonic(Box::new(s)));
-        let mut messages = FlightDataDecoder::new(data);
+        let answer = Answer::new(self.client.clone(), ticket).into_stream();
+        let mut messages = FlightDataDecoder::new(answer);
         // The schema comes as soon as the run is planned, long before its rows.
-        let schema = match messages.next().await.transpose().map_err(|e| decoded(&self.url, e))? {
+        let schema = match messages.next().await.transpose().map_err(|e| decoded(&self.url, e, 0))? {
             Some(DecodedFlightData { payload: DecodedPayload::Schema(schema), .. }) => schema,
             _ => return Err(Error::internal(format!("the answer of {} begins without a schema", self.url))),
         };
         let url = self.url.clone();
-        let batches = messages.try_filter_map(|message| async move {
-            Ok(match message.payload {
-                DecodedPayload::RecordBatch(batch) => Some(batch),
+        let mut rows = 0;
+        let batches = messages.map(move |message| match message {
+            Ok(message) => Ok(match message.payload {
+                DecodedPayload::RecordBatch(batch) => {
+                    rows += batch.num_rows();
+                    Some(batch)
+                }
                 DecodedPayload::Schema(_) | DecodedPayload::None => None,
-            })
+            }),
+            Err(error) => Err(decoded(&url, error, rows)),
         });
-        Ok(QueryResult::new(run, schema, batches.map_err(move |e| decoded(&url, e))))
-    }
-
-    fn failed(&self, status: &Status) -> Error {
-        failed(&self.url, status)
+        let batches = batches.try_filter_map(|batch| async move { Ok(batch) });
+        Ok(QueryResult::new(Some(run), schema, batches))
     }
 }
 
-fn decoded(url: &str, error: FlightError) -> Error {
+fn decoded(url: &str, error: FlightError, rows: usize) -> Error {
     match error {
-        FlightError::Tonic(status) => failed(url, &status),
+        FlightError::Tonic(status) => failed(url, &status, rows),
         other => Error::internal(format!("the answer of {url} cannot be decoded: {other}")),
-    }
-}
-
-/// A status with details is the coordinator's own error; one without comes from the connection.
-fn failed(url: &str, status: &Status) -> Error {
-    let error = statuses(status);
-    match status.details().is_empty() {
-        true => Error { message: format!("the coordinator at {url} does not answer: {}", error.message), ..error },
-        false => error,
     }
 }
 

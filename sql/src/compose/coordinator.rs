@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_coordinator::log::{Leader, Log, Objects, wait_for_turn};
 use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService};
 use tidemill_core::{Error, Result, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks};
@@ -38,20 +39,29 @@ impl CoordinatorProcess {
     /// # Errors
     /// The planner or its runtime cannot be made.
     pub fn start(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
-        let cpu = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(PLANNING_THREADS)
-            .thread_name("tidemill-plan")
-            .thread_stack_size(CPU_STACK_BYTES)
-            .enable_all()
-            .build()
-            .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;
-        let config = CoordinatorConfig {
-            settings,
-            planner: Arc::new(SqlPlanner::new()?),
-            source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current())))),
-            cpu: cpu.handle().clone(),
-        };
+        let (config, cpu) = parts(settings, local)?;
         Ok(Self { coordinator: Coordinator::start(config), cpu: Some(cpu) })
+    }
+
+    /// Waits until nobody else leads on `state`, and goes on from there. `standing_by` is told who does meanwhile.
+    ///
+    /// # Errors
+    /// The store does not answer, or holds what this build cannot read.
+    pub async fn lead(
+        settings: Settings,
+        state: Arc<dyn Objects>,
+        address: SocketAddr,
+        mut standing_by: impl FnMut(&Leader),
+    ) -> Result<Self> {
+        let leader = Leader::new(address.to_string());
+        loop {
+            let newest = wait_for_turn(state.as_ref(), &leader, &mut standing_by).await?;
+            // Another may have been quicker.
+            if let Some((log, recovered)) = Log::take_over(Arc::clone(&state), leader.clone(), newest).await? {
+                let (config, cpu) = parts(settings, None)?;
+                return Ok(Self { coordinator: Coordinator::resume(config, log, recovered), cpu: Some(cpu) });
+            }
+        }
     }
 
     /// The coordinator.
@@ -65,15 +75,20 @@ impl CoordinatorProcess {
     /// # Errors
     /// The address cannot be bound.
     pub async fn listen(self, address: SocketAddr) -> Result<CoordinatorServer> {
-        let listener = bind(address).await?;
-        let address = listener.local_addr().map_err(|e| Error::unavailable(e.to_string()))?;
+        Ok(self.serve(Listener::bind(address).await?))
+    }
+
+    /// Serves executors and clients until [`CoordinatorServer::stop`].
+    #[must_use]
+    pub fn serve(self, listener: Listener) -> CoordinatorServer {
+        let Listener { address, incoming } = listener;
         let (stop, mut stopped) = watch::channel(false);
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .add_service(ControlService::server(self.coordinator.clone()))
             .add_service(StatementService::server(self.coordinator.clone()))
-            .serve_with_incoming_shutdown(listener, async move {
+            .serve_with_incoming_shutdown(incoming, async move {
                 // An error means that the handle is gone, which is a stop too.
                 let _ = stopped.changed().await;
             });
@@ -82,8 +97,26 @@ impl CoordinatorProcess {
                 tracing::error!(%error, "the coordinator's server failed");
             }
         });
-        Ok(CoordinatorServer { process: self, address, stop, serving })
+        CoordinatorServer { process: self, address, stop, serving }
     }
+}
+
+/// What a coordinator is made of, and the runtime that plans for it.
+fn parts(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<(CoordinatorConfig, Runtime)> {
+    let cpu = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(PLANNING_THREADS)
+        .thread_name("tidemill-plan")
+        .thread_stack_size(CPU_STACK_BYTES)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;
+    let config = CoordinatorConfig {
+        settings,
+        planner: Arc::new(SqlPlanner::new()?),
+        source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current())))),
+        cpu: cpu.handle().clone(),
+    };
+    Ok((config, cpu))
 }
 
 impl Drop for CoordinatorProcess {
@@ -116,6 +149,25 @@ impl CoordinatorServer {
         if tokio::time::timeout(DRAIN, &mut self.serving).await.is_err() {
             self.serving.abort();
         }
+    }
+}
+
+/// A bound address that nobody serves yet.
+pub struct Listener {
+    /// The address, with the port that was taken.
+    pub address: SocketAddr,
+    incoming: TcpIncoming,
+}
+
+impl Listener {
+    /// Takes an address.
+    ///
+    /// # Errors
+    /// It cannot be bound; the error names it.
+    pub async fn bind(address: SocketAddr) -> Result<Self> {
+        let incoming = bind(address).await?;
+        let address = incoming.local_addr().map_err(|e| Error::unavailable(e.to_string()))?;
+        Ok(Self { address, incoming })
     }
 }
 

@@ -117,7 +117,9 @@ impl Names {
         if let Some(table) = self.cache.get(&entry.definition) {
             return ddl::still_there(table).map_err(to_datafusion);
         }
-        let context = self.deeper()?;
+        // It names no other table; of its own name, planning would ask what it means.
+        let nothing = PlanRequest { catalogue: Arc::default(), ..self.request.clone() };
+        let context = session_at(&nothing, &self.settings, &self.runtime, &self.cache, self.depth);
         let plan = context.state().create_logical_plan(&entry.definition).await?;
         let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(command)) = plan else {
             return plan_err!("the definition of an external table is no CREATE EXTERNAL TABLE");

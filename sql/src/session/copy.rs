@@ -7,19 +7,22 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::datasource::sink::DataSinkExec;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use serde::{Deserialize, Serialize};
 use tidemill_core::{Attempt, Error, Result, RunId};
 use tidemill_engine::error::{from_datafusion, object_store_error};
 use tidemill_engine::plan::{SinkTarget, StageSink, encode, stage};
-use tidemill_engine::planner::{Commit, Finish, Plan, StagedPlan};
+use tidemill_engine::planner::{Commit, Plan, StagedPlan};
 use tidemill_engine::runtime::register_stores;
 use url::Url;
 
+use super::finish::FinishSpec;
 use super::{Planning, ddl, query};
 
 /// The file that says that a directory is complete.
@@ -38,19 +41,10 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     }
     let extension = copy.file_type.get_ext();
     let url = ListingTableUrl::parse(&copy.output_url).map_err(|e| from_datafusion(&e))?;
-    if let Ok(parsed) = Url::parse(url.object_store().as_str()) {
-        register_stores(&planning.context.runtime_env(), [&parsed])?;
+    let target = Target { url: url.as_str().to_owned(), single, extension };
+    if !single {
+        target.directory(&planning.request.run, &planning.context.runtime_env())?.check_free(&copy.output_url).await?;
     }
-    let store = planning.context.runtime_env().object_store(&url).map_err(|e| from_datafusion(&e))?;
-    let finish: Box<dyn Commit> = match single {
-        true => Box::new(SingleFile { store, path: url.prefix().clone(), run: planning.request.run.clone() }),
-        false => {
-            let directory =
-                Directory { store, path: url.prefix().clone(), run: planning.request.run.clone(), extension };
-            directory.check_free(&copy.output_url).await?;
-            Box::new(directory)
-        }
-    };
     let physical = query::physical(planning, &LogicalPlan::Copy(copy)).await?;
     let Some(sink) = physical.downcast_ref::<DataSinkExec>() else {
         return Err(Error::invalid("this format cannot be written: use PARQUET, CSV or JSON"));
@@ -62,7 +56,44 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     let encoded = encode(&staged, Some(&sink), &planning.context.task_ctx(), force).map_err(|e| from_datafusion(&e))?;
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     let schema = physical.schema();
-    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: Finish::Commit(finish) }))
+    let finish = FinishSpec::Copy(target).encode()?;
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish, effects: true }))
+}
+
+/// Where a statement writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Target {
+    /// The file or directory.
+    url: String,
+    /// Whether it is a file.
+    single: bool,
+    /// How the files of a directory end.
+    extension: String,
+}
+
+impl Target {
+    /// What publishes the files that a run wrote there.
+    pub(super) fn commit(&self, run: &RunId, runtime: &RuntimeEnv) -> Result<Box<dyn Commit>> {
+        if self.single {
+            let (store, path) = self.location(runtime)?;
+            return Ok(Box::new(SingleFile { store, path, run: run.clone() }));
+        }
+        Ok(Box::new(self.directory(run, runtime)?))
+    }
+
+    fn directory(&self, run: &RunId, runtime: &RuntimeEnv) -> Result<Directory> {
+        let (store, path) = self.location(runtime)?;
+        Ok(Directory { store, path, run: run.clone(), extension: self.extension.clone() })
+    }
+
+    fn location(&self, runtime: &RuntimeEnv) -> Result<(Arc<dyn ObjectStore>, object_store::path::Path)> {
+        let url = ListingTableUrl::parse(&self.url).map_err(|e| from_datafusion(&e))?;
+        if let Ok(parsed) = Url::parse(url.object_store().as_str()) {
+            register_stores(runtime, [&parsed])?;
+        }
+        let store = runtime.object_store(&url).map_err(|e| from_datafusion(&e))?;
+        Ok((store, url.prefix().clone()))
+    }
 }
 
 /// Each task writes a file of its own, unless the rows have an order.
@@ -107,13 +138,17 @@ impl SingleFile {
 
 #[async_trait]
 impl Commit for SingleFile {
-    async fn commit(&self, winners: &[Attempt]) -> Result<()> {
+    async fn commit(&self, winners: &[Attempt], again: bool) -> Result<()> {
         let [winner] = winners else { return Err(Error::internal("rule 14: one file was written by several tasks")) };
         let SinkTarget::Hidden(name) = SinkTarget::hidden(self.file(), &self.run, *winner) else {
             return Err(Error::internal("rule 14: a single file has another name"));
         };
         let written = self.folder().join(name);
-        self.store.rename(&written, &self.path).await.map_err(|e| object_store_error(&e))?;
+        match self.store.rename(&written, &self.path).await {
+            // It has the name already: an earlier commit came so far and could not say so.
+            Err(object_store::Error::NotFound { .. }) if again && self.store.head(&self.path).await.is_ok() => {}
+            renamed => renamed.map_err(|e| object_store_error(&e))?,
+        }
         self.remove_leftovers().await
     }
 
@@ -176,7 +211,7 @@ impl Directory {
 
 #[async_trait]
 impl Commit for Directory {
-    async fn commit(&self, winners: &[Attempt]) -> Result<()> {
+    async fn commit(&self, winners: &[Attempt], _: bool) -> Result<()> {
         let names = self.names(winners);
         self.remove_others(&names).await?;
         // Empty, as readers expect: DataFusion and others skip empty files in a folder.

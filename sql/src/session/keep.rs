@@ -9,8 +9,9 @@ use tidemill_core::Result;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::planner::{Finish, Keep, Plan};
+use tidemill_engine::planner::{Keep, Plan};
 
+use super::finish::FinishSpec;
 use super::{Planning, ddl, memory_table, query, redact};
 
 /// Bytes of rows that a table may have: they travel with plans.
@@ -23,14 +24,14 @@ pub(super) async fn create_table(planning: &Planning<'_>, table: CreateMemoryTab
     }
     let definition = redact::redact(&planning.request.statement);
     let expected = planning.request.catalogue.entries.get(&name).cloned();
-    let keep = KeepTable { name, definition, expected };
-    query::staged(planning, Arc::unwrap_or_clone(table.input), Finish::Keep(Box::new(keep))).await
+    let finish = FinishSpec::Keep { name, definition, expected };
+    query::staged(planning, Arc::unwrap_or_clone(table.input), &finish).await
 }
 
-struct KeepTable {
-    name: String,
-    definition: String,
-    expected: Option<CatalogueEntry>,
+pub(super) struct KeepTable {
+    pub(super) name: String,
+    pub(super) definition: String,
+    pub(super) expected: Option<CatalogueEntry>,
 }
 
 impl Keep for KeepTable {

@@ -6,6 +6,7 @@ mod catalogue;
 mod copy;
 mod ddl;
 mod explain;
+mod finish;
 mod keep;
 mod memory_table;
 mod names;
@@ -22,9 +23,9 @@ use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::planner::{Plan, PlanRequest, Planner};
+use tidemill_engine::planner::{Finish, Plan, PlanRequest, Planner};
 
 use catalogue::TableCache;
 pub use explain::LINES;
@@ -77,6 +78,10 @@ impl Planner for SqlPlanner {
 
     fn redact(&self, statement: &str) -> String {
         redact::redact(statement)
+    }
+
+    fn finish(&self, run: &RunId, spec: &[u8]) -> Result<Finish> {
+        finish::FinishSpec::decode(spec, run, &self.runtime)
     }
 
     fn is_express(&self, statement: &str) -> bool {

@@ -9,8 +9,9 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use tidemill_core::Result;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{encode, stage};
-use tidemill_engine::planner::{Finish, Plan, StagedPlan};
+use tidemill_engine::planner::{Plan, StagedPlan};
 
+use super::finish::FinishSpec;
 use super::{Planning, system};
 
 /// Runs a query: in stages, or here.
@@ -21,11 +22,11 @@ pub(super) async fn run(planning: &Planning<'_>, plan: LogicalPlan) -> Result<Pl
         let rows = execute_stream(physical, planning.context.task_ctx()).map_err(|e| from_datafusion(&e))?;
         return Ok(Plan::Rows(rows));
     }
-    staged(planning, plan, Finish::Deliver).await
+    staged(planning, plan, &FinishSpec::Deliver).await
 }
 
 /// Divides a query into stages.
-pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: Finish) -> Result<Plan> {
+pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: &FinishSpec) -> Result<Plan> {
     let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
     let physical = physical(planning, &plan).await?;
     let query = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
@@ -34,7 +35,8 @@ pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: F
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     // What the stages give, which may differ from the logical schema in nullability.
     let schema = query.stages.last().map_or(schema, |root| root.plan.schema());
-    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish }))
+    let effects = finish.has_effects();
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: finish.encode()?, effects }))
 }
 
 /// The physical plan of a logical one.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 use tidemill::client::Client;
@@ -112,6 +112,14 @@ impl Process {
     /// # Panics
     /// It does not become ready.
     pub fn start_with(args: &[&str], environment: &[(&str, String)]) -> Self {
+        Self::start_saying(args, environment, "is ready at http://")
+    }
+
+    /// The same, when what it says first is something else.
+    ///
+    /// # Panics
+    /// It says that not.
+    pub fn start_saying(args: &[&str], environment: &[(&str, String)], says: &str) -> Self {
         let start = Instant::now();
         let mut child = Command::new(binary())
             .args(args)
@@ -123,7 +131,7 @@ impl Process {
         let mut ready = String::new();
         let stdout = child.stdout.take().expect("stdout");
         BufReader::new(stdout).read_line(&mut ready).expect("a ready line");
-        assert!(ready.contains("is ready at http://"), "tidemill {}: {ready:?}", args.join(" "));
+        assert!(ready.contains(says), "tidemill {}: {ready:?}", args.join(" "));
         Self { child, ready, ready_after: start.elapsed() }
     }
 
@@ -206,7 +214,19 @@ pub struct ProcessCluster {
     pub coordinator: Process,
     /// The executors.
     pub executors: Vec<Process>,
+    /// How the coordinator is started again.
+    coordinator_args: Vec<String>,
+    /// How many executors were ever started.
+    started: usize,
+    journals: TempDir,
     work: TempDir,
+}
+
+/// A free port that nobody is given who asks for any: a process that starts again finds it free again.
+fn lasting_port() -> u16 {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(is_free).expect("a free port")
 }
 
 impl ProcessCluster {
@@ -215,9 +235,20 @@ impl ProcessCluster {
     /// # Panics
     /// It does not start.
     pub async fn start(executors: usize, slots: u32) -> Self {
-        let coordinator = Process::start(&["coordinator", "--bind", "127.0.0.1:0"]);
-        let work = tempfile::tempdir().expect("a temporary folder");
-        let mut cluster = Self { coordinator, executors: Vec::new(), work };
+        Self::durable(executors, slots, "memory://").await
+    }
+
+    /// The same, with its state somewhere.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn durable(executors: usize, slots: u32, state: &str) -> Self {
+        let address = format!("127.0.0.1:{}", lasting_port());
+        let coordinator_args = ["coordinator", "--bind", &address, "--state", state].map(str::to_owned).to_vec();
+        let coordinator = Process::start(&["coordinator", "--bind", &address, "--state", state]);
+        let folder = || tempfile::tempdir().expect("a temporary folder");
+        let (work, journals) = (folder(), folder());
+        let mut cluster = Self { coordinator, executors: Vec::new(), coordinator_args, started: 0, journals, work };
         for _ in 0..executors {
             cluster.add_executor(slots);
         }
@@ -235,7 +266,38 @@ impl ProcessCluster {
         let work = self.work_dir().display().to_string();
         let slots = slots.to_string();
         let args = ["executor", "--connect", &url, "--slots", &slots, "--memory", "256MiB", "--work-dir", &work];
-        self.executors.push(Process::start(&args));
+        self.started += 1;
+        let journal = self.journal(self.started).display().to_string();
+        self.executors.push(Process::start_with(&args, &[("TIDEMILL_ATTEMPT_JOURNAL", journal)]));
+    }
+
+    fn journal(&self, executor: usize) -> PathBuf {
+        self.journals.path().join(executor.to_string())
+    }
+
+    /// What each executor that was ever started wrote of its attempts, as it came to pass.
+    ///
+    /// # Panics
+    /// A journal cannot be read.
+    #[must_use]
+    pub fn journals(&self) -> Vec<Vec<String>> {
+        let read = |executor| match std::fs::read_to_string(self.journal(executor)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text.expect("a journal"),
+        };
+        (1..=self.started).map(|executor| read(executor).lines().map(str::to_owned).collect()).collect()
+    }
+
+    /// Kills the coordinator and starts it again on the same address and state. When it was killed.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn restart_coordinator(&mut self) -> SystemTime {
+        self.coordinator.kill();
+        let killed = SystemTime::now();
+        let args: Vec<&str> = self.coordinator_args.iter().map(String::as_str).collect();
+        self.coordinator = Process::start(&args);
+        killed
     }
 
     /// Where executors spill.

@@ -6,6 +6,7 @@ mod cancel;
 mod command_line;
 mod copy;
 mod differential;
+mod durable;
 mod executor_loss;
 mod gathers;
 mod memory;

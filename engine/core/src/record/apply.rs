@@ -3,28 +3,33 @@
 use std::cmp::Reverse;
 
 use super::state::{
-    Executor, ExecutorState, Output, Run, RunState, RunTotals, RunningAttempt, Stage, State, Task, TaskState,
+    Executor, ExecutorState, Intent, Output, Run, RunState, RunTotals, RunningAttempt, Sheet, Stage, State, Task,
+    TaskState,
 };
-use super::{Capacity, Catalogue, CatalogueEntry, Outcome, Record, RunSpec};
-use crate::graph::StageGraph;
-use crate::{Attempt, ExecutorId, Millis, RunId, TaskId};
+use super::{Capacity, Catalogue, CatalogueEntry, CatalogueKind, Outcome, Record, RunSpec};
+use crate::graph::{Determinism, StageGraph};
+use crate::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, TaskId};
 
 impl State {
     /// Applies one record. Records about runs or executors that are unknown, because they were forgotten, change nothing.
     pub fn apply(&mut self, record: &Record) {
         match record {
-            Record::EpochClaimed { epoch } => {
-                self.epoch = Some(*epoch);
-                self.attempts = 0;
-            }
+            Record::EpochClaimed { epoch, at } => self.claim(*epoch, *at),
+            Record::RegistrationClosed => self.awaited.clear(),
             Record::ExecutorJoined { executor, endpoint, capacity, at } => {
                 self.join(executor, endpoint, *capacity, *at)
             }
             Record::ExecutorSuspected { executor, at } => {
                 self.withdraw(executor, ExecutorState::Suspected { since: *at }, *at);
             }
-            Record::ExecutorReturned { executor } => self.with_executor(executor, |e| e.state = ExecutorState::Alive),
-            Record::ExecutorLost { executor, at } => self.withdraw(executor, ExecutorState::Lost, *at),
+            Record::ExecutorReturned { executor } => {
+                self.awaited.remove(executor);
+                self.with_executor(executor, |e| e.state = ExecutorState::Alive);
+            }
+            Record::ExecutorLost { executor, at } => {
+                self.awaited.remove(executor);
+                self.withdraw(executor, ExecutorState::Lost, *at);
+            }
             Record::ExecutorForgotten { executor } => self.remove_executor(executor),
             Record::RunAccepted { run, spec, at } => self.accept(run, spec, *at),
             Record::RunPlanning { run, at } => {
@@ -33,7 +38,7 @@ impl State {
                     r.started_at = Some(*at);
                 });
             }
-            Record::RunPlanned { run, graph } => self.with_run(run, |r| r.planned(graph)),
+            Record::RunPlanned { run, graph, sheet } => self.with_run(run, |r| r.planned(graph, sheet.as_ref())),
             Record::TaskReady { run, task, not_before } => self.with_task(run, *task, |r, t| {
                 r.ready.insert((*not_before, *task));
                 t.not_before = *not_before;
@@ -64,6 +69,10 @@ impl State {
                 })
             }
             Record::OutputLost { run, task } => self.lose_output(run, *task),
+            Record::RunCommitting { run, winners, rows } => {
+                let intent = Intent { winners: winners.clone(), rows: *rows };
+                self.with_run(run, |r| r.intent = Some(intent));
+            }
             Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
             Record::RunForgotten { run } => {
                 self.runs.shift_remove(run);
@@ -71,6 +80,24 @@ impl State {
             Record::CatalogueSet { name, entry } => self.catalogue.set(name, entry),
             Record::CatalogueDropped { name } => self.catalogue.drop(name),
         }
+    }
+
+    /// The blobs that a run needs until it ends.
+    #[must_use]
+    pub fn blobs_of(&self, run: &RunId) -> Vec<BlobHash> {
+        let Some(run) = self.runs.get(run) else { return Vec::new() };
+        let stages = run.graph.iter().flat_map(|g| &g.stages);
+        let of_stages = stages.flat_map(|s| s.scans.iter().flatten().chain([&s.plan]));
+        let of_sheet = run.sheet.iter().flat_map(|s| [&s.blob, &s.session]);
+        of_stages.chain(of_sheet).chain(&run.spec.request).cloned().collect()
+    }
+
+    /// The blobs of the catalogue's tables.
+    pub fn tables(&self) -> impl Iterator<Item = &BlobHash> {
+        self.catalogue.entries.values().filter_map(|entry| match &entry.kind {
+            CatalogueKind::Table { rows } => Some(rows),
+            CatalogueKind::ExternalTable | CatalogueKind::View => None,
+        })
     }
 
     /// A task of a run that is still remembered.
@@ -106,6 +133,20 @@ impl State {
         if alive && after > 0 {
             self.idle.insert((after, Reverse(id.clone())));
         }
+    }
+
+    fn claim(&mut self, epoch: Epoch, at: Millis) {
+        self.epoch = Some(epoch);
+        self.attempts = 0;
+        self.claimed_at = at;
+        // Nobody could be heard while nobody led.
+        self.served_until = at;
+        let known: Vec<ExecutorId> =
+            self.executors.iter().filter(|(_, e)| e.state != ExecutorState::Lost).map(|(id, _)| id.clone()).collect();
+        for executor in &known {
+            self.withdraw(executor, ExecutorState::Suspected { since: at }, at);
+        }
+        self.awaited = known.into_iter().collect();
     }
 
     fn remove_executor(&mut self, executor: &ExecutorId) {
@@ -146,7 +187,10 @@ impl State {
             finished_at: None,
             rows: None,
             graph: None,
+            sheet: None,
+            intent: None,
             stages: Vec::new(),
+            changed: Default::default(),
             ready: Default::default(),
             held_slots: 0,
             totals: RunTotals::default(),
@@ -187,7 +231,14 @@ impl State {
             t.output = None;
             t.state = TaskState::Lost;
         });
-        self.with_run(run, |r| r.count_complete(task, -1));
+        let epoch = self.epoch;
+        self.with_run(run, |r| {
+            r.count_complete(task, -1);
+            let stage = r.graph.as_ref().and_then(|g| g.stages.get(task.stage.index()));
+            if stage.is_some_and(|s| s.determinism == Determinism::RowIndeterminate) {
+                r.changed.extend(epoch.map(|epoch| (task.stage, epoch)));
+            }
+        });
     }
 
     /// Ends the running attempt of a task: frees its slots, counts its time, then changes the task.
@@ -260,7 +311,7 @@ impl Run {
         running.filter_map(|t| Some((t.executor.clone()?, t.attempt?))).collect()
     }
 
-    fn planned(&mut self, graph: &StageGraph) {
+    fn planned(&mut self, graph: &StageGraph, sheet: Option<&Sheet>) {
         let task = Task {
             state: TaskState::Waiting,
             attempt: None,
@@ -280,6 +331,7 @@ impl Run {
             .map(|s| Stage { tasks: vec![task.clone(); s.shape.tasks() as usize], complete: 0 })
             .collect();
         self.graph = Some(graph.clone());
+        self.sheet = sheet.cloned();
         self.state = RunState::Running;
     }
 

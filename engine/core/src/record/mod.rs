@@ -4,17 +4,18 @@
 
 mod apply;
 mod catalogue;
+mod pairs;
 mod state;
 
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
 pub use state::{
-    Capacity, Executor, ExecutorState, Footer, Output, Run, RunSpec, RunState, RunTotals, RunningAttempt, Stage, State,
-    Task, TaskMetrics, TaskState,
+    Capacity, Executor, ExecutorState, Footer, Intent, LOCAL, Output, Run, RunSpec, RunState, RunTotals,
+    RunningAttempt, Sheet, Stage, State, Task, TaskMetrics, TaskState,
 };
 
-use crate::graph::StageGraph;
+use crate::graph::{Determinism, StageGraph};
 use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, TaskId};
 
 /// The version of the record encoding. A reader refuses versions it does not know, by name.
@@ -23,8 +24,10 @@ pub const RECORD_VERSION: u32 = 1;
 /// One change of a coordinator's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
-    /// A new term of office begins.
-    EpochClaimed { epoch: Epoch },
+    /// A new term of office begins. Executors of earlier ones are suspected until they connect again.
+    EpochClaimed { epoch: Epoch, at: Millis },
+    /// The executors of earlier terms have answered, or had their time: work is given out again.
+    RegistrationClosed,
     /// An executor may be given work.
     ExecutorJoined { executor: ExecutorId, endpoint: String, capacity: Capacity, at: Millis },
     /// An executor's control stream closed; it is given no work until it answers or is declared dead.
@@ -40,7 +43,7 @@ pub enum Record {
     /// A run is being planned.
     RunPlanning { run: RunId, at: Millis },
     /// A run's stages are known.
-    RunPlanned { run: RunId, graph: StageGraph },
+    RunPlanned { run: RunId, graph: StageGraph, sheet: Option<Sheet> },
     /// A task may start: its inputs are complete.
     TaskReady { run: RunId, task: TaskId, not_before: Millis },
     /// A task waits for inputs, again or for the first time.
@@ -55,6 +58,8 @@ pub enum Record {
     AttemptLost { run: RunId, task: TaskId, attempt: Attempt, cause: Loss, at: Millis },
     /// A finished task's output is gone.
     OutputLost { run: RunId, task: TaskId },
+    /// Everything that a run with effects wrote is there: from now on it can only be published.
+    RunCommitting { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client has all rows, or the effect is in place.
     RunFinished { run: RunId, outcome: Outcome, at: Millis },
     /// A finished run leaves the history.
@@ -63,6 +68,29 @@ pub enum Record {
     CatalogueSet { name: String, entry: CatalogueEntry },
     /// A catalogue entry was dropped.
     CatalogueDropped { name: String },
+}
+
+impl State {
+    /// Whether a record that was just applied must be durable before anything it led to is done: effects outside,
+    /// and rows that cannot be made again.
+    #[must_use]
+    pub fn is_urgent(&self, record: &Record) -> bool {
+        let effects = |run: &RunId| self.runs.get(run).and_then(|r| r.sheet.as_ref()).is_some_and(|s| s.effects);
+        match record {
+            // A leader that cannot write this leads no more.
+            Record::EpochClaimed { .. }
+            | Record::CatalogueSet { .. }
+            | Record::CatalogueDropped { .. }
+            | Record::RunCommitting { .. } => true,
+            Record::RunPlanned { run, .. } | Record::RunFinished { run, .. } => effects(run),
+            Record::AttemptSucceeded { run, task, .. } => {
+                let graph = self.runs.get(run).and_then(|r| r.graph.as_ref());
+                let stage = graph.and_then(|g| g.stages.get(task.stage.index()));
+                stage.is_some_and(|s| s.determinism == Determinism::RowIndeterminate)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Why an attempt ended through no fault of its own.

@@ -6,17 +6,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::Catalogue;
+use super::{Catalogue, pairs};
 use crate::graph::StageGraph;
-use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, TaskId};
+use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, StageId, TaskId};
 
 /// Everything a coordinator knows, rebuilt by applying its records in order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
     /// The current term of office.
     pub epoch: Option<Epoch>,
     /// Attempts launched in this epoch.
     pub attempts: u64,
+    /// When this epoch began.
+    pub claimed_at: Millis,
+    /// Executors of earlier epochs that have not answered yet. While there are any, nothing is launched: what they hold
+    /// and run must not be done twice.
+    pub awaited: BTreeSet<ExecutorId>,
     /// Every executor that was not forgotten.
     pub executors: BTreeMap<ExecutorId, Executor>,
     /// Executors that may be given work now, by free slots: the emptiest comes last, of equals the first by name.
@@ -24,12 +29,16 @@ pub struct State {
     /// When an executor that might be given work was last suspected or lost.
     pub served_until: Millis,
     /// Runs in the order of submission, finished ones up to the history's limit.
+    #[serde(with = "pairs")]
     pub runs: IndexMap<RunId, Run>,
     /// Runs that are not finished, in the order of submission.
     pub live: BTreeSet<RunId>,
     /// Names that all clients share.
     pub catalogue: Catalogue,
 }
+
+/// The endpoint of an executor inside the coordinator's process: it ends with it.
+pub const LOCAL: &str = "local";
 
 /// What an executor offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,9 +50,9 @@ pub struct Capacity {
 }
 
 /// An executor process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Executor {
-    /// Where its Flight service listens: `http://host:port`, or `local` in the coordinator's own process.
+    /// Where its Flight service listens: `http://host:port`, or [`LOCAL`] in the coordinator's own process.
     pub endpoint: String,
     /// How many tasks it runs at once.
     pub slots: u32,
@@ -52,6 +61,7 @@ pub struct Executor {
     /// Whether it may be given work.
     pub state: ExecutorState,
     /// The attempts it runs.
+    #[serde(with = "pairs")]
     pub running: BTreeMap<Attempt, RunningAttempt>,
     /// Slots in use by the attempts it runs.
     pub held_slots: u32,
@@ -68,7 +78,7 @@ impl Executor {
 }
 
 /// An attempt that holds slots of an executor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningAttempt {
     /// The run.
     pub run: RunId,
@@ -79,7 +89,7 @@ pub struct RunningAttempt {
 }
 
 /// Whether an executor may be given work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecutorState {
     /// It may.
     Alive,
@@ -97,13 +107,15 @@ pub enum ExecutorState {
 pub struct RunSpec {
     /// The statement as the client typed it.
     pub statement: String,
+    /// The statement and its settings as a blob, unless it holds a secret: whoever leads can plan it.
+    pub request: Option<BlobHash>,
     /// Whether the coordinator can answer it alone, as far as the text tells: then it does not queue behind those that
     /// need executors.
     pub express: bool,
 }
 
 /// One execution of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// What was asked for.
     pub spec: RunSpec,
@@ -121,8 +133,15 @@ pub struct Run {
     pub rows: Option<u64>,
     /// Its stages; absent until it is planned.
     pub graph: Option<StageGraph>,
+    /// What else its plan says.
+    pub sheet: Option<Sheet>,
+    /// What is about to be published; nothing else can happen to the run then.
+    pub intent: Option<Intent>,
     /// Progress per stage, beside the graph's stages.
     pub stages: Vec<Stage>,
+    /// When indeterminate stages last lost an output: what leaders of earlier epochs launched behind them may have read
+    /// rows that will never come again.
+    pub changed: BTreeMap<StageId, Epoch>,
     /// Ready tasks: (not before, stage, index).
     pub ready: BTreeSet<(Millis, TaskId)>,
     /// Slots that its attempts hold.
@@ -131,8 +150,28 @@ pub struct Run {
     pub totals: RunTotals,
 }
 
+/// What the shell needs to carry a planned run on, whoever leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sheet {
+    /// The columns, and what becomes of the result, as a blob.
+    pub blob: BlobHash,
+    /// What all tasks share, as a blob.
+    pub session: BlobHash,
+    /// Whether it changes anything outside: its decisions are durable before they are acted on.
+    pub effects: bool,
+}
+
+/// What a run with effects is about to publish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The root's winning attempts, by task.
+    pub winners: Vec<Attempt>,
+    /// Rows that they wrote.
+    pub rows: u64,
+}
+
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunState {
     /// Accepted; other runs have the planner's turn.
     Queued,
@@ -170,7 +209,7 @@ impl RunState {
 }
 
 /// Sums over a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RunTotals {
     /// Milliseconds that attempts held a slot, repeated ones included.
     pub task_millis: u64,
@@ -179,7 +218,7 @@ pub struct RunTotals {
 }
 
 /// Progress of one stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
     /// Tasks by index.
     pub tasks: Vec<Task>,
@@ -196,7 +235,7 @@ impl Stage {
 }
 
 /// Progress of one task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// Where it stands.
     pub state: TaskState,
@@ -223,7 +262,7 @@ pub struct Task {
 }
 
 /// Where a task stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskState {
     /// Inputs are missing, or nobody needs it.
     Waiting,

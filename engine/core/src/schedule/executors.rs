@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Action;
 use super::decide::Decider;
+use super::{Action, Reported};
 use crate::record::{Capacity, ExecutorState, Loss, Record, RunningAttempt};
 use crate::{Attempt, ExecutorId, RunId, TaskId};
 
@@ -23,22 +23,20 @@ impl Decider<'_> {
 
     /// Messages of the last stream may be lost, so what the executor says of itself decides: attempts it does not know
     /// are given out again, attempts and runs that ended meanwhile are stopped and released.
-    pub(super) fn reconcile(
-        &mut self,
-        executor: &ExecutorId,
-        running: &[Attempt],
-        holding: &[(RunId, TaskId, Attempt)],
-    ) {
+    pub(super) fn reconcile(&mut self, executor: &ExecutorId, running: &[Reported], holding: &[Reported]) {
+        for reported in running.iter().chain(holding) {
+            self.adopt(executor, reported);
+        }
         let known = self.state.executors.get(executor).filter(|e| e.state == ExecutorState::Alive);
         let Some(known) = known.map(|e| e.running.clone()) else { return };
-        for attempt in running.iter().filter(|a| !known.contains_key(a)) {
-            self.act(Action::Stop { executor: executor.clone(), attempt: *attempt });
+        for reported in running.iter().filter(|r| !known.contains_key(&r.attempt)) {
+            self.act(Action::Stop { executor: executor.clone(), attempt: reported.attempt });
         }
-        let held: BTreeSet<&RunId> = holding.iter().map(|(run, _, _)| run).collect();
+        let held: BTreeSet<&RunId> = holding.iter().map(|r| &r.run).collect();
         for run in held.into_iter().filter(|run| self.live_run(run).is_none()).cloned().collect::<Vec<_>>() {
             self.act(Action::Release { executor: executor.clone(), run });
         }
-        let reported: BTreeSet<Attempt> = running.iter().copied().chain(holding.iter().map(|(_, _, a)| *a)).collect();
+        let reported: BTreeSet<Attempt> = running.iter().chain(holding).map(|r| r.attempt).collect();
         let mut runs = BTreeSet::new();
         for (attempt, RunningAttempt { run, task, .. }) in known.into_iter().filter(|(a, _)| !reported.contains(a)) {
             // Its launch may still be on its way to the new stream.
@@ -78,6 +76,10 @@ impl Decider<'_> {
         }
         let live: Vec<RunId> = self.state.live.iter().cloned().collect();
         for run in live {
+            // What is being published was read already.
+            if self.live_run(&run).is_some_and(|r| r.intent.is_some()) {
+                continue;
+            }
             self.fail_if_poisoned(&run);
             for task in self.outputs_held_by(&run, &dead) {
                 self.lose_output(&run, task);

@@ -9,13 +9,14 @@
 mod decide;
 mod executors;
 mod placement;
+mod recovery;
 mod results;
 mod runs;
 mod tasks;
 mod waiting;
 
 use crate::graph::StageGraph;
-use crate::record::{Capacity, Footer, Outcome, Record, RunSpec, State, TaskMetrics};
+use crate::record::{Capacity, Footer, Outcome, Record, RunSpec, Sheet, State, TaskMetrics};
 use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
 use decide::Decider;
 pub use waiting::waiting_for;
@@ -32,8 +33,8 @@ pub enum Event {
         executor: ExecutorId,
         endpoint: String,
         capacity: Capacity,
-        running: Vec<Attempt>,
-        holding: Vec<(RunId, TaskId, Attempt)>,
+        running: Vec<Reported>,
+        holding: Vec<Reported>,
     },
     /// An executor's control stream closed.
     ExecutorDisconnected { executor: ExecutorId },
@@ -42,7 +43,7 @@ pub enum Event {
     /// A client asks for a run.
     Submitted { run: RunId, spec: RunSpec },
     /// The planner answered.
-    Planned { run: RunId, graph: Result<StageGraph, Error> },
+    Planned { run: RunId, graph: Result<StageGraph, Error>, sheet: Option<Sheet> },
     /// A run without stages has its effect or its rows.
     Answered { run: RunId, outcome: Outcome },
     /// An attempt wrote its output.
@@ -55,12 +56,27 @@ pub enum Event {
     ResultDelivered { run: RunId, rows: u64 },
     /// The result cannot be delivered.
     ResultFailed { run: RunId, error: Error },
+    /// All that a run with effects wrote was counted: it may be published.
+    CommitReady { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client ended the run or went away.
     Cancelled { run: RunId },
     /// A client changed the catalogue.
     CatalogueChanged { record: Record },
     /// Time passed.
     Tick,
+}
+
+/// An attempt that an executor says it runs, or has finished unheard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// The run.
+    pub run: RunId,
+    /// The task.
+    pub task: TaskId,
+    /// This try of it.
+    pub attempt: Attempt,
+    /// Slots that it holds.
+    pub slots: u32,
 }
 
 /// An output that a reader could not get.
@@ -87,6 +103,8 @@ pub enum Action {
     Probe { executor: ExecutorId },
     /// The root's outputs are available: stream them to the client.
     Deliver { run: RunId },
+    /// Publish what the run wrote, even if that was tried before; answer with [`Event::ResultDelivered`].
+    Commit { run: RunId },
     /// The run reached its terminal state: tell whoever waits.
     Finished { run: RunId },
 }
@@ -120,7 +138,7 @@ pub struct Step {
 pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -> Step {
     let mut d = Decider::new(state, settings, now);
     match event {
-        Event::Elected { epoch } => d.record(Record::EpochClaimed { epoch }),
+        Event::Elected { epoch } => d.elected(epoch),
         Event::ExecutorConnected { executor, endpoint, capacity, running, holding } => {
             d.executor_connected(&executor, endpoint, capacity);
             d.reconcile(&executor, &running, &holding);
@@ -128,7 +146,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::ExecutorDisconnected { executor } => d.executor_disconnected(executor),
         Event::ExecutorDead { executor } => d.executors_dead(&[executor]),
         Event::Submitted { run, spec } => d.submitted(run, spec),
-        Event::Planned { run, graph } => d.planned(run, graph),
+        Event::Planned { run, graph, sheet } => d.planned(run, graph, sheet),
         Event::Answered { run, outcome } => d.finish(&run, outcome),
         Event::TaskSucceeded { run, task, attempt, footer, metrics } => {
             d.task_succeeded(&run, task, attempt, footer, metrics);
@@ -137,7 +155,8 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::ResultLost { run, lost } => d.result_lost(&run, lost),
         Event::ResultDelivered { run, rows } => d.finish(&run, Outcome::Succeeded { rows }),
         Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
-        Event::Cancelled { run } => d.finish(&run, Outcome::Cancelled),
+        Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),
+        Event::Cancelled { run } => d.cancelled(&run),
         Event::CatalogueChanged { record } => d.record(record),
         Event::Tick => d.deadlines(),
     }

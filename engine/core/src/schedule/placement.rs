@@ -18,7 +18,7 @@ impl Decider<'_> {
     /// Fills free slots. Runs that hold the fewest slots go first, so that a short query beside a long one finds a
     /// slot as soon as one is free.
     pub(super) fn place(&mut self) {
-        let Some(epoch) = self.state.epoch else { return };
+        let Some(epoch) = self.state.epoch.filter(|_| self.state.awaited.is_empty()) else { return };
         while let Some((available, Reverse(executor))) = self.state.idle.last() {
             let Some((run, task)) = self.next_task() else { return };
             let slots = self.slots_wanted(&run, task).min(*available);

@@ -3,8 +3,8 @@
 use super::Action;
 use super::decide::Decider;
 use crate::graph::StageGraph;
-use crate::record::{ExecutorState, Outcome, Record, Run, RunSpec, RunState};
-use crate::{Error, ExecutorId, RunId};
+use crate::record::{ExecutorState, Outcome, Record, Run, RunSpec, RunState, Sheet};
+use crate::{Attempt, Error, ExecutorId, RunId};
 
 impl Decider<'_> {
     pub(super) fn submitted(&mut self, run: RunId, spec: RunSpec) {
@@ -34,16 +34,30 @@ impl Decider<'_> {
         }
     }
 
-    pub(super) fn planned(&mut self, run: RunId, graph: Result<StageGraph, Error>) {
+    pub(super) fn planned(&mut self, run: RunId, graph: Result<StageGraph, Error>, sheet: Option<Sheet>) {
         if self.live_run(&run).is_none_or(|r| r.state != RunState::Planning) {
             return;
         }
         match graph.and_then(|g| g.validate().map(|()| g)) {
             Err(error) => self.finish(&run, Outcome::Failed { error }),
             Ok(graph) => {
-                self.record(Record::RunPlanned { run: run.clone(), graph });
+                self.record(Record::RunPlanned { run: run.clone(), graph, sheet });
                 self.refresh(&run);
             }
+        }
+    }
+
+    pub(super) fn commit_ready(&mut self, run: RunId, winners: Vec<Attempt>, rows: u64) {
+        if self.live_run(&run).is_some_and(|r| r.intent.is_none()) {
+            self.record(Record::RunCommitting { run: run.clone(), winners, rows });
+            self.act(Action::Commit { run });
+        }
+    }
+
+    /// What is being published is past the point where it could be taken back.
+    pub(super) fn cancelled(&mut self, run: &RunId) {
+        if self.live_run(run).is_some_and(|r| r.intent.is_none()) {
+            self.finish(run, Outcome::Cancelled);
         }
     }
 
@@ -97,6 +111,7 @@ impl Decider<'_> {
             .map(|(id, _)| id.clone())
             .collect();
         self.executors_dead(&silent);
+        self.close_registration();
         self.fail_without_executors();
     }
 

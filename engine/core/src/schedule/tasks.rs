@@ -158,6 +158,9 @@ impl Decider<'_> {
 
     /// Brings tasks' states in line with what is needed and available, and delivers a complete root.
     pub(super) fn refresh(&mut self, run: &RunId) {
+        if self.live_run(run).is_none_or(|r| r.intent.is_some()) {
+            return;
+        }
         self.roll_back_readers_of_lost_rows(run);
         let Some(live) = self.live_run(run) else { return };
         let Some(graph) = live.graph.as_ref() else { return };

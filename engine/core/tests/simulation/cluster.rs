@@ -2,8 +2,8 @@
 
 use tidemill_core::graph::StageGraph;
 use tidemill_core::record::{Capacity, Footer, Run, RunSpec, State, TaskMetrics};
-use tidemill_core::schedule::{Action, Event, Launch, step};
-use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, Settings};
+use tidemill_core::schedule::{Action, Event, Launch, Reported, step};
+use tidemill_core::{Epoch, Error, ExecutorId, Millis, RunId, Settings};
 
 /// A scheduler at some virtual time.
 pub(crate) struct Cluster {
@@ -35,7 +35,7 @@ impl Cluster {
     }
 
     /// An executor opens a stream and says what it runs.
-    pub(crate) fn connect(&mut self, executor: &str, slots: u32, running: &[Attempt]) -> Vec<Action> {
+    pub(crate) fn connect(&mut self, executor: &str, slots: u32, running: &[Reported]) -> Vec<Action> {
         self.send(Event::ExecutorConnected {
             executor: ExecutorId(executor.to_owned()),
             endpoint: format!("http://{executor}:50051"),
@@ -58,14 +58,20 @@ impl Cluster {
         let run = RunId(run.to_owned());
         self.send(Event::Submitted {
             run: run.clone(),
-            spec: RunSpec { statement: "select 1".to_owned(), express: false },
+            spec: RunSpec { statement: "select 1".to_owned(), request: None, express: false },
         });
-        self.send(Event::Planned { run, graph: Ok(graph) })
+        self.send(Event::Planned { run, graph: Ok(graph), sheet: None })
     }
 
     pub(crate) fn run(&self, run: &str) -> &Run {
         &self.state.runs[&RunId(run.to_owned())]
     }
+}
+
+/// What an executor says of an attempt.
+pub(crate) fn reported(launch: &Launch) -> Reported {
+    let Launch { run, task, attempt, slots, .. } = launch.clone();
+    Reported { run, task, attempt, slots }
 }
 
 /// What a finished attempt reports.

@@ -28,7 +28,7 @@ impl Contents {
         let read = inputs.iter().map(|(task, attempt)| (*task, self.0[attempt].rows)).collect();
         let own = match how {
             Determinism::Exact => 0,
-            Determinism::RowIndeterminate => attempt.counter,
+            Determinism::RowIndeterminate => attempt.counter ^ (attempt.epoch.0 << 32),
         };
         self.0.insert(attempt, Content { rows: rows_of(run, task, &read) ^ mix(own), inputs });
     }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::graph::Determinism;
 use tidemill_core::record::{Capacity, Footer, TaskMetrics};
-use tidemill_core::schedule::{Event, Launch, LostOutput};
-use tidemill_core::{Attempt, Error, ExecutorId, RunId, TaskId};
+use tidemill_core::schedule::{Event, Launch, LostOutput, Reported};
+use tidemill_core::{Attempt, Error, ExecutorId, RunId};
 
 use crate::content::Named;
-use crate::world::{Happening, Message, Plan, World};
+use crate::happening::{Happening, Message};
+use crate::world::World;
 
 /// One executor process.
 #[derive(Debug)]
@@ -16,12 +17,14 @@ pub(crate) struct ModelExecutor {
     pub(crate) slots: u32,
     /// Counts the streams it opened.
     pub(crate) stream: u64,
+    /// When the coordinator hears of the newest: nothing on a stream overtakes its beginning.
+    pub(crate) heard_at: u64,
     pub(crate) life: Life,
     pub(crate) link: Link,
     running: BTreeMap<Attempt, Work>,
     outputs: BTreeMap<Attempt, RunId>,
     /// What it finished without having heard that the coordinator knows.
-    unacknowledged: BTreeMap<Attempt, (TaskId, Event)>,
+    unacknowledged: BTreeMap<Attempt, (Launch, Event)>,
     /// Attempts it was ever told to run or to stop: a launch of them is a doubled or a late one.
     seen: BTreeSet<Attempt>,
 }
@@ -67,6 +70,7 @@ impl ModelExecutor {
         Self {
             slots,
             stream: 0,
+            heard_at: 0,
             life: Life::Running,
             link: Link::Broken,
             running: BTreeMap::new(),
@@ -119,22 +123,26 @@ impl World {
         if executor.life != Life::Running || executor.link == Link::Open {
             return;
         }
+        if self.log.is_down {
+            return self.after(250, Happening::Connect(id.clone()));
+        }
         executor.link = Link::Open;
         executor.stream += 1;
-        let holding = executor.unacknowledged.iter().map(|(attempt, (task, event))| match event {
-            Event::TaskSucceeded { run, .. } | Event::TaskFailed { run, .. } => (run.clone(), *task, *attempt),
-            other => unreachable!("{other:?} is no completion"),
-        });
+        let reported = |launch: &Launch| {
+            let Launch { run, task, attempt, slots, .. } = launch.clone();
+            Reported { run, task, attempt, slots }
+        };
         let event = Event::ExecutorConnected {
             executor: id.clone(),
             endpoint: format!("http://{id}:50051"),
             capacity: Capacity { slots: executor.slots, memory: 1 << 30 },
-            running: executor.running.keys().copied().collect(),
-            holding: holding.collect(),
+            running: executor.running.values().map(|work| reported(&work.launch)).collect(),
+            holding: executor.unacknowledged.values().map(|(launch, _)| reported(launch)).collect(),
         };
         let stream = Some((id.clone(), executor.stream));
         let again: Vec<Event> = executor.unacknowledged.values().map(|(_, event)| event.clone()).collect();
         let delay = self.delay();
+        self.executors.get_mut(id).unwrap().heard_at = self.now + delay;
         self.after(delay, Happening::ToCoordinator { stream: stream.clone(), event });
         for event in again {
             self.tell_coordinator(stream.clone(), &event);
@@ -208,10 +216,10 @@ impl World {
             self.after(1_000, again);
             return;
         }
-        let task = work.launch.task;
+        let launch = work.launch.clone();
         let event = self.outcome(id, work);
         let executor = self.executors.get_mut(id).unwrap();
-        executor.unacknowledged.insert(attempt, (task, event.clone()));
+        executor.unacknowledged.insert(attempt, (launch, event.clone()));
         if executor.is_connected() {
             let stream = Some((id.clone(), executor.stream));
             self.tell_coordinator(stream, &event);
@@ -235,7 +243,7 @@ impl World {
         if let Some(error) = error {
             return Event::TaskFailed { run, task, attempt, error, lost };
         }
-        let Plan::Stages(Ok(graph)) = &self.plans[&run] else { unreachable!("run {run} has no stages") };
+        let Some(graph) = self.plans[&run].graph() else { unreachable!("run {run} has no stages") };
         let determinism: Determinism = graph.stages[task.stage.index()].determinism;
         self.contents.write(&run, task, attempt, determinism, work.read);
         self.executors.get_mut(id).unwrap().outputs.insert(attempt, run.clone());

@@ -3,11 +3,15 @@
 use tidemill_core::ExecutorId;
 
 use crate::executor::{Life, Link};
-use crate::world::{Happening, World};
+use crate::happening::Happening;
+use crate::world::World;
 
 impl World {
     /// Something happens to an executor that is well.
     pub(crate) fn fault(&mut self) {
+        if self.rng.chance(self.weather.leader) {
+            return self.leader_crashes();
+        }
         let well: Vec<ExecutorId> =
             self.executors.iter().filter(|(_, e)| e.life == Life::Running).map(|(id, _)| id.clone()).collect();
         let Some(id) = self.rng.pick(&well).cloned() else { return };

@@ -6,9 +6,10 @@ use tidemill_core::record::{ExecutorState, Loss, Outcome, Record, RunState, Stat
 use tidemill_core::schedule::{Action, Event, Step};
 use tidemill_core::{Attempt, Error, ErrorKind, ExecutorId, RunId, Settings, TaskId};
 
+use crate::happening::Plan;
 use crate::invariants::{self, ensure, follows_lost_rows, is_needed};
 use crate::weather::{Counts, Weather};
-use crate::world::{Check, Plan};
+use crate::world::Check;
 
 /// What happened so far.
 pub(crate) struct Ledger {
@@ -16,7 +17,9 @@ pub(crate) struct Ledger {
     /// The records applied once more.
     replayed: State,
     outcomes: BTreeMap<RunId, RunState>,
+    /// Runs whose end was announced by any leader, and by this one.
     announced: BTreeSet<RunId>,
+    told: BTreeSet<RunId>,
     attempts: BTreeSet<Attempt>,
     tasks: BTreeMap<(RunId, TaskId), History>,
     /// When an executor was last there.
@@ -41,6 +44,7 @@ impl Ledger {
             replayed: State::default(),
             outcomes: BTreeMap::new(),
             announced: BTreeSet::new(),
+            told: BTreeSet::new(),
             attempts: BTreeSet::new(),
             tasks: BTreeMap::new(),
             served_at: 0,
@@ -64,12 +68,60 @@ impl Ledger {
         self.note_executors(now);
         for record in &step.records {
             self.check_record(event, record, now).map_err(|why| format!("{why} ({record:?} after {event:?})"))?;
-            self.replayed.apply(record);
+            self.remember(record);
         }
         self.note_executors(now);
         ensure!(self.replayed == *state, "a replay of the records differs from the state after {event:?}");
         self.check_actions(step, state)?;
         invariants::check(state)
+    }
+
+    /// Knows what these records say, and nothing else: the rest was lost with a leader.
+    pub(crate) fn rewind(&mut self, records: &[Record]) {
+        self.replayed = State::default();
+        self.outcomes.clear();
+        self.told.clear();
+        self.tasks.clear();
+        for record in records {
+            self.remember(record);
+        }
+    }
+
+    fn remember(&mut self, record: &Record) {
+        match record {
+            Record::AttemptStarted { run, task, .. } => {
+                let history = self.history(run, *task);
+                history.settled = true;
+                history.attempts += 1;
+            }
+            Record::AttemptFailed { run, task, .. } => {
+                let history = self.history(run, *task);
+                history.failures += 1;
+                history.settled = false;
+            }
+            Record::AttemptLost { run, task, cause, .. } => {
+                let history = self.history(run, *task);
+                history.settled = false;
+                history.executor_losses += u32::from(*cause == Loss::Executor);
+            }
+            Record::OutputLost { run, task } => self.history(run, *task).settled = false,
+            _ => {}
+        }
+        self.replayed.apply(record);
+        if let Record::RunFinished { run, .. } = record {
+            let ended = self.replayed.runs.get(run).map(|r| r.state);
+            self.outcomes.extend(ended.map(|state| (run.clone(), state)));
+        }
+    }
+
+    /// Whether the run has ended.
+    pub(crate) fn has_ended(&self, run: &RunId) -> bool {
+        self.outcomes.contains_key(run)
+    }
+
+    /// Whether the run has ended well.
+    pub(crate) fn has_succeeded(&self, run: &RunId) -> bool {
+        self.outcomes.get(run) == Some(&RunState::Succeeded)
     }
 
     fn note_executors(&mut self, now: u64) {
@@ -81,13 +133,10 @@ impl Ledger {
     fn check_record(&mut self, event: &Event, record: &Record, now: u64) -> Check {
         match record {
             Record::AttemptStarted { run, task, attempt, executor, slots, .. } => {
-                self.check_start(run, *task, *attempt, executor, *slots)
+                self.check_start(event, run, *task, *attempt, executor, *slots)
             }
-            Record::AttemptFailed { run, task, .. } => {
+            Record::AttemptFailed { .. } => {
                 self.counts.failed_attempts += 1;
-                let history = self.history(run, *task);
-                history.failures += 1;
-                history.settled = false;
                 Ok(())
             }
             Record::AttemptLost { run, task, attempt, cause, .. } => {
@@ -104,14 +153,23 @@ impl Ledger {
     }
 
     /// An attempt starts once, on an executor with room, when its inputs are there and somebody needs its output.
-    fn check_start(&mut self, run: &RunId, task: TaskId, attempt: Attempt, executor: &ExecutorId, slots: u32) -> Check {
+    fn check_start(
+        &mut self,
+        event: &Event,
+        run: &RunId,
+        task: TaskId,
+        attempt: Attempt,
+        executor: &ExecutorId,
+        slots: u32,
+    ) -> Check {
+        ensure!(!self.history(run, task).settled, "work is repeated that was neither lost nor failed");
+        if Some(attempt.epoch) < self.replayed.epoch {
+            return self.check_adopted(event, run, task, attempt, executor);
+        }
         self.counts.attempts += 1;
         ensure!(self.attempts.insert(attempt), "the attempt is not unique");
         ensure!(Some(attempt.epoch) == self.replayed.epoch, "the epoch is not current");
-        let history = self.history(run, task);
-        ensure!(!history.settled, "work is repeated that was neither lost nor failed");
-        history.settled = true;
-        history.attempts += 1;
+        ensure!(self.replayed.awaited.is_empty(), "executors of earlier epochs have not answered");
         let known = &self.replayed.runs[run];
         ensure!(known.state == RunState::Running, "the run is {}", known.state.name());
         ensure!(self.replayed.task(run, task).is_some_and(|t| t.output.is_none()), "its output is there");
@@ -130,10 +188,29 @@ impl Ledger {
         Ok(())
     }
 
+    /// An attempt of an earlier leader is taken over from the executor that says it has it.
+    fn check_adopted(
+        &mut self,
+        event: &Event,
+        run: &RunId,
+        task: TaskId,
+        attempt: Attempt,
+        executor: &ExecutorId,
+    ) -> Check {
+        self.counts.adopted += 1;
+        ensure!(self.attempts.contains(&attempt), "nobody launched the attempt");
+        let known = &self.replayed.runs[run];
+        ensure!(known.state == RunState::Running, "the run is {}", known.state.name());
+        ensure!(is_needed(known, task.stage), "nobody needs it");
+        let Event::ExecutorConnected { executor: from, running, holding, .. } = event else {
+            return Err("no executor reported it".to_owned());
+        };
+        let reported = running.iter().chain(holding).any(|r| r.attempt == attempt && r.task == task && r.run == *run);
+        ensure!(reported && from == executor, "its executor did not report it");
+        Ok(())
+    }
+
     fn check_lost_attempt(&mut self, event: &Event, run: &RunId, task: TaskId, attempt: Attempt, cause: Loss) -> Check {
-        let history = self.history(run, task);
-        history.settled = false;
-        history.executor_losses += u32::from(cause == Loss::Executor);
         let executor = self.replayed.task(run, task).and_then(|t| t.executor.clone()).unwrap();
         let (explained, count) = match cause {
             Loss::Executor => (self.is_lost(&executor), &mut self.counts.lost_with_executor),
@@ -144,8 +221,7 @@ impl Ledger {
             Loss::Message => (
                 matches!(event, Event::ExecutorConnected { executor: e, running, holding, .. }
                     if *e == executor
-                        && !running.contains(&attempt)
-                        && holding.iter().all(|(_, _, held)| *held != attempt)),
+                        && running.iter().chain(holding).all(|r| r.attempt != attempt)),
                 &mut self.counts.lost_with_message,
             ),
             Loss::Rollback => {
@@ -158,7 +234,6 @@ impl Ledger {
     }
 
     fn check_lost_output(&mut self, event: &Event, run: &RunId, task: TaskId) -> Check {
-        self.history(run, task).settled = false;
         let output = self.replayed.task(run, task).and_then(|t| t.output.as_ref());
         let Some(output) = output else { return Err("there was no output".to_owned()) };
         let missed = match event {
@@ -180,15 +255,11 @@ impl Ledger {
     }
 
     fn check_outcome(&mut self, event: &Event, run: &RunId, outcome: &Outcome, now: u64) -> Check {
-        let (state, explained, count) = match outcome {
-            Outcome::Succeeded { .. } => (
-                RunState::Succeeded,
-                matches!(event, Event::ResultDelivered { .. } | Event::Answered { .. }),
-                &mut self.counts.succeeded,
-            ),
-            Outcome::Cancelled => {
-                (RunState::Cancelled, matches!(event, Event::Cancelled { .. }), &mut self.counts.cancelled)
+        let (explained, count) = match outcome {
+            Outcome::Succeeded { .. } => {
+                (matches!(event, Event::ResultDelivered { .. } | Event::Answered { .. }), &mut self.counts.succeeded)
             }
+            Outcome::Cancelled => (matches!(event, Event::Cancelled { .. }), &mut self.counts.cancelled),
             Outcome::Failed { error } => {
                 let count = match (event, error.kind) {
                     (_, ErrorKind::ResourcesExhausted) => &mut self.counts.poisoned,
@@ -197,13 +268,13 @@ impl Ledger {
                 };
                 *count += 1;
                 ensure!(self.explains_failure(event, run, error, now), "nothing explains the failure");
-                ensure!(self.outcomes.insert(run.clone(), RunState::Failed).is_none(), "it had ended");
+                ensure!(!self.has_ended(run), "it had ended");
                 return Ok(());
             }
         };
         *count += 1;
         ensure!(explained, "nothing explains the outcome");
-        ensure!(self.outcomes.insert(run.clone(), state).is_none(), "the run had ended");
+        ensure!(!self.has_ended(run), "the run had ended");
         Ok(())
     }
 
@@ -230,7 +301,8 @@ impl Ledger {
     /// Launches are those recorded, runs are announced once and when they ended, only complete results are delivered.
     fn check_actions(&mut self, step: &Step, state: &State) -> Check {
         let started = step.records.iter().filter_map(|record| match record {
-            Record::AttemptStarted { attempt, .. } => Some(*attempt),
+            // Those of earlier epochs run already.
+            Record::AttemptStarted { attempt, .. } => Some(*attempt).filter(|a| Some(a.epoch) == state.epoch),
             _ => None,
         });
         let launched = step.actions.iter().filter_map(|action| match action {
@@ -242,13 +314,15 @@ impl Ledger {
             match action {
                 Action::Finished { run } => {
                     ensure!(self.outcomes.contains_key(run), "run {run} is announced but did not end");
-                    ensure!(self.announced.insert(run.clone()), "run {run} is announced twice");
+                    ensure!(self.told.insert(run.clone()), "run {run} is announced twice");
+                    self.announced.insert(run.clone());
                 }
                 Action::Deliver { run } => {
                     let root = state.runs.get(run).and_then(|r| r.stages.last());
                     ensure!(root.is_some_and(|s| s.is_complete()), "the result of run {run} is not complete");
                 }
                 Action::Plan { .. }
+                | Action::Commit { .. }
                 | Action::Launch(_)
                 | Action::Stop { .. }
                 | Action::Release { .. }
@@ -273,7 +347,7 @@ impl Ledger {
         for (run, plan) in plans {
             let Some(outcome) = self.outcomes.get(run) else { return Err(format!("run {run} never ended")) };
             ensure!(self.announced.contains(run), "the end of run {run} was not announced");
-            let Plan::Stages(Ok(graph)) = plan else { continue };
+            let Some(graph) = plan.graph() else { continue };
             if !weather.is_calm() {
                 continue;
             }
@@ -288,6 +362,9 @@ impl Ledger {
             }
         }
         self.counts.calm_seeds += u64::from(weather.is_calm());
+        let written = serde_json::to_string(state).map_err(|e| e.to_string())?;
+        let read: State = serde_json::from_str(&written).map_err(|e| e.to_string())?;
+        ensure!(read == *state, "a snapshot reads back as another state");
         let busy = state.executors.iter().find(|(_, e)| !e.running.is_empty());
         busy.map_or(Ok(()), |(id, _)| Err(format!("{id} holds slots after all runs ended")))
     }

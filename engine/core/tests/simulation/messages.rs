@@ -4,7 +4,7 @@ use tidemill_core::record::{Capacity, RunState, TaskState};
 use tidemill_core::schedule::{Action, Event};
 use tidemill_core::{Error, ExecutorId, RunId};
 
-use crate::cluster::{Cluster, failed, launch, launches, succeeded};
+use crate::cluster::{Cluster, failed, launch, launches, reported, succeeded};
 use crate::graphs::chain;
 
 #[test]
@@ -60,7 +60,7 @@ fn an_attempt_that_a_returning_executor_does_not_know_is_given_out_again() {
     let started = launches(&cluster.submit("run", chain(&[2])));
     let (arrived, lost) = (&started[0], &started[1]);
     cluster.disconnect("a");
-    let again = launch(&cluster.connect("a", 2, &[arrived.attempt]));
+    let again = launch(&cluster.connect("a", 2, &[reported(arrived)]));
     assert_eq!(again.task, lost.task);
     assert_ne!(again.attempt, lost.attempt);
     let tasks = &cluster.run("run").stages[0].tasks;
@@ -90,8 +90,8 @@ fn a_returning_executor_ends_what_ended_without_it() {
         executor: executor.clone(),
         endpoint: "http://a:50051".to_owned(),
         capacity: Capacity { slots: 2, memory: 1 << 30 },
-        running: vec![started[0].attempt],
-        holding: vec![(run.clone(), started[1].task, started[1].attempt)],
+        running: vec![reported(&started[0])],
+        holding: vec![reported(&started[1])],
     });
     let stop = Action::Stop { executor: executor.clone(), attempt: started[0].attempt };
     assert_eq!(actions, [stop, Action::Release { executor, run }]);

@@ -11,6 +11,8 @@ pub(crate) struct Weather {
     pub(crate) calm_at: u64,
     /// While runs are under way, an executor crashes, hangs or loses its stream this often on average; 0 is never.
     pub(crate) fault_every: u64,
+    /// That a fault meets the leader.
+    pub(crate) leader: u64,
     /// That an attempt fails and may be retried.
     pub(crate) unavailable: u64,
     /// That an attempt fails for good.
@@ -31,6 +33,7 @@ impl Weather {
         Self {
             calm_at,
             fault_every: unless_calm(*rng.pick(&[0, 300, 1_000, 3_000, 10_000]).unwrap()),
+            leader: *rng.pick(&[0, 0, 100, 500]).unwrap(),
             unavailable: unless_calm(*rng.pick(&[0, 0, 20, 150]).unwrap()),
             invalid: unless_calm(*rng.pick(&[0, 0, 0, 5]).unwrap()),
             failing_runs: unless_calm(*rng.pick(&[0, 50]).unwrap()),
@@ -109,6 +112,16 @@ counts! {
     lost_outputs,
     /// Results found incomplete while they were read.
     lost_results,
+    /// Leaders that died.
+    leader_crashes,
+    /// Records that were lost with them.
+    lost_records,
+    /// Runs that clients submitted again after that.
+    resubmitted,
+    /// Attempts that a leader took over without knowing of their launch.
+    adopted,
+    /// Runs whose effect was published, once or more.
+    published,
     /// Results delivered.
     delivered,
     /// Runs that ended well.

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{ExecutorState, Outcome, RunSpec, State};
-use tidemill_core::schedule::{Action, Event, Launch, step, waiting_for};
-use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, Settings, TaskId};
+use tidemill_core::record::{ExecutorState, Outcome, RunSpec, Sheet, State};
+use tidemill_core::schedule::{Action, Event, step, waiting_for};
+use tidemill_core::{BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, TaskId};
 
 use crate::content::{Contents, Named, inputs_of};
 use crate::executor::ModelExecutor;
 use crate::graphs;
+use crate::happening::{Happening, Message, Plan};
+use crate::leader::Log;
 use crate::ledger::Ledger;
 use crate::results::Delivery;
 use crate::rng::Rng;
@@ -20,60 +21,6 @@ pub(crate) type Check = Result<(), String>;
 
 /// After faults end, runs must end within this virtual time.
 const PATIENCE_MS: u64 = 300_000;
-
-/// Something that is going to happen.
-#[derive(Debug, Clone)]
-pub(crate) enum Happening {
-    Submit(RunId),
-    Cancel(RunId),
-    /// A message reaches the coordinator, perhaps over an executor's stream.
-    ToCoordinator {
-        stream: Option<(ExecutorId, u64)>,
-        event: Event,
-    },
-    /// The coordinator notices that a stream is closed.
-    StreamClosed {
-        executor: ExecutorId,
-        stream: u64,
-    },
-    ToExecutor {
-        executor: ExecutorId,
-        stream: u64,
-        message: Message,
-    },
-    AttemptEnds {
-        executor: ExecutorId,
-        attempt: Attempt,
-    },
-    /// An executor process starts.
-    Join {
-        slots: u32,
-    },
-    /// An executor opens a stream.
-    Connect(ExecutorId),
-    ReadResult(RunId),
-    Fault,
-    /// No faults from now on.
-    Calm,
-    Tick,
-}
-
-/// What the coordinator tells an executor.
-#[derive(Debug, Clone)]
-pub(crate) enum Message {
-    Launch { launch: Launch, inputs: Vec<(Named, ExecutorId)> },
-    Stop(Attempt),
-    Release(RunId),
-    Acknowledge(Attempt),
-}
-
-/// What the planner is going to answer.
-#[derive(Debug, Clone)]
-pub(crate) enum Plan {
-    Stages(Result<StageGraph, Error>),
-    /// A statement without stages.
-    Answer,
-}
 
 /// One seed's cluster.
 pub(crate) struct World {
@@ -89,7 +36,8 @@ pub(crate) struct World {
     pub(crate) executors: BTreeMap<ExecutorId, ModelExecutor>,
     /// The stream of each executor that the coordinator knows, and those it saw closed.
     pub(crate) streams: BTreeMap<ExecutorId, u64>,
-    closed: BTreeMap<ExecutorId, u64>,
+    pub(crate) closed: BTreeMap<ExecutorId, u64>,
+    pub(crate) log: Log,
     pub(crate) contents: Contents,
     pub(crate) deliveries: BTreeMap<RunId, Delivery>,
     trace: Trace,
@@ -113,6 +61,7 @@ pub(crate) fn run_seed(seed: u64, trace: Trace) -> Result<Counts, String> {
             return Err(world.stuck());
         }
     }
+    world.check_published()?;
     world.ledger.check_end(&world.state, &world.plans, &world.weather)?;
     Ok(world.ledger.counts)
 }
@@ -135,6 +84,7 @@ impl World {
             executors: BTreeMap::new(),
             streams: BTreeMap::new(),
             closed: BTreeMap::new(),
+            log: Log::new(),
             contents: Contents::default(),
             deliveries: BTreeMap::new(),
             trace,
@@ -161,6 +111,8 @@ impl World {
                 Plan::Stages(Err(Error::invalid(format!("the plan of {run} was to fail"))))
             } else if self.rng.chance(50) {
                 Plan::Answer
+            } else if self.rng.chance(300) {
+                Plan::Sink(graphs::random(&mut self.rng))
             } else {
                 Plan::Stages(Ok(graphs::random(&mut self.rng)))
             };
@@ -192,7 +144,7 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Check {
         match happening {
             Happening::Submit(run) => {
-                let spec = RunSpec { statement: format!("select {run}"), express: self.rng.chance(5) };
+                let spec = RunSpec { statement: format!("select {run}"), request: None, express: self.rng.chance(5) };
                 self.tell_coordinator(None, &Event::Submitted { run, spec });
             }
             Happening::Cancel(run) => self.tell_coordinator(None, &Event::Cancelled { run }),
@@ -212,9 +164,18 @@ impl World {
                     self.after(delay, Happening::Fault);
                 }
             }
+            Happening::Flush { epoch } => {
+                if epoch == self.log.epoch && !self.log.is_down {
+                    self.flush();
+                }
+            }
+            Happening::LeaderStarts => self.leader_starts()?,
+            Happening::Publish(run) => self.publish(&run)?,
             Happening::Calm => self.calm(),
             Happening::Tick => {
-                self.step(Event::Tick)?;
+                if !self.log.is_down {
+                    self.step(Event::Tick)?;
+                }
                 if self.now < self.weather.calm_at || self.ledger.ended() < self.plans.len() {
                     self.after(1_000, Happening::Tick);
                 }
@@ -226,7 +187,8 @@ impl World {
     /// Sends a message to the coordinator, perhaps twice.
     pub(crate) fn tell_coordinator(&mut self, stream: Option<(ExecutorId, u64)>, event: &Event) {
         for _ in 0..self.copies() {
-            let delay = self.delay();
+            let heard_at = stream.as_ref().map_or(0, |(executor, _)| self.executors[executor].heard_at);
+            let delay = self.delay().max(heard_at.saturating_sub(self.now));
             self.after(delay, Happening::ToCoordinator { stream: stream.clone(), event: event.clone() });
         }
     }
@@ -238,7 +200,7 @@ impl World {
     }
 
     /// Sends a message to an executor; it is lost where the stream is broken, noticed or not.
-    fn tell_executor(&mut self, executor: &ExecutorId, message: &Message) {
+    pub(crate) fn tell_executor(&mut self, executor: &ExecutorId, message: &Message) {
         let stream = self.streams.get(executor).copied();
         let open = self.executors.get(executor).filter(|e| e.is_connected()).map(|e| e.stream);
         let Some(stream) = stream.filter(|s| Some(*s) == open) else {
@@ -254,6 +216,13 @@ impl World {
     }
 
     fn receive(&mut self, stream: Option<(ExecutorId, u64)>, event: Event) -> Check {
+        if self.log.is_down {
+            // Clients try again; executors will.
+            if stream.is_none() {
+                self.after(500, Happening::ToCoordinator { stream, event });
+            }
+            return Ok(());
+        }
         if let (Event::ExecutorConnected { executor, .. }, Some((_, stream))) = (&event, &stream) {
             let newest = self.streams.get(executor).copied().max(self.closed.get(executor).copied());
             if newest >= Some(*stream) {
@@ -276,7 +245,7 @@ impl World {
         };
         self.step(event)?;
         if let (Some(attempt), Some((executor, _))) = (done, stream) {
-            self.tell_executor(&executor, &Message::Acknowledge(attempt));
+            self.acknowledge(executor, attempt);
         }
         Ok(())
     }
@@ -290,7 +259,7 @@ impl World {
         Ok(())
     }
 
-    fn step(&mut self, event: Event) -> Check {
+    pub(crate) fn step(&mut self, event: Event) -> Check {
         if event != Event::Tick {
             self.trace(|| format!("{event:?}"));
         }
@@ -299,6 +268,7 @@ impl World {
             self.trace(|| format!("    {record:?}"));
         }
         self.ledger.observe(&event, &step, &self.state, self.now)?;
+        self.append(&step);
         for action in step.actions {
             self.trace(|| format!("      {action:?}"));
             self.carry_out(action);
@@ -310,7 +280,12 @@ impl World {
         match action {
             Action::Plan { run } => {
                 let event = match self.plans[&run].clone() {
-                    Plan::Stages(graph) => Event::Planned { run, graph },
+                    Plan::Stages(graph) => Event::Planned { run, graph, sheet: None },
+                    Plan::Sink(graph) => {
+                        let sheet =
+                            Sheet { blob: BlobHash(String::new()), session: BlobHash(String::new()), effects: true };
+                        Event::Planned { run, graph: Ok(graph), sheet: Some(sheet) }
+                    }
                     Plan::Answer => Event::Answered { run, outcome: Outcome::Succeeded { rows: 1 } },
                 };
                 self.tell_coordinator(None, &event);
@@ -320,7 +295,7 @@ impl World {
                 self.tell_executor(&launch.executor.clone(), &Message::Launch { launch, inputs });
             }
             Action::Stop { executor, attempt } => self.tell_executor(&executor, &Message::Stop(attempt)),
-            Action::Release { executor, run } => self.tell_executor(&executor, &Message::Release(run)),
+            Action::Release { executor, run } => self.release(executor, run),
             Action::Probe { executor } => {
                 // A refused connection is certain; sometimes the host is gone too and nobody refuses.
                 if !self.executors[&executor].is_up() && self.rng.chance(800) {
@@ -328,6 +303,10 @@ impl World {
                 }
             }
             Action::Deliver { run } => self.deliver(run),
+            Action::Commit { run } => {
+                let delay = self.delay();
+                self.after(delay, Happening::Publish(run));
+            }
             Action::Finished { .. } => {}
         }
     }

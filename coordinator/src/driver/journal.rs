@@ -1,0 +1,97 @@
+//! What waits until the log has it.
+//!
+//! Invariant: actions are carried out in the order of the steps that asked for them; those of a step that must be durable,
+//! and all behind it, wait for the log. An executor is told that its completion is known, and that a run's outputs are not
+//! needed any more, when that cannot be lost: the next leader would have to make them again.
+
+use std::collections::VecDeque;
+
+use tidemill_core::record::Record;
+use tidemill_core::schedule::Action;
+use tidemill_core::{Attempt, ExecutorId};
+use tidemill_engine::blob::Blob;
+
+use crate::log::{Appender, Entry, Lease, Log};
+
+use super::WeakInbox;
+
+/// The driver's side of the log. Without one everything is done at once.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    log: Option<(Appender, Lease)>,
+    /// The last entry that was handed over, and the last that is durable.
+    position: u64,
+    durable: u64,
+    /// Blobs that the next entry's records name.
+    blobs: Vec<Blob>,
+    actions: VecDeque<(u64, Vec<Action>)>,
+    /// Releases of outputs, which no other action waits for.
+    releases: VecDeque<(u64, Action)>,
+    acknowledgements: VecDeque<(u64, ExecutorId, Attempt)>,
+}
+
+/// What can be done now.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) actions: Vec<Action>,
+    pub(super) acknowledgements: Vec<(ExecutorId, Attempt)>,
+}
+
+impl Journal {
+    pub(super) fn of(log: Log, inbox: WeakInbox) -> Self {
+        let lease = log.lease(inbox.clone());
+        Self { log: Some((Appender::start(log, inbox), lease)), ..Self::default() }
+    }
+
+    /// Blobs that must be durable with the records that come next.
+    pub(super) fn keep(&mut self, blobs: impl IntoIterator<Item = Blob>) {
+        if self.log.is_some() {
+            self.blobs.extend(blobs);
+        }
+    }
+
+    /// Takes what a step decided; gives back what may be done already.
+    pub(super) fn append(&mut self, records: Vec<Record>, urgent: bool, mut actions: Vec<Action>) -> Vec<Action> {
+        let Some((appender, _)) = &self.log else { return actions };
+        if !records.is_empty() || !self.blobs.is_empty() {
+            self.position += 1;
+            let blobs = std::mem::take(&mut self.blobs);
+            appender.append(Entry { position: self.position, records, blobs, urgent });
+        }
+        if self.position > self.durable {
+            let releases = actions.extract_if(.., |action| matches!(action, Action::Release { .. }));
+            self.releases.extend(releases.map(|release| (self.position, release)));
+        }
+        let waits_for = if urgent { self.position } else { 0 };
+        if waits_for <= self.durable && self.actions.is_empty() {
+            return actions;
+        }
+        self.actions.push_back((waits_for, actions));
+        Vec::new()
+    }
+
+    /// Takes an acknowledgement that depends on what was appended so far; gives it back if that is durable.
+    pub(super) fn acknowledge(&mut self, executor: ExecutorId, attempt: Attempt) -> Option<(ExecutorId, Attempt)> {
+        if self.position <= self.durable {
+            return Some((executor, attempt));
+        }
+        self.acknowledgements.push_back((self.position, executor, attempt));
+        None
+    }
+
+    /// The log has everything up to `position`.
+    pub(super) fn durable(&mut self, position: u64) -> Due {
+        self.durable = position;
+        let mut due = Due::default();
+        while let Some((_, actions)) = self.actions.pop_front_if(|(waits_for, _)| *waits_for <= position) {
+            due.actions.extend(actions);
+        }
+        while let Some((_, release)) = self.releases.pop_front_if(|(waits_for, _)| *waits_for <= position) {
+            due.actions.push(release);
+        }
+        while let Some((_, executor, attempt)) = self.acknowledgements.pop_front_if(|(p, _, _)| *p <= position) {
+            due.acknowledgements.push((executor, attempt));
+        }
+        due
+    }
+}

@@ -1,0 +1,55 @@
+//! What a new leader makes of a replayed log: the parts of its memory that are derived from it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use prost::Message;
+use tidemill_core::{BlobHash, Error, Result, RunId};
+use tidemill_engine::blob::Blob;
+use tidemill_engine::codec::decode_schema;
+use tidemill_engine::error::from_datafusion;
+use tidemill_engine::planner::BlobReader;
+use tidemill_engine::wire;
+use tokio::sync::mpsc;
+
+use super::Driver;
+use crate::runs::{RunMessage, tell};
+
+impl Driver {
+    /// Keeps the blobs of tables and of live runs, and goes on with effects.
+    pub(super) fn restore(&mut self, blobs: &BTreeMap<BlobHash, Blob>) {
+        self.catalogue = Arc::new(self.state.catalogue.clone());
+        for rows in self.state.tables().filter_map(|hash| blobs.get(hash)) {
+            self.blobs.keep(rows.clone());
+        }
+        let live: Vec<RunId> = self.state.live.iter().cloned().collect();
+        for run in live {
+            let named = self.state.blobs_of(&run);
+            self.blobs.keep_for_run(&run, named.iter().filter_map(|hash| blobs.get(hash)).cloned().collect());
+            let sheet = self.state.runs.get(&run).and_then(|r| r.sheet.as_ref());
+            if sheet.is_none_or(|s| !s.effects) {
+                self.unclaimed.insert(run.clone(), Instant::now());
+            } else {
+                // Nobody listens, and it goes on all the same.
+                let (nobody, _) = mpsc::channel(1);
+                if let Err(error) = self.expect(&run, nobody) {
+                    tracing::error!(%run, %error, "a run cannot be carried on");
+                }
+            }
+        }
+    }
+
+    /// Prepares to deliver, publish or keep a planned run's result, for a client that has not been told its columns.
+    pub(super) fn expect(&mut self, run: &RunId, client: mpsc::Sender<RunMessage>) -> Result<()> {
+        let missing = || Error::internal(format!("the plan of run {run} is not kept"));
+        let sheet = self.state.runs.get(run).and_then(|r| r.sheet.as_ref()).ok_or_else(missing)?;
+        let sheet = self.blobs.read(&sheet.blob).ok_or_else(missing)?;
+        let sheet = wire::RunSheet::decode(sheet).map_err(|_| missing())?;
+        let schema = Arc::new(decode_schema(&sheet.schema).map_err(|e| from_datafusion(&e))?);
+        let finish = self.config.planner.finish(run, &sheet.finish)?;
+        tell(&client, RunMessage::Schema(Arc::clone(&schema)));
+        self.deliveries.expect(run.clone(), schema, finish, client, self.inbox.clone());
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! The log below `--state`: claimed, sealed, replayed, appended to. `docs/protocol.md`.
+//!
+//! Invariant: of all processes that ever claimed an epoch, only the newest can append. What it replays is everything that
+//! any of them appended.
+
+mod appender;
+mod batch;
+mod lease;
+mod local;
+mod objects;
+mod remote;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidemill_core::record::{Record, State};
+use tidemill_core::{BlobHash, Epoch, Error, Result};
+use tidemill_engine::blob::Blob;
+
+use crate::driver::WeakInbox;
+pub(crate) use appender::{Appender, Entry};
+use batch::{Batch, Content};
+pub(crate) use lease::Lease;
+pub use lease::wait_for_turn;
+pub use objects::{Created, Objects, create, list, open, read};
+
+/// Who leads an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Unique to this process.
+    pub boot: String,
+    /// Where it listens: `host:port`.
+    pub address: String,
+    /// Whose network `address` belongs to: a refused connection means something only there.
+    pub network: String,
+}
+
+impl Leader {
+    /// This process, which listens at `address`.
+    #[must_use]
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { boot: ulid::Ulid::new().to_string(), address: address.into(), network: lease::network() }
+    }
+}
+
+/// What was replayed.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The state as the last leader's log left it.
+    pub state: State,
+    /// The blobs that came with it.
+    pub blobs: BTreeMap<BlobHash, Blob>,
+}
+
+impl Recovered {
+    /// Without the blobs that nothing names any more.
+    fn needed(mut self) -> Self {
+        let of_runs = self.state.live.iter().flat_map(|run| self.state.blobs_of(run));
+        let named: BTreeSet<BlobHash> = of_runs.chain(self.state.tables().cloned()).collect();
+        self.blobs.retain(|hash, _| named.contains(hash));
+        self
+    }
+}
+
+/// The log of the epoch that this process leads.
+#[derive(Debug)]
+pub struct Log {
+    objects: Arc<dyn Objects>,
+    leader: Leader,
+    epoch: Epoch,
+    next: u64,
+}
+
+fn fenced(epoch: Epoch, leader: &Leader, what: &str) -> Error {
+    Error::conflict(format!(
+        "another coordinator leads the cluster now and has sealed {what} of epoch {}: this one, {}, stops",
+        epoch.0, leader.address
+    ))
+}
+
+fn epoch_name(epoch: Epoch) -> String {
+    format!("ctl/epoch/{:016x}", epoch.0)
+}
+
+fn batch_name(epoch: Epoch, seq: u64) -> String {
+    format!("ctl/log/{:016x}/{seq:016x}", epoch.0)
+}
+
+fn snapshot_name(epoch: Epoch, seq: u64) -> String {
+    format!("ctl/snap/{:016x}/{seq:016x}", epoch.0)
+}
+
+fn numbers(names: &[String]) -> impl DoubleEndedIterator<Item = u64> + '_ {
+    names.iter().filter_map(|name| u64::from_str_radix(name, 16).ok())
+}
+
+/// The newest epoch and who leads it.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn newest_leader(objects: &dyn Objects) -> Result<Option<(Epoch, Leader)>> {
+    let names = list(objects, "ctl/epoch").await?;
+    let Some(epoch) = numbers(&names).next_back().map(Epoch) else { return Ok(None) };
+    let name = epoch_name(epoch);
+    let body = read(objects, &name).await?.ok_or_else(|| Error::unavailable(format!("{name} vanished")))?;
+    let leader = serde_json::from_slice(&body).map_err(|e| Error::internal(format!("{name} is damaged: {e}")))?;
+    Ok(Some((epoch, leader)))
+}
+
+impl Log {
+    /// Claims the epoch after `newest`, seals all before it and replays them. `None` if another process claimed it
+    /// first.
+    ///
+    /// # Errors
+    /// The store does not answer, or what it holds cannot be read.
+    pub async fn take_over(
+        objects: Arc<dyn Objects>,
+        leader: Leader,
+        newest: Option<Epoch>,
+    ) -> Result<Option<(Self, Recovered)>> {
+        let epoch = Epoch(newest.map_or(1, |e| e.0 + 1));
+        let claim = serde_json::to_vec(&leader).map_err(|e| Error::internal(format!("a claim: {e}")))?;
+        if create(objects.as_ref(), &epoch_name(epoch), &Bytes::from(claim)).await? != Created::Ours {
+            return Ok(None);
+        }
+        let log = Self { objects, leader, epoch, next: 0 };
+        let recovered = log.replay().await?;
+        let recovered = recovered.needed();
+        let blobs = recovered.blobs.values().cloned().collect();
+        let snapshot = Content::Snapshot(Box::new(recovered.state.clone()));
+        let snapshot = Batch::new(&log.leader.boot, epoch, 0, snapshot, blobs).encode()?;
+        match create(log.objects.as_ref(), &snapshot_name(epoch, 0), &snapshot).await? {
+            Created::Ours => Ok(Some((log, recovered))),
+            Created::Theirs(_) => Err(log.fenced("its snapshot")),
+        }
+    }
+
+    /// Says that this process lives, until the lease is dropped.
+    pub(crate) fn lease(&self, inbox: WeakInbox) -> Lease {
+        Lease::renew(Arc::clone(&self.objects), self.epoch, &self.leader, inbox)
+    }
+
+    /// The epoch that this log belongs to.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Appends a batch.
+    ///
+    /// # Errors
+    /// `Conflict` if a later epoch began; this process must not do anything more. Otherwise the store refused.
+    pub async fn append(&mut self, records: Vec<Record>, blobs: Vec<Blob>) -> Result<()> {
+        let batch = Batch::new(&self.leader.boot, self.epoch, self.next, Content::Records(records), blobs);
+        let name = batch_name(self.epoch, self.next);
+        match create(self.objects.as_ref(), &name, &batch.encode()?).await? {
+            Created::Ours => {
+                self.next += 1;
+                Ok(())
+            }
+            Created::Theirs(_) => Err(self.fenced("its log")),
+        }
+    }
+
+    fn fenced(&self, what: &str) -> Error {
+        fenced(self.epoch, &self.leader, what)
+    }
+
+    /// The newest snapshot that can be read, and every batch after it up to each epoch's seal.
+    async fn replay(&self) -> Result<Recovered> {
+        let mut recovered = Recovered::default();
+        let mut from = (Epoch(0), 0);
+        let epochs = list(self.objects.as_ref(), "ctl/snap").await?;
+        'search: for epoch in numbers(&epochs).rev().map(Epoch) {
+            let folder = format!("ctl/snap/{:016x}", epoch.0);
+            let seqs = list(self.objects.as_ref(), &folder).await?;
+            for seq in numbers(&seqs).rev() {
+                let name = snapshot_name(epoch, seq);
+                let Some(body) = read(self.objects.as_ref(), &name).await? else { continue };
+                match Batch::decode(&name, &body) {
+                    Ok(Batch { header, blobs }) => {
+                        let Content::Snapshot(state) = header.content else { continue };
+                        recovered.state = *state;
+                        recovered.blobs.extend(blobs.into_iter().map(|b| (b.hash.clone(), b)));
+                        from = (epoch, seq);
+                        break 'search;
+                    }
+                    // An older one and the log behind it say the same.
+                    Err(error) => tracing::error!(%error, "a snapshot cannot be read: the one before it is taken"),
+                }
+            }
+        }
+        let epochs = list(self.objects.as_ref(), "ctl/epoch").await?;
+        for epoch in numbers(&epochs).map(Epoch).filter(|e| *e >= from.0 && *e < self.epoch) {
+            let seq = if epoch == from.0 { from.1 } else { 0 };
+            self.replay_epoch(epoch, seq, &mut recovered).await?;
+        }
+        Ok(recovered)
+    }
+
+    async fn replay_epoch(&self, epoch: Epoch, mut seq: u64, recovered: &mut Recovered) -> Result<()> {
+        let seal =
+            |seq| Batch::new(&self.leader.boot, epoch, seq, Content::Seal { by: self.epoch }, Vec::new()).encode();
+        loop {
+            let name = batch_name(epoch, seq);
+            let body = match read(self.objects.as_ref(), &name).await? {
+                Some(body) => body,
+                // The end, unless the old leader is still quicker.
+                None => match create(self.objects.as_ref(), &name, &seal(seq)?).await? {
+                    Created::Ours => return Ok(()),
+                    Created::Theirs(body) => body,
+                },
+            };
+            let Batch { header, blobs } = Batch::decode(&name, &body)?;
+            match header.content {
+                Content::Records(records) => {
+                    recovered.blobs.extend(blobs.into_iter().map(|b| (b.hash.clone(), b)));
+                    for record in &records {
+                        recovered.state.apply(record);
+                    }
+                }
+                Content::Seal { .. } => return Ok(()),
+                Content::Snapshot(_) => return Err(Error::internal(format!("{name} in --state is a snapshot"))),
+            }
+            seq += 1;
+        }
+    }
+}

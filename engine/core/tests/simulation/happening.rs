@@ -1,0 +1,83 @@
+//! What can happen, and what is said.
+
+use tidemill_core::graph::StageGraph;
+use tidemill_core::schedule::{Event, Launch};
+use tidemill_core::{Attempt, Error, ExecutorId, RunId};
+
+use crate::content::Named;
+
+/// Something that is going to happen.
+#[derive(Debug, Clone)]
+pub(crate) enum Happening {
+    Submit(RunId),
+    Cancel(RunId),
+    /// A message reaches the coordinator, perhaps over an executor's stream.
+    ToCoordinator {
+        stream: Option<(ExecutorId, u64)>,
+        event: Event,
+    },
+    /// The coordinator notices that a stream is closed.
+    StreamClosed {
+        executor: ExecutorId,
+        stream: u64,
+    },
+    ToExecutor {
+        executor: ExecutorId,
+        stream: u64,
+        message: Message,
+    },
+    AttemptEnds {
+        executor: ExecutorId,
+        attempt: Attempt,
+    },
+    /// An executor process starts.
+    Join {
+        slots: u32,
+    },
+    /// An executor opens a stream.
+    Connect(ExecutorId),
+    ReadResult(RunId),
+    Fault,
+    /// Records become durable, unless their leader is gone.
+    Flush {
+        epoch: u64,
+    },
+    LeaderStarts,
+    Publish(RunId),
+    /// No faults from now on.
+    Calm,
+    Tick,
+}
+
+/// What the coordinator tells an executor.
+#[derive(Debug, Clone)]
+pub(crate) enum Message {
+    Launch { launch: Launch, inputs: Vec<(Named, ExecutorId)> },
+    Stop(Attempt),
+    Release(RunId),
+    Acknowledge(Attempt),
+}
+
+/// What the planner is going to answer.
+#[derive(Debug, Clone)]
+pub(crate) enum Plan {
+    Stages(Result<StageGraph, Error>),
+    /// Stages whose result is published once.
+    Sink(StageGraph),
+    /// A statement without stages.
+    Answer,
+}
+
+impl Plan {
+    pub(crate) const fn has_effects(&self) -> bool {
+        matches!(self, Self::Sink(_))
+    }
+
+    /// The stages, if it has any.
+    pub(crate) const fn graph(&self) -> Option<&StageGraph> {
+        match self {
+            Self::Stages(Ok(graph)) | Self::Sink(graph) => Some(graph),
+            Self::Stages(Err(_)) | Self::Answer => None,
+        }
+    }
+}

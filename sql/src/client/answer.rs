@@ -1,0 +1,106 @@
+//! The answer to a statement, over as many connections as it takes.
+//!
+//! Invariant: every message is passed on once and in order. After a connection broke, the coordinator, this one or its
+//! successor, is asked for the same run again and told what came already; it goes on behind that, or says that the result
+//! is another one.
+
+use std::time::Duration;
+
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightData, Ticket};
+use futures::Stream;
+use prost::Message;
+use tidemill_core::Error;
+use tidemill_engine::wire::{self, message_crc, statuses};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+/// How long a coordinator that went away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(200);
+
+pub(super) struct Answer {
+    client: FlightServiceClient<Channel>,
+    /// The statement, and what came of its answer.
+    ticket: wire::StatementTicket,
+    messages: Option<Streaming<FlightData>>,
+    /// When the connection broke.
+    broken: Option<Instant>,
+}
+
+impl Answer {
+    pub(super) const fn new(client: FlightServiceClient<Channel>, ticket: wire::StatementTicket) -> Self {
+        Self { client, ticket, messages: None, broken: None }
+    }
+
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static {
+        futures::stream::unfold(Some(self), |answer| async move {
+            let mut answer = answer?;
+            match answer.next().await {
+                Ok(Some(message)) => Some((Ok(message), Some(answer))),
+                Ok(None) => None,
+                Err(status) => Some((Err(FlightError::Tonic(Box::new(status))), None)),
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<FlightData>, Status> {
+        loop {
+            let error = match self.try_next().await {
+                Ok(message) => {
+                    if let Some(message) = &message {
+                        self.broken = None;
+                        self.ticket.seen_messages += 1;
+                        self.ticket.seen_crc = message_crc(self.ticket.seen_crc, message);
+                    }
+                    return Ok(message);
+                }
+                Err(status) if is_broken(&status) => status,
+                Err(status) => return Err(status),
+            };
+            self.messages = None;
+            let since = *self.broken.get_or_insert_with(|| {
+                tracing::warn!(run = self.ticket.run, "the coordinator went away: waiting for it");
+                Instant::now()
+            });
+            if since.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn try_next(&mut self) -> Result<Option<FlightData>, Status> {
+        if self.messages.is_none() {
+            let request = Ticket { ticket: self.ticket.encode_to_vec().into() };
+            self.messages = Some(self.client.do_get(request).await?.into_inner());
+        }
+        match &mut self.messages {
+            Some(messages) => messages.message().await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// A status with details is a coordinator's own error; one without comes from the connection, or from a server that is no
+/// coordinator and knows what it refuses.
+fn is_broken(status: &Status) -> bool {
+    let by_connection = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+    by_connection && status.details().is_empty()
+}
+
+/// What a user is told; `rows` were returned before.
+pub(super) fn failed(url: &str, status: &Status, rows: usize) -> Error {
+    let error = statuses(status);
+    let after = if rows == 0 { String::new() } else { format!(", after {rows} rows were returned") };
+    match status.details().is_empty() {
+        true => {
+            let message = format!("the coordinator at {url} does not answer: {}{after}", error.message);
+            Error { message, ..error }
+        }
+        false => error,
+    }
+}

@@ -1,0 +1,202 @@
+//! Coordinators killed, stopped and started again on the same state: what they knew is known, runs go on, executors keep
+//! what they did, and clients get their answers.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tidemill::client::Client;
+use tidemill::generate::TPCH_TABLES;
+use tidemill::oracle::{Oracle, compare};
+use tidemill::tpch::{QUERIES, create_tables};
+use tidemill_core::ErrorKind;
+use tidemill_tests::harness::s3::S3Server;
+use tidemill_tests::harness::{Process, ProcessCluster, rows, tpch, tpch_of, value};
+
+/// Large enough that a run has a middle.
+const SCALE: f64 = 0.5;
+/// When the coordinator dies: when so many tasks have succeeded.
+const MOMENTS: [u64; 6] = [0, 1, 6, 12, 20, 30];
+
+fn state_in(folder: &Path) -> String {
+    format!("file://{}", folder.display())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_survives_every_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = state_in(folder.path());
+    let mut server = Process::start(&["server", "--bind", "127.0.0.1:0", "--state", &state, "--slots", "1"]);
+    let mut client = Client::connect(&server.url()).await.expect("a client");
+    for create in create_tables(&tpch()) {
+        rows(&mut client, &create).await;
+    }
+    rows(&mut client, "CREATE TABLE kept AS SELECT n_name FROM nation WHERE n_nationkey < 3").await;
+    rows(&mut client, "CREATE VIEW names AS SELECT n_name FROM nation").await;
+    rows(&mut client, "CREATE TABLE dropped AS SELECT 1 AS x").await;
+    rows(&mut client, "DROP TABLE dropped").await;
+    for signal in ["KILL", "TERM", "KILL"] {
+        server.signal(signal);
+        server.wait();
+        server = Process::start(&["server", "--bind", "127.0.0.1:0", "--state", &state, "--slots", "1"]);
+        let mut client = Client::connect(&server.url()).await.expect("a client");
+        assert_eq!(value(&mut client, "SELECT count(*) FROM kept").await, "3", "after {signal}");
+        assert_eq!(value(&mut client, "SELECT count(*) FROM names").await, "25", "after {signal}");
+        let gone = client.query("SELECT * FROM dropped").await.err().expect("it was dropped");
+        assert_eq!(gone.kind, ErrorKind::NotFound, "{gone}");
+        let runs = value(&mut client, "SELECT count(*) FROM system.runs WHERE statement LIKE 'CREATE VIEW%'").await;
+        assert_eq!(runs, "1", "the history is kept too");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_coordinator_costs_no_answer_and_no_finished_task() {
+    let oracle = Oracle::new(2, 1 << 30).expect("an oracle");
+    oracle.register(&tpch_of(SCALE), &TPCH_TABLES).await.expect("tables");
+    let mut survived = 0;
+    let chosen = [20, 8, 17, 4, 20, 8].map(|index| QUERIES[index]);
+    for (moment, (name, sql)) in MOMENTS.into_iter().zip(chosen) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut cluster = ProcessCluster::durable(2, 1, &state_in(folder.path())).await;
+        let mut client = cluster.client().await;
+        for create in create_tables(&tpch_of(SCALE)) {
+            rows(&mut client, &create).await;
+        }
+        client.set("datafusion.execution.target_partitions", "8").expect("a setting");
+        let sql = sql.trim().trim_end_matches(';');
+        let result = client.query(sql).await.expect("a run");
+        let run = result.run.clone().expect("a run");
+        let reading = tokio::spawn(result.collect());
+        let mut watcher = cluster.client().await;
+        let state = |state: &str| format!("SELECT count(*) FROM system.{state}");
+        let done = state(&format!("tasks WHERE run_id = '{run}' AND state = 'succeeded'"));
+        let ended = state(&format!("runs WHERE run_id = '{run}' AND finished_at IS NOT NULL"));
+        while value(&mut watcher, &done).await.parse::<u64>().expect("a number") < moment
+            && value(&mut watcher, &ended).await == "0"
+        {}
+        let killed = cluster.restart_coordinator();
+        let ours = reading.await.expect("no panic");
+        let ours = ours.unwrap_or_else(|e| panic!("{name} killed after {moment} tasks: {e}"));
+        let expected = oracle.answer(sql).await.expect("an answer");
+        let difference = compare(&expected, &ours).expect("a comparison");
+        assert!(difference.is_none(), "{name} killed after {moment} tasks: {difference:?}");
+        let mut client = cluster.client().await;
+        // One whose end was not written yet goes on for a client that has its answer; one whose beginning was not is in
+        // no history.
+        let failed = format!("SELECT count(*) FROM system.runs WHERE run_id = '{run}' AND error IS NOT NULL");
+        assert_eq!(value(&mut client, &failed).await, "0");
+        let epochs =
+            format!("SELECT count(DISTINCT split_part(attempt, '-', 1)) FROM system.tasks WHERE run_id = '{run}'");
+        survived += i64::from(value(&mut client, &epochs).await == "2");
+        // The executors' own word: no attempt of a task began after one of it had ended well, but for what was planned so
+        // shortly before that nobody had written it down.
+        let journals = cluster.journals();
+        let repeated = repeated_after_success(&journals, killed - Duration::from_millis(400));
+        assert!(repeated.is_empty(), "{name} killed after {moment} tasks repeated {repeated:?}\n{journals:#?}");
+    }
+    // Without this the test would pass if every coordinator died too early or too late to matter.
+    assert!(survived >= 2, "only {survived} runs had tasks under both leaders");
+}
+
+/// Tasks of which an attempt began although another had ended well before `known`.
+fn repeated_after_success(journals: &[Vec<String>], known: SystemTime) -> BTreeSet<String> {
+    let known = known.duration_since(UNIX_EPOCH).expect("a time").as_millis();
+    let mut events: Vec<(u64, bool, String)> = Vec::new();
+    for line in journals.iter().flatten() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [at, what, run, task, _attempt] = fields[..] else { panic!("a journal says {line:?}") };
+        if what == "failed" {
+            continue;
+        }
+        events.push((at.parse().expect("a time"), what == "succeeded", format!("{run} {task}")));
+    }
+    events.sort();
+    let mut done = BTreeSet::new();
+    let mut repeated = BTreeSet::new();
+    for (at, succeeded, task) in events {
+        if succeeded && u128::from(at) < known {
+            done.insert(task);
+        } else if !succeeded && done.contains(&task) {
+            repeated.insert(task);
+        }
+    }
+    repeated
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_every_process_is_killed_runs_resume_and_effects_happen_once() {
+    for moment in [30, 150, 400] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("out");
+        let mut cluster = ProcessCluster::durable(2, 1, &state_in(&folder.path().join("state"))).await;
+        let mut client = cluster.client().await;
+        for create in create_tables(&tpch_of(SCALE)) {
+            rows(&mut client, &create).await;
+        }
+        let copy = format!(
+            "COPY (SELECT l_orderkey, sum(l_quantity) AS q FROM lineitem GROUP BY l_orderkey) TO '{}/' STORED AS PARQUET",
+            out.display()
+        );
+        let expected = value(&mut client, "SELECT count(DISTINCT l_orderkey) FROM lineitem").await;
+        let result = client.query(&copy).await.expect("a run");
+        let run = result.run.clone().expect("a run");
+        let reading = tokio::spawn(result.collect());
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        for executor in &mut cluster.executors {
+            executor.kill();
+        }
+        cluster.restart_coordinator();
+        cluster.executors.clear();
+        cluster.add_executor(1);
+        cluster.add_executor(1);
+        reading.await.expect("no panic").unwrap_or_else(|e| panic!("killed after {moment} ms: {e}"));
+        let mut client = cluster.client().await;
+        assert_eq!(
+            value(&mut client, &format!("SELECT state FROM system.runs WHERE run_id = '{run}'")).await,
+            "succeeded"
+        );
+        let create = format!("CREATE EXTERNAL TABLE written STORED AS PARQUET LOCATION '{}/'", out.display());
+        rows(&mut client, &create).await;
+        assert_eq!(value(&mut client, "SELECT count(*) FROM written").await, expected, "after {moment} ms");
+        assert_eq!(value(&mut client, "SELECT count(DISTINCT l_orderkey) FROM written").await, expected);
+        assert!(out.join("_SUCCESS").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_coordinators_one_leads_and_the_other_takes_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = state_in(folder.path());
+    let first = Process::start(&["coordinator", "--bind", "127.0.0.1:0", "--state", &state]);
+    let mut client = Client::connect(&first.url()).await.expect("a client");
+    rows(&mut client, "CREATE VIEW kept AS SELECT 1 AS x").await;
+    let second = Process::start_saying(&["coordinator", "--bind", "127.0.0.1:0", "--state", &state], &[], "stands by");
+    let standby = second.url();
+    assert!(second.ready.contains(&first.url().replace("http://", "")), "it says who leads: {}", second.ready);
+    // Stopped, not dead: its port still accepts, only its lease stands still.
+    first.signal("STOP");
+    let start = Instant::now();
+    let mut taken = Client::connect(&standby).await.expect("a client");
+    assert_eq!(
+        value(&mut taken, "SELECT count(*) FROM information_schema.tables WHERE table_name = 'kept'").await,
+        "1"
+    );
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    first.signal("CONT");
+    assert_eq!(first.wait(), Some(1), "it leads no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_lives_in_s3_too() {
+    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
+    s3.create_bucket("tide");
+    let environment = s3.environment();
+    let args = ["server", "--bind", "127.0.0.1:0", "--state", "s3://tide/cluster", "--slots", "1"];
+    let mut server = Process::start_with(&args, &environment);
+    let mut client = Client::connect(&server.url()).await.expect("a client");
+    rows(&mut client, "CREATE VIEW answer AS SELECT 42 AS a").await;
+    server.kill();
+    let server = Process::start_with(&args, &environment);
+    let mut client = Client::connect(&server.url()).await.expect("a client");
+    assert_eq!(value(&mut client, "SELECT a FROM answer").await, "42");
+}
