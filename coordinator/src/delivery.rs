@@ -37,6 +37,10 @@ enum Order {
     Read(Manifest),
     /// What was counted may be published.
     Publish(Intent),
+    /// The client came back.
+    Client(mpsc::Sender<RunMessage>),
+    /// The run has ended.
+    Ended,
 }
 
 impl Deliveries {
@@ -68,6 +72,7 @@ impl Deliveries {
             inbox,
             orders: from,
             intent: None,
+            ended: false,
             manifest: None,
             reading: None,
             delivered: Vec::new(),
@@ -91,8 +96,16 @@ impl Deliveries {
         }
     }
 
+    /// Gives a delivery that is under way to another client; `false` if there is none.
+    pub(crate) fn hand_over(&self, run: &RunId, client: mpsc::Sender<RunMessage>) -> bool {
+        self.runs.get(run).is_some_and(|delivery| delivery.try_send(Order::Client(client)).is_ok())
+    }
+
+    /// The run has ended. A delivery that only loses its driver must leave everything for the next leader's.
     pub(crate) fn forget(&mut self, run: &RunId) {
-        self.runs.remove(run);
+        if let Some(delivery) = self.runs.remove(run) {
+            let _ = delivery.try_send(Order::Ended);
+        }
     }
 }
 
@@ -110,6 +123,8 @@ struct Delivery {
     orders: mpsc::Receiver<Order>,
     /// What may be published.
     intent: Option<Intent>,
+    /// Whether the run has ended.
+    ended: bool,
     /// The latest manifest; none while the root is not complete.
     manifest: Option<Manifest>,
     /// The block being read, its batches, and how many of its rows were passed on.
@@ -126,6 +141,8 @@ enum Next {
     All,
     /// The run ended first.
     Gone,
+    /// The driver ended first: the run may go on without it.
+    Abandoned,
 }
 
 impl Delivery {
@@ -138,7 +155,7 @@ impl Delivery {
         let run = self.run.clone();
         let event = match ended {
             Ok(Next::All) => Event::ResultDelivered { run, rows: self.rows },
-            Ok(Next::Gone | Next::Batch(_)) => return,
+            Ok(Next::Gone | Next::Abandoned | Next::Batch(_)) => return,
             Err(error) => Event::ResultFailed { run, error },
         };
         self.inbox.send(Input::Event(event)).await;
@@ -152,7 +169,7 @@ impl Delivery {
                         return Ok(Next::Gone);
                     }
                 }
-                ended @ (Next::All | Next::Gone) => return Ok(ended),
+                ended @ (Next::All | Next::Gone | Next::Abandoned) => return Ok(ended),
             }
         }
     }
@@ -160,7 +177,8 @@ impl Delivery {
     async fn commit(&mut self, commit: Box<dyn Commit>) -> Result<Next> {
         let again = match self.count().await {
             Ok(Next::All) => false,
-            Ok(Next::Gone | Next::Batch(_)) if self.intent.is_some() => true,
+            Ok(Next::Gone) if self.intent.is_some() => true,
+            Ok(Next::Abandoned) => return Ok(Next::Abandoned),
             Ok(Next::Gone | Next::Batch(_)) => {
                 commit.abort().await;
                 return Ok(Next::Gone);
@@ -170,9 +188,13 @@ impl Delivery {
                 return Err(error);
             }
         };
-        let Some(intent) = self.permission().await else {
-            commit.abort().await;
-            return Ok(Next::Gone);
+        let intent = match self.permission().await {
+            Ok(intent) => intent,
+            Err(Next::Gone) => {
+                commit.abort().await;
+                return Ok(Next::Gone);
+            }
+            Err(other) => return Ok(other),
         };
         if let Err(error) = commit.commit(&intent.winners, again).await {
             commit.abort().await;
@@ -197,7 +219,7 @@ impl Delivery {
                     written += counts.map_or(0, |c| c.values().iter().sum::<u64>());
                 }
                 Next::All => break,
-                Next::Gone => return Ok(Next::Gone),
+                ended @ (Next::Gone | Next::Abandoned) => return Ok(ended),
             }
         }
         let event = Event::CommitReady { run: self.run.clone(), winners: self.delivered.clone(), rows: written };
@@ -205,15 +227,20 @@ impl Delivery {
         Ok(Next::All)
     }
 
-    /// Waits until what is to be published is durable; `None` if the run ended otherwise.
-    async fn permission(&mut self) -> Option<Intent> {
-        while self.intent.is_none() {
-            match self.orders.recv().await? {
-                Order::Publish(intent) => self.intent = Some(intent),
-                Order::Read(_) => {}
+    /// Waits until what is to be published is durable; or says that the run, or its driver, ended otherwise.
+    async fn permission(&mut self) -> std::result::Result<Intent, Next> {
+        loop {
+            if let Some(intent) = self.intent.take() {
+                return Ok(intent);
+            }
+            match self.orders.recv().await {
+                Some(order) => self.take(order),
+                None => return Err(Next::Abandoned),
+            }
+            if self.ended {
+                return Err(Next::Gone);
             }
         }
-        self.intent.take()
     }
 
     async fn keep(&mut self, keep: Box<dyn Keep>) -> Result<Next> {
@@ -225,7 +252,7 @@ impl Delivery {
                     batches.push(batch);
                 }
                 Next::All => break,
-                Next::Gone => return Ok(Next::Gone),
+                ended @ (Next::Gone | Next::Abandoned) => return Ok(ended),
             }
             if bytes > keep.limit() {
                 return Err(Error::resources_exhausted(format!(
@@ -255,7 +282,11 @@ impl Delivery {
                     return Ok(Next::Batch(batch));
                 }
                 Some(Err(error)) if error.error.kind == ErrorKind::LostInput && *shown == 0 => {
-                    let event = Event::ResultLost { run: self.run.clone(), lost: block.output() };
+                    let event = Event::ResultLost {
+                        run: self.run.clone(),
+                        lost: block.output(),
+                        looked_in_pack: block.pack.is_some(),
+                    };
                     self.reading = None;
                     self.manifest = None;
                     self.inbox.send(Input::Event(event)).await;
@@ -275,15 +306,16 @@ impl Delivery {
 
     /// Starts to read the next block, when there is a manifest that names it.
     async fn open_block(&mut self) -> Result<Option<Next>> {
-        if self.manifest.is_none()
-            && let Some(order) = self.orders.recv().await
-        {
-            self.take(order);
+        while self.manifest.is_none() && self.intent.is_none() && !self.ended {
+            match self.orders.recv().await {
+                Some(order) => self.take(order),
+                None => return Ok(Some(Next::Abandoned)),
+            }
         }
         while let Ok(newer) = self.orders.try_recv() {
             self.take(newer);
         }
-        if self.intent.is_some() {
+        if self.intent.is_some() || self.ended {
             return Ok(Some(Next::Gone));
         }
         let Some(manifest) = &self.manifest else { return Ok(Some(Next::Gone)) };
@@ -299,6 +331,8 @@ impl Delivery {
         match order {
             Order::Read(manifest) => self.manifest = Some(manifest),
             Order::Publish(intent) => self.intent = Some(intent),
+            Order::Client(client) => self.client = client,
+            Order::Ended => self.ended = true,
         }
     }
 
@@ -331,5 +365,6 @@ fn block(manifest: &Manifest, index: usize) -> Option<BlockRequest> {
         partition: 0,
         holder: output.holder.clone(),
         footer: output.footer,
+        pack: output.pack.clone(),
     })
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use tidemill_core::record::{Capacity, ExecutorState, LOCAL};
+use tidemill_core::record::{Capacity, ExecutorState, LOCAL, Pack};
 use tidemill_core::schedule::{Event, Reported};
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
@@ -27,6 +27,8 @@ pub(crate) struct Executors {
     inbox: WeakInbox,
     /// Bytes of messages to and from executors.
     traffic: Arc<AtomicU64>,
+    /// Where they put packs.
+    state: String,
 }
 
 #[derive(Debug)]
@@ -40,8 +42,8 @@ struct Attached {
 }
 
 impl Executors {
-    pub(crate) const fn new(inbox: WeakInbox, traffic: Arc<AtomicU64>) -> Self {
-        Self { attached: BTreeMap::new(), inbox, traffic }
+    pub(crate) const fn new(inbox: WeakInbox, traffic: Arc<AtomicU64>, state: String) -> Self {
+        Self { attached: BTreeMap::new(), inbox, traffic, state }
     }
 
     /// An executor registers: welcomed, or refused with a reason.
@@ -72,7 +74,7 @@ impl Executors {
             let _ = to.try_send(Ok(say(to_executor::Message::Refused(wire::Error::from(&error)))));
             return None;
         }
-        let welcome = wire::Registered { heartbeat_ms: settings.heartbeat_ms };
+        let welcome = wire::Registered { heartbeat_ms: settings.heartbeat_ms, state: self.state.clone() };
         let _ = to.try_send(Ok(say(to_executor::Message::Registered(welcome))));
         let executor = ExecutorId(register.executor);
         let is_local = register.endpoint == LOCAL;
@@ -101,7 +103,7 @@ impl Executors {
         executor: &ExecutorId,
         id: u64,
         message: wire::FromExecutor,
-    ) -> Option<(Event, Attempt)> {
+    ) -> Option<(Event, Acknowledgement)> {
         let attached = self.attached.get_mut(executor).filter(|a| a.id == id)?;
         attached.heard = Instant::now();
         self.traffic.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);
@@ -109,9 +111,10 @@ impl Executors {
             from_executor::Message::Register(_) | from_executor::Message::Heartbeat(_) => return None,
             from_executor::Message::TaskSucceeded(done) => succeeded(done),
             from_executor::Message::TaskFailed(failed) => self::failed(failed),
+            from_executor::Message::PackDurable(durable) => packed(durable),
         };
         match event {
-            Ok((attempt, event)) => Some((event, attempt)),
+            Ok((acknowledgement, event)) => Some((event, acknowledgement)),
             Err(error) => {
                 tracing::error!(%executor, %error, "a completion cannot be read");
                 None
@@ -119,9 +122,13 @@ impl Executors {
         }
     }
 
-    /// Tells an executor that its completion cannot be lost any more.
-    pub(crate) fn acknowledge(&mut self, executor: &ExecutorId, attempt: Attempt, epoch: Epoch) {
-        self.send(executor, epoch, to_executor::Message::Acknowledge(attempt.into()));
+    /// Tells an executor that what it said cannot be lost any more.
+    pub(crate) fn acknowledge(&mut self, executor: &ExecutorId, what: Acknowledgement, epoch: Epoch) {
+        let message = match what {
+            Acknowledgement::Completion(attempt) => to_executor::Message::Acknowledge(attempt.into()),
+            Acknowledgement::Pack(name) => to_executor::Message::AcknowledgePack(name),
+        };
+        self.send(executor, epoch, message);
     }
 
     /// Sends a message; an executor that does not take it is treated as gone.
@@ -171,7 +178,23 @@ async fn refuses(endpoint: &str) -> bool {
     }
 }
 
-fn succeeded(done: wire::TaskSucceeded) -> Result<(Attempt, Event)> {
+/// What an executor says again until it is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Acknowledgement {
+    /// How an attempt ended.
+    Completion(Attempt),
+    /// That a pack is durable.
+    Pack(String),
+}
+
+fn packed(durable: wire::PackDurable) -> Result<(Acknowledgement, Event)> {
+    let pack = durable.pack.as_ref().map(Pack::from).ok_or_else(|| missing("PackDurable.pack"))?;
+    let outputs = durable.outputs.iter().map(wire::LostOutput::to_domain).collect::<Result<_>>()?;
+    let name = pack.name.clone();
+    Ok((Acknowledgement::Pack(name), Event::PackDurable { run: RunId(durable.run), pack, outputs }))
+}
+
+fn succeeded(done: wire::TaskSucceeded) -> Result<(Acknowledgement, Event)> {
     let reference = done.attempt.ok_or_else(|| missing("TaskSucceeded.attempt"))?;
     let attempt = reference.attempt.ok_or_else(|| missing("AttemptRef.attempt"))?.into();
     let event = Event::TaskSucceeded {
@@ -181,10 +204,10 @@ fn succeeded(done: wire::TaskSucceeded) -> Result<(Attempt, Event)> {
         footer: done.footer.ok_or_else(|| missing("TaskSucceeded.footer"))?.into(),
         metrics: done.metrics.ok_or_else(|| missing("TaskSucceeded.metrics"))?.into(),
     };
-    Ok((attempt, event))
+    Ok((Acknowledgement::Completion(attempt), event))
 }
 
-fn failed(failed: wire::TaskFailed) -> Result<(Attempt, Event)> {
+fn failed(failed: wire::TaskFailed) -> Result<(Acknowledgement, Event)> {
     let reference = failed.attempt.ok_or_else(|| missing("TaskFailed.attempt"))?;
     let error = failed.error.ok_or_else(|| missing("TaskFailed.error"))?;
     let attempt = reference.attempt.ok_or_else(|| missing("AttemptRef.attempt"))?.into();
@@ -195,5 +218,5 @@ fn failed(failed: wire::TaskFailed) -> Result<(Attempt, Event)> {
         error: Error::from(&error),
         lost: error.lost.iter().map(wire::LostOutput::to_domain).collect::<Result<_>>()?,
     };
-    Ok((attempt, event))
+    Ok((Acknowledgement::Completion(attempt), event))
 }

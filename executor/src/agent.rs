@@ -3,7 +3,7 @@
 //! Completions are kept until the coordinator acknowledges them, and sent again after a reconnection.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::{AbortHandle, abortable};
@@ -42,11 +42,14 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let (finished, mut finishes) = mpsc::channel(CONTROL_QUEUE);
+    let packs = shared.packs.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let mut packs = packs.ok_or_else(|| Error::internal("an executor is served twice"))?;
     let mut agent = Agent {
         shared,
         epoch: 0,
         running: BTreeMap::new(),
         unacknowledged: BTreeMap::new(),
+        packs: BTreeMap::new(),
         finished,
         journal: AttemptJournal::open()?,
         trimmed: Instant::now(),
@@ -64,7 +67,7 @@ pub(crate) async fn serve(
             _ = stop.changed() => return Ok(()),
         };
         match attached {
-            Ok(messages) => match agent.session(messages, &to, &mut finishes, &mut stop).await? {
+            Ok(messages) => match agent.session(messages, &to, &mut finishes, &mut packs, &mut stop).await? {
                 Ended::Stopped => return Ok(()),
                 Ended::Broken => (tried_since, told) = (None, false),
             },
@@ -100,6 +103,8 @@ struct Agent {
     epoch: u64,
     running: BTreeMap<Attempt, Running>,
     unacknowledged: BTreeMap<Attempt, wire::FromExecutor>,
+    /// Packs of which the log may not know, by name.
+    packs: BTreeMap<String, wire::FromExecutor>,
     finished: mpsc::Sender<(Attempt, wire::FromExecutor)>,
     journal: AttemptJournal,
     /// When freed memory was last given back.
@@ -130,6 +135,7 @@ impl Agent {
         mut messages: BoxStream<'static, Result<wire::ToExecutor>>,
         to: &mpsc::Sender<wire::FromExecutor>,
         finishes: &mut mpsc::Receiver<(Attempt, wire::FromExecutor)>,
+        packs: &mut mpsc::Receiver<wire::PackDurable>,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Ended> {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
@@ -140,8 +146,9 @@ impl Agent {
                     Some(Ok(message)) => {
                         if let Some(to_executor::Message::Registered(registered)) = &message.message {
                             heartbeat = tokio::time::interval(Duration::from_millis(registered.heartbeat_ms.max(10)));
-                            for completion in self.unacknowledged.values() {
-                                if to.send(completion.clone()).await.is_err() {
+                            self.shared.pond.open(&registered.state)?;
+                            for unheard in self.unacknowledged.values().chain(self.packs.values()) {
+                                if to.send(unheard.clone()).await.is_err() {
                                     return Ok(Ended::Broken);
                                 }
                             }
@@ -156,6 +163,14 @@ impl Agent {
                     self.running.remove(&attempt);
                     self.unacknowledged.insert(attempt, completion.clone());
                     if to.send(completion).await.is_err() {
+                        return Ok(Ended::Broken);
+                    }
+                }
+                Some(durable) = packs.recv() => {
+                    let name = durable.pack.as_ref().map(|p| p.name.clone()).unwrap_or_default();
+                    let message = self.message(from_executor::Message::PackDurable(durable));
+                    self.packs.insert(name, message.clone());
+                    if to.send(message).await.is_err() {
                         return Ok(Ended::Broken);
                     }
                 }
@@ -180,6 +195,9 @@ impl Agent {
             Some(to_executor::Message::ReleaseRun(run)) => self.release(&RunId(run)),
             Some(to_executor::Message::Acknowledge(attempt)) => {
                 self.unacknowledged.remove(&Attempt::from(attempt));
+            }
+            Some(to_executor::Message::AcknowledgePack(name)) => {
+                self.packs.remove(&name);
             }
             Some(to_executor::Message::Registered(_)) | None => {}
         }

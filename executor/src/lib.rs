@@ -11,6 +11,7 @@ mod blobs;
 mod journal;
 mod link;
 mod memory;
+mod packer;
 mod process;
 mod service;
 mod store;

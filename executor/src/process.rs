@@ -1,21 +1,23 @@
 //! The executor process: its runtimes, its shared parts, its start and its end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::prelude::SessionConfig;
 use tidemill_core::{Attempt, Error, ExecutorId, Result};
-use tidemill_engine::control::ControlLink;
-use tidemill_engine::exchange::{BlockSource, BlockTransport, FlightBlocks, LocalBlocks};
+use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
+use tidemill_engine::exchange::{BlockSource, BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
+use tidemill_engine::wire;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::agent;
 use crate::blobs::BlobCache;
 use crate::memory::{MemoryLimits, runtime_env};
+use crate::packer::{Packer, PackerParts};
 use crate::store::BlockStore;
 use crate::work_dir::WorkDir;
 
@@ -45,6 +47,10 @@ pub struct ExecutorShared {
     pub(crate) source: Arc<dyn BlockSource>,
     pub(crate) runtime: Arc<RuntimeEnv>,
     pub(crate) cpu: Handle,
+    pub(crate) pond: PondSlot,
+    pub(crate) packer: Packer,
+    /// Packs that are durable, until the agent takes this end.
+    pub(crate) packs: Mutex<Option<mpsc::Receiver<wire::PackDurable>>>,
     functions: SessionState,
 }
 
@@ -102,13 +108,26 @@ impl Executor {
             .build()
             .map_err(|e| Error::unavailable(format!("the cpu runtime cannot start: {e}")))?;
         let local: Arc<dyn LocalBlocks> = Arc::clone(&store) as _;
-        let source = Arc::new(BlockTransport::new(Some(local), Arc::new(FlightBlocks::new(Handle::current()))));
+        let pond = PondSlot::default();
+        let remote = FlightBlocks::new(Handle::current(), pond.clone());
+        let source = Arc::new(BlockTransport::new(Some(local), Arc::new(remote)));
+        let (written, packs) = mpsc::channel(CONTROL_QUEUE);
+        let packer = Packer::start(PackerParts {
+            store: Arc::clone(&store),
+            pond: pond.clone(),
+            executor: config.executor.clone(),
+            cpu: cpu.handle().clone(),
+            written,
+        });
         let shared = ExecutorShared {
             blobs: BlobCache::new(Arc::clone(&link)),
             store,
             source,
             runtime,
             cpu: cpu.handle().clone(),
+            pond,
+            packer,
+            packs: Mutex::new(Some(packs)),
             functions: SessionStateBuilder::new().with_default_features().build(),
             config,
         };

@@ -23,3 +23,7 @@ SELECT CASE WHEN k > 10 THEN 1 / (k - k + 1) ELSE 0 END AS q, count(*) FROM many
 SELECT count(*) FROM many a WHERE a.id IN (1, 2, 3, 500, 10000) OR a.name IN ('n1', 'n2');
 SELECT length(repeat(name, 50)), count(*) FROM many GROUP BY 1 ORDER BY 1;
 SELECT regexp_replace(name, '[0-9]+', '#') AS r, count(*) FROM many GROUP BY r;
+
+-- planned by the order of the series, which must not be lost when its rows go into the plan
+SELECT value AS id, count(*) AS n FROM generate_series(1, 3) GROUP BY 1 ORDER BY id;
+SELECT value AS id, sum(value) OVER (ORDER BY value) AS s FROM generate_series(1, 9) ORDER BY id DESC;

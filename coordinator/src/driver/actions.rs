@@ -1,6 +1,6 @@
 //! The one place where actions are carried out.
 
-use tidemill_core::record::RunState;
+use tidemill_core::record::{Pack, RunState};
 use tidemill_core::schedule::{Action, Launch};
 use tidemill_core::{Error, RunId};
 use tidemill_engine::wire::{self, to_executor::Message};
@@ -24,6 +24,7 @@ impl Driver {
                 self.executors.probe(executor, endpoint);
             }
             Action::Deliver { run } => self.deliver(&run),
+            Action::Discard { pack } => self.discard(pack),
             Action::Commit { run } => self.commit(&run),
             Action::Finished { run } => self.finished(&run),
         }
@@ -61,6 +62,16 @@ impl Driver {
             inputs: inputs.collect(),
         };
         self.executors.send(&launch.executor, self.epoch(), Message::Launch(message));
+    }
+
+    /// Deletes a pack that nobody will read. One that cannot be deleted now is swept by the next leader.
+    fn discard(&self, pack: Pack) {
+        let Some(pond) = self.config.pond.get() else { return };
+        tokio::spawn(async move {
+            if let Err(error) = pond.delete(&pack.name).await {
+                tracing::warn!(pack = pack.name, %error, "a pack could not be deleted");
+            }
+        });
     }
 
     fn commit(&mut self, run: &RunId) {

@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 
+use tidemill_core::ExecutorId;
 use tidemill_core::record::Record;
 use tidemill_core::schedule::Action;
-use tidemill_core::{Attempt, ExecutorId};
 use tidemill_engine::blob::Blob;
 
+use crate::executors::Acknowledgement;
 use crate::log::{Appender, Entry, Lease, Log};
 
 use super::WeakInbox;
@@ -25,16 +26,16 @@ pub(super) struct Journal {
     /// Blobs that the next entry's records name.
     blobs: Vec<Blob>,
     actions: VecDeque<(u64, Vec<Action>)>,
-    /// Releases of outputs, which no other action waits for.
+    /// Releases of outputs and packs, which no other action waits for.
     releases: VecDeque<(u64, Action)>,
-    acknowledgements: VecDeque<(u64, ExecutorId, Attempt)>,
+    acknowledgements: VecDeque<(u64, ExecutorId, Acknowledgement)>,
 }
 
 /// What can be done now.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     pub(super) actions: Vec<Action>,
-    pub(super) acknowledgements: Vec<(ExecutorId, Attempt)>,
+    pub(super) acknowledgements: Vec<(ExecutorId, Acknowledgement)>,
 }
 
 impl Journal {
@@ -59,7 +60,8 @@ impl Journal {
             appender.append(Entry { position: self.position, records, blobs, urgent });
         }
         if self.position > self.durable {
-            let releases = actions.extract_if(.., |action| matches!(action, Action::Release { .. }));
+            let releases =
+                actions.extract_if(.., |action| matches!(action, Action::Release { .. } | Action::Discard { .. }));
             self.releases.extend(releases.map(|release| (self.position, release)));
         }
         let waits_for = if urgent { self.position } else { 0 };
@@ -71,11 +73,15 @@ impl Journal {
     }
 
     /// Takes an acknowledgement that depends on what was appended so far; gives it back if that is durable.
-    pub(super) fn acknowledge(&mut self, executor: ExecutorId, attempt: Attempt) -> Option<(ExecutorId, Attempt)> {
+    pub(super) fn acknowledge(
+        &mut self,
+        executor: ExecutorId,
+        what: Acknowledgement,
+    ) -> Option<(ExecutorId, Acknowledgement)> {
         if self.position <= self.durable {
-            return Some((executor, attempt));
+            return Some((executor, what));
         }
-        self.acknowledgements.push_back((self.position, executor, attempt));
+        self.acknowledgements.push_back((self.position, executor, what));
         None
     }
 
@@ -89,8 +95,8 @@ impl Journal {
         while let Some((_, release)) = self.releases.pop_front_if(|(waits_for, _)| *waits_for <= position) {
             due.actions.push(release);
         }
-        while let Some((_, executor, attempt)) = self.acknowledgements.pop_front_if(|(p, _, _)| *p <= position) {
-            due.acknowledgements.push((executor, attempt));
+        while let Some((_, executor, what)) = self.acknowledgements.pop_front_if(|(p, _, _)| *p <= position) {
+            due.acknowledgements.push((executor, what));
         }
         due
     }

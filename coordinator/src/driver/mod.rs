@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidemill_core::record::{Catalogue, CatalogueKind, Record, State};
 use tidemill_core::schedule::{Event, step};
 use tidemill_core::{Epoch, Error, ExecutorId, Millis, Result, RunId, Settings};
-use tidemill_engine::exchange::BlockSource;
+use tidemill_engine::exchange::{BlockSource, PondSlot};
 use tidemill_engine::planner::Planner;
 use tidemill_engine::wire;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,6 +44,10 @@ pub struct CoordinatorConfig {
     pub source: Arc<dyn BlockSource>,
     /// Where plans are made.
     pub cpu: tokio::runtime::Handle,
+    /// Where executors put packs: `--state`; empty where nothing outlives a process.
+    pub state: String,
+    /// The same, opened.
+    pub pond: PondSlot,
 }
 
 /// A cheap handle to a running coordinator. The coordinator ends when the last handle is dropped.
@@ -81,7 +85,7 @@ impl Coordinator {
             journal,
             depose,
             catalogue: Arc::default(),
-            executors: Executors::new(inbox.downgrade(), Arc::clone(&traffic)),
+            executors: Executors::new(inbox.downgrade(), Arc::clone(&traffic), config.state.clone()),
             manifests: Manifests::default(),
             deliveries: Deliveries::new(Arc::clone(&config.source)),
             clients: Clients::new(),
@@ -213,8 +217,8 @@ impl Driver {
                 for action in due.actions {
                     self.carry_out(action);
                 }
-                for (executor, attempt) in due.acknowledgements {
-                    self.executors.acknowledge(&executor, attempt, self.epoch());
+                for (executor, what) in due.acknowledgements {
+                    self.executors.acknowledge(&executor, what, self.epoch());
                 }
             }
             // The loop ends on it.
@@ -232,10 +236,10 @@ impl Driver {
                 }
             }
             Input::FromExecutor { executor, id, message } => {
-                if let Some((event, attempt)) = self.executors.received(&executor, id, message) {
+                if let Some((event, what)) = self.executors.received(&executor, id, message) {
                     self.handle(event);
-                    if let Some((executor, attempt)) = self.journal.acknowledge(executor, attempt) {
-                        self.executors.acknowledge(&executor, attempt, self.epoch());
+                    if let Some((executor, what)) = self.journal.acknowledge(executor, what) {
+                        self.executors.acknowledge(&executor, what, self.epoch());
                     }
                 }
             }
@@ -272,7 +276,8 @@ impl Driver {
     /// Keeps what is derived from the state in line with it.
     fn recorded(&mut self, record: &Record) {
         match record {
-            Record::OutputLost { run, .. } => self.manifests.forget(run),
+            Record::OutputLost { run, .. } | Record::PackDurable { run, .. } => self.manifests.forget(run),
+            Record::ExecutorLost { .. } => self.manifests.forget_all(),
             Record::CatalogueSet { name, .. } | Record::CatalogueDropped { name } => {
                 let before = self.catalogue.entries.get(name).map(|entry| entry.kind.clone());
                 if let Some(CatalogueKind::Table { rows }) = before {

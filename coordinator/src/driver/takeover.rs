@@ -9,7 +9,7 @@ use tidemill_core::{BlobHash, Error, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::codec::decode_schema;
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::planner::BlobReader;
+use tidemill_engine::planner::{BlobReader, Finish};
 use tidemill_engine::wire;
 use tokio::sync::mpsc;
 
@@ -40,7 +40,8 @@ impl Driver {
         }
     }
 
-    /// Prepares to deliver, publish or keep a planned run's result, for a client that has not been told its columns.
+    /// Prepares to deliver, publish or keep a planned run's result, for a client that has not been told its columns. What
+    /// is under way already goes on, for this client.
     pub(super) fn expect(&mut self, run: &RunId, client: mpsc::Sender<RunMessage>) -> Result<()> {
         let missing = || Error::internal(format!("the plan of run {run} is not kept"));
         let sheet = self.state.runs.get(run).and_then(|r| r.sheet.as_ref()).ok_or_else(missing)?;
@@ -49,6 +50,10 @@ impl Driver {
         let schema = Arc::new(decode_schema(&sheet.schema).map_err(|e| from_datafusion(&e))?);
         let finish = self.config.planner.finish(run, &sheet.finish)?;
         tell(&client, RunMessage::Schema(Arc::clone(&schema)));
+        // A result is delivered from its beginning to each; an effect happens once.
+        if !matches!(finish, Finish::Deliver) && self.deliveries.hand_over(run, client.clone()) {
+            return Ok(());
+        }
         self.deliveries.expect(run.clone(), schema, finish, client, self.inbox.clone());
         Ok(())
     }

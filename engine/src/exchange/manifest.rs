@@ -1,7 +1,9 @@
 //! Which attempt holds which output, where, and what is in it.
 
+use std::sync::Arc;
+
 use prost::Message;
-use tidemill_core::record::Footer;
+use tidemill_core::record::{Footer, Pack};
 use tidemill_core::{Attempt, Error, ExecutorId, Result, StageId};
 
 use crate::wire::{self, missing};
@@ -24,6 +26,8 @@ pub struct ManifestOutput {
     pub holder: Holder,
     /// What the holder's footer must say.
     pub footer: Footer,
+    /// Where it is in the store, if it is.
+    pub pack: Option<Arc<Pack>>,
 }
 
 /// An executor that holds outputs.
@@ -87,15 +91,24 @@ impl Manifest {
         holders.sort();
         holders.dedup();
         let position = |h: &Holder| u32::try_from(holders.binary_search(h).unwrap_or_default()).unwrap_or(u32::MAX);
+        let mut packs: Vec<&Arc<Pack>> = self.outputs.iter().filter_map(|o| o.pack.as_ref()).collect();
+        packs.sort_by(|a, b| a.name.cmp(&b.name));
+        packs.dedup();
+        let pack_position = |pack: &Arc<Pack>| {
+            let found = packs.binary_search_by(|p| p.name.cmp(&pack.name)).map_or(0, |position| position + 1);
+            u32::try_from(found).unwrap_or(u32::MAX)
+        };
         let outputs = self.outputs.iter().map(|o| wire::ManifestOutput {
             attempt: Some(o.attempt.into()),
             holder: position(&o.holder),
             footer: Some(o.footer.into()),
+            pack: o.pack.as_ref().map_or(0, pack_position),
         });
         let outputs = outputs.collect();
         let holders =
             holders.iter().map(|h| wire::Holder { executor: h.executor.0.clone(), endpoint: h.endpoint.clone() });
-        wire::Manifest { stage: self.stage.0, holders: holders.collect(), outputs }.encode_to_vec()
+        let packs = packs.iter().map(|p| wire::Pack::from(p.as_ref())).collect();
+        wire::Manifest { stage: self.stage.0, holders: holders.collect(), outputs, packs }.encode_to_vec()
     }
 
     /// The inverse of [`Self::encode`].
@@ -105,12 +118,14 @@ impl Manifest {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let manifest =
             wire::Manifest::decode(bytes).map_err(|e| Error::internal(format!("a manifest cannot be decoded: {e}")))?;
+        let packs: Vec<Arc<Pack>> = manifest.packs.iter().map(|p| Arc::new(Pack::from(p))).collect();
         let outputs = manifest.outputs.iter().map(|o| {
             let holder = manifest.holders.get(o.holder as usize).ok_or_else(|| missing("Manifest.holders"))?;
             Ok(ManifestOutput {
                 attempt: o.attempt.ok_or_else(|| missing("ManifestOutput.attempt"))?.into(),
                 holder: Holder { executor: ExecutorId(holder.executor.clone()), endpoint: holder.endpoint.clone() },
                 footer: o.footer.ok_or_else(|| missing("ManifestOutput.footer"))?.into(),
+                pack: (o.pack as usize).checked_sub(1).and_then(|position| packs.get(position)).cloned(),
             })
         });
         Ok(Self { stage: StageId(manifest.stage), outputs: outputs.collect::<Result<_>>()? })

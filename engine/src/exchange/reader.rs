@@ -80,6 +80,7 @@ impl ExchangeReaderExec {
                 partition: number(partition)?,
                 holder: output.holder.clone(),
                 footer: output.footer,
+                pack: output.pack.clone(),
             })
         };
         match self.mode {

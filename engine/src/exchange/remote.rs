@@ -12,6 +12,7 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
 use futures::StreamExt;
 use prost::Message as _;
+use tidemill_core::record::Pack;
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Error, ErrorKind, Result, RunId};
 use tonic::Streaming;
@@ -19,7 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::frame::{Frame, Message};
 use super::merged::{check_footer, lost};
-use super::{BlockRequest, BlockStream, Holder, IoMetrics, OutputFooter};
+use super::{BlockRequest, BlockStream, Holder, IoMetrics, OutputFooter, PondSlot};
 use crate::error::TaskError;
 use crate::wire::{self, MAX_MESSAGE_BYTES, frame_header::Kind, statuses};
 
@@ -42,6 +43,8 @@ pub struct FlightBlocks {
     channels: Mutex<BTreeMap<String, Channel>>,
     /// Footers that were checked, so that each travels once to this process and not once per block.
     footers: Mutex<HashMap<(RunId, LostOutput), Arc<OutputFooter>>>,
+    /// Where blocks are read whose holder is gone.
+    pond: PondSlot,
 }
 
 /// Footers kept; beyond this all are fetched again.
@@ -50,8 +53,8 @@ const FOOTERS_KEPT: usize = 100_000;
 impl FlightBlocks {
     /// No connection yet; they will be driven by `io`.
     #[must_use]
-    pub fn new(io: tokio::runtime::Handle) -> Self {
-        Self { io, channels: Mutex::default(), footers: Mutex::default() }
+    pub fn new(io: tokio::runtime::Handle, pond: PondSlot) -> Self {
+        Self { io, channels: Mutex::default(), footers: Mutex::default(), pond }
     }
 
     /// Reads `blocks`, all of them held by `holder`.
@@ -73,7 +76,8 @@ impl FlightBlocks {
                 Ok(messages) => Reading::new(messages, pool, run, blocks, expected, schema, metrics).into_stream(),
                 Err(error) => {
                     pool.forget(&holder.endpoint);
-                    futures::stream::iter([Err(unreadable(&blocks, &error))]).boxed()
+                    let left = blocks.iter().cloned().map(|b| (b, 0)).collect();
+                    pool.go_on(left, unreadable(&blocks, &error), schema)
                 }
             }
         };
@@ -87,6 +91,9 @@ impl FlightBlocks {
         blocks: &[BlockRequest],
         expected: &[Option<u64>],
     ) -> Result<Streaming<FlightData>> {
+        if holder.endpoint.is_empty() {
+            return Err(Error::unavailable(format!("executor {} is gone", holder.executor)));
+        }
         let channel = self.channel(&holder.endpoint)?;
         let mut client = FlightServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -135,6 +142,29 @@ impl FlightBlocks {
         Ok(channel)
     }
 
+    /// What is left of blocks whose holder failed, each from its next frame: from their packs, if all have one.
+    fn go_on(&self, left: Vec<(BlockRequest, usize)>, error: TaskError, schema: SchemaRef) -> BlockStream {
+        let packed: Option<Vec<_>> =
+            left.iter().map(|(block, from)| Some((block.clone(), block.pack.clone()?, *from))).collect();
+        match (self.pond.get(), packed) {
+            (Some(pond), Some(packed)) => {
+                tracing::info!(error = %error.error, "going on from packs");
+                let blocks = futures::stream::iter(packed);
+                let read = move |(block, pack, from): (BlockRequest, Arc<Pack>, usize)| {
+                    Arc::clone(&pond).read(block, Pack::clone(&pack), from, Arc::clone(&schema))
+                };
+                blocks.map(read).flatten().boxed()
+            }
+            _ => {
+                // Those with a pack are not lost, whatever became of their holder.
+                let lost: Vec<LostOutput> =
+                    left.iter().filter(|(b, _)| b.pack.is_none()).map(|(b, _)| b.output()).collect();
+                let lost = if lost.is_empty() { error.lost } else { lost };
+                futures::stream::iter([Err(TaskError { lost, ..error })]).boxed()
+            }
+        }
+    }
+
     /// The rows of a block, if its output's footer came before.
     fn expected_rows(&self, run: &RunId, block: &BlockRequest) -> Option<u64> {
         let footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,6 +197,13 @@ fn unreadable(blocks: &[BlockRequest], error: &Error) -> TaskError {
     task_error
 }
 
+/// Where the rest of a stream comes from.
+enum Source {
+    Holder(Box<Reading>),
+    /// Or an error, and then nothing.
+    Packs(BlockStream),
+}
+
 /// One stream being read.
 struct Reading {
     messages: Streaming<FlightData>,
@@ -180,8 +217,9 @@ struct Reading {
     /// Expected rows per block, once its footer came.
     footers: Vec<Option<u64>>,
     rows: Vec<u64>,
+    /// Frames that were passed on, by block.
+    frames: Vec<usize>,
     ended: VecDeque<bool>,
-    failed: bool,
 }
 
 impl Reading {
@@ -205,21 +243,36 @@ impl Reading {
             parts: Vec::new(),
             footers,
             rows: vec![0; count],
+            frames: vec![0; count],
             ended: vec![false; count].into(),
-            failed: false,
         }
     }
 
     fn into_stream(self) -> BlockStream {
-        futures::stream::unfold(self, |mut reading| async move {
-            if reading.failed {
-                return None;
+        futures::stream::unfold(Source::Holder(Box::new(self)), |from| async move {
+            match from {
+                Source::Holder(mut reading) => match reading.next().await? {
+                    Ok(batch) => Some((Ok(batch), Source::Holder(reading))),
+                    Err(error) => {
+                        let mut rest = reading.go_on(error);
+                        let next = rest.next().await?;
+                        Some((next, Source::Packs(rest)))
+                    }
+                },
+                Source::Packs(mut rest) => {
+                    let next = rest.next().await?;
+                    Some((next, Source::Packs(rest)))
+                }
             }
-            let next = reading.next().await?;
-            reading.failed = next.is_err();
-            Some((next, reading))
         })
         .boxed()
+    }
+
+    /// What the holder did not send any more.
+    fn go_on(&self, error: TaskError) -> BlockStream {
+        let open = self.blocks.iter().zip(&self.frames).zip(&self.ended).filter(|(_, ended)| !**ended);
+        let left = open.map(|((block, frames), _)| (block.clone(), *frames)).collect();
+        self.pool.go_on(left, error, Arc::clone(&self.schema))
     }
 
     async fn next(&mut self) -> Option<Result<RecordBatch, TaskError>> {
@@ -275,8 +328,9 @@ impl Reading {
             return Err(self.broken("a frame is damaged"));
         }
         let batch = frame.decode(&self.schema)?;
-        if let Some(rows) = self.rows.get_mut(index) {
+        if let (Some(rows), Some(frames)) = (self.rows.get_mut(index), self.frames.get_mut(index)) {
             *rows += batch.num_rows() as u64;
+            *frames += 1;
         }
         IoMetrics::add_since(&self.metrics.encode_ns, start);
         Ok(batch)

@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tidemill_core::record::Footer;
+use tidemill_core::record::{Footer, Pack};
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, Epoch, ExecutorId, RunId, StageId, TaskId};
 
@@ -32,6 +32,8 @@ pub struct BlockRequest {
     pub holder: Holder,
     /// What its footer must be.
     pub footer: Footer,
+    /// Where it is in the store, if it is: who loses its holder goes on there.
+    pub pack: Option<Arc<Pack>>,
 }
 
 impl BlockRequest {

@@ -44,6 +44,15 @@ pub struct StageSink<'a> {
     pub single_file: bool,
 }
 
+/// What a run says of its exchanges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExchangeSettings {
+    /// Every frame goes through its encoding, in the same process too.
+    pub force_encode: bool,
+    /// Outputs stay with their executors.
+    pub local_only: bool,
+}
+
 /// The codec that knows all of Tidemill's nodes.
 #[must_use]
 pub fn stage_codec() -> StageCodec {
@@ -58,11 +67,13 @@ pub fn encode(
     query: &StagedQuery,
     sink: Option<&StageSink<'_>>,
     context: &TaskContext,
-    force_encode: bool,
+    exchange: ExchangeSettings,
 ) -> Result<EncodedGraph> {
     let codec = stage_codec();
     let config = config_entries(context.session_config().options());
-    let spec = wire::SessionSpec { config: config.into_iter().collect(), stores: stores(query, sink)?, force_encode };
+    let ExchangeSettings { force_encode, local_only } = exchange;
+    let (config, stores) = (config.into_iter().collect(), stores(query, sink)?);
+    let spec = wire::SessionSpec { config, stores, force_encode, local_only };
     let session = Blob::new(spec.encode_to_vec());
     let mut graph = StageGraph { stages: Vec::new() };
     let hash = session.hash.clone();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use datafusion::common::resources_datafusion_err;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::memory::LazyMemoryExec;
@@ -70,5 +71,8 @@ async fn read(leaf: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Resu
         }
         partitions.push(batches);
     }
-    Ok(MemorySourceConfig::try_new_exec(&partitions, leaf.schema(), None)?)
+    // Nodes above may have been planned by the order of the leaf.
+    let ordering = leaf.equivalence_properties().output_ordering().into_iter().collect();
+    let rows = MemorySourceConfig::try_new(&partitions, leaf.schema(), None)?.try_with_sort_information(ordering)?;
+    Ok(DataSourceExec::from_data_source(rows))
 }

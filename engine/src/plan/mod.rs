@@ -39,7 +39,7 @@ use tidemill_core::graph::{Determinism, Input, TaskShape};
 
 use crate::codec::ScalarSource;
 pub use draw::draw;
-pub use encode::{EncodedGraph, StageSink, encode, stage_codec};
+pub use encode::{EncodedGraph, ExchangeSettings, StageSink, encode, stage_codec};
 pub use gathers::{Gather, gathers};
 pub use narrow::{TaskPlan, task_plan};
 pub use sink::{SinkTarget, redirect};

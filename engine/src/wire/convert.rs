@@ -1,7 +1,7 @@
 //! Domain types to protobuf and back. Absent fields are errors, never defaults.
 
 use prost::Message;
-use tidemill_core::record::{Footer, TaskMetrics};
+use tidemill_core::record::{Footer, Pack, TaskMetrics};
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, Epoch, Error, ErrorKind, Result, StageId, TaskId};
 use tonic::{Code, Status};
@@ -47,6 +47,18 @@ impl From<Footer> for pb::Footer {
 impl From<pb::Footer> for Footer {
     fn from(f: pb::Footer) -> Self {
         Self { crc: f.crc, rows: f.rows, bytes: f.bytes }
+    }
+}
+
+impl From<&Pack> for pb::Pack {
+    fn from(p: &Pack) -> Self {
+        Self { name: p.name.clone(), crc: p.crc, bytes: p.bytes }
+    }
+}
+
+impl From<&pb::Pack> for Pack {
+    fn from(p: &pb::Pack) -> Self {
+        Self { name: p.name.clone(), crc: p.crc, bytes: p.bytes }
     }
 }
 

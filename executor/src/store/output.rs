@@ -103,6 +103,15 @@ impl StoredOutput {
         }
     }
 
+    /// One frame as packs hold it. What is held stays as it is: readers in this process take it by reference.
+    pub(crate) async fn packed_frame(&self, partition: u32, frame: usize) -> Result<Frame, TaskError> {
+        match self.held(partition, frame)? {
+            Held::Batch(batch) => Ok(Frame::encode(&batch, Compression::Lz4)?),
+            Held::Encoded(frame) => Ok(frame),
+            Held::Disk { offset, length, crc } => self.read(offset, length, crc).await,
+        }
+    }
+
     fn keep_encoded(&self, partition: u32, frame: usize, encoded: &Frame) {
         let size = encoded.messages.iter().map(|m| m.header.len() + m.body.len()).sum();
         let Some(slot) = self.blocks.get(partition as usize).and_then(|b| b.get(frame)) else { return };

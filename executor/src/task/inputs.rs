@@ -69,6 +69,7 @@ async fn read_scalar(
         partition: 0,
         holder: output.holder.clone(),
         footer: output.footer,
+        pack: output.pack.clone(),
     };
     let read = shared.source.read(&spec.run, vec![block], Arc::clone(&schema), Arc::clone(metrics));
     let (mut batches, mut rows) = (Vec::new(), 0);

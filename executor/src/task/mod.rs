@@ -81,6 +81,8 @@ struct Prepared {
     io: Arc<TaskIo>,
     sink: Arc<AttemptSink>,
     stage: wire::StageSpec,
+    /// Whether the output goes into the store, too.
+    durable: bool,
 }
 
 async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::result::Result<Prepared, TaskError> {
@@ -92,6 +94,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
         let url = url::Url::parse(store).map_err(|e| Error::internal(format!("`{store}` is no store: {e}")))?;
         register_stores(&shared.runtime, [&url])?;
     }
+    let durable = !session.local_only;
     let metrics = Arc::new(IoMetrics::default());
     let inputs = inputs::read(shared, spec).await?;
     let values = inputs::values(shared, spec, &stage, &inputs, &metrics).await?;
@@ -119,7 +122,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
         metrics,
     });
     let context = Arc::new(shared.task_context(spec.attempt, config.with_extension(Arc::clone(&io))));
-    Ok(Prepared { plan, partition, context, io, sink, stage })
+    Ok(Prepared { plan, partition, context, io, sink, stage, durable })
 }
 
 /// What DataFusion reserves and assumes on machines of many gigabytes, cut to this executor's size.
@@ -162,6 +165,9 @@ async fn execute(
     let start = Instant::now();
     let (stored, footer, spilled) = prepared.sink.finish().await;
     shared.store.insert(&spec.run, spec.output(), stored);
+    if prepared.durable && shared.pond.get().is_some() {
+        shared.packer.offer(&spec.run, spec.output());
+    }
     IoMetrics::add_since(&prepared.io.metrics.exchange_ns, start);
     Ok((footer.summary(), spilled))
 }

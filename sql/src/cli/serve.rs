@@ -99,14 +99,14 @@ impl CoordinatorArgs {
 
     /// Takes the address, then waits for its turn to lead.
     async fn start(&self, role: &str) -> Result<(CoordinatorProcess, Listener)> {
-        let state = log::open(&self.state)?;
+        let objects = log::open(&self.state)?;
         let listener = Listener::bind(self.bind).await?;
-        let Some(state) = state else { return Ok((CoordinatorProcess::start(self.settings(), None)?, listener)) };
+        let Some(objects) = objects else { return Ok((CoordinatorProcess::start(self.settings(), None)?, listener)) };
         let address = listener.address;
         let standing_by = |leader: &Leader| {
             say(&format!("tidemill {role} stands by at http://{address}; http://{} leads", leader.address));
         };
-        let process = CoordinatorProcess::lead(self.settings(), state, address, standing_by).await?;
+        let process = CoordinatorProcess::lead(self.settings(), &self.state, objects, address, standing_by).await?;
         Ok((process, listener))
     }
 

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_coordinator::log::{Leader, Log, Objects, wait_for_turn};
+use tidemill_coordinator::log::{Leader, Log, Objects, Recovered, wait_for_turn};
 use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService};
-use tidemill_core::{Error, Result, Settings};
-use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks};
+use tidemill_core::{Error, Result, RunId, Settings};
+use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ impl CoordinatorProcess {
     /// # Errors
     /// The planner or its runtime cannot be made.
     pub fn start(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
-        let (config, cpu) = parts(settings, local)?;
+        let (config, cpu) = parts(settings, local, String::new())?;
         Ok(Self { coordinator: Coordinator::start(config), cpu: Some(cpu) })
     }
 
@@ -49,16 +49,18 @@ impl CoordinatorProcess {
     /// The store does not answer, or holds what this build cannot read.
     pub async fn lead(
         settings: Settings,
-        state: Arc<dyn Objects>,
+        state: &str,
+        objects: Arc<dyn Objects>,
         address: SocketAddr,
         mut standing_by: impl FnMut(&Leader),
     ) -> Result<Self> {
         let leader = Leader::new(address.to_string());
         loop {
-            let newest = wait_for_turn(state.as_ref(), &leader, &mut standing_by).await?;
+            let newest = wait_for_turn(objects.as_ref(), &leader, &mut standing_by).await?;
             // Another may have been quicker.
-            if let Some((log, recovered)) = Log::take_over(Arc::clone(&state), leader.clone(), newest).await? {
-                let (config, cpu) = parts(settings, None)?;
+            if let Some((log, recovered)) = Log::take_over(Arc::clone(&objects), leader.clone(), newest).await? {
+                let (config, cpu) = parts(settings, None, state.to_owned())?;
+                sweep(&config.pond, &recovered).await;
                 return Ok(Self { coordinator: Coordinator::resume(config, log, recovered), cpu: Some(cpu) });
             }
         }
@@ -101,8 +103,32 @@ impl CoordinatorProcess {
     }
 }
 
+/// Deletes what runs left that nobody knows. Listed before this leader accepts any: a new run's packs are not among them.
+async fn sweep(pond: &PondSlot, recovered: &Recovered) {
+    let Some(pond) = pond.get() else { return };
+    let live = |run: &str| recovered.state.live.contains(&RunId(run.to_owned()));
+    match pond.leftovers(live).await {
+        Ok(names) => {
+            tokio::spawn(async move {
+                for name in names {
+                    if let Err(error) = pond.delete(&name).await {
+                        tracing::warn!(name, %error, "a pack that nobody needs could not be deleted");
+                    }
+                }
+            });
+        }
+        Err(error) => tracing::warn!(%error, "packs that nobody needs could not be listed"),
+    }
+}
+
 /// What a coordinator is made of, and the runtime that plans for it.
-fn parts(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<(CoordinatorConfig, Runtime)> {
+fn parts(
+    settings: Settings,
+    local: Option<Arc<dyn LocalBlocks>>,
+    state: String,
+) -> Result<(CoordinatorConfig, Runtime)> {
+    let pond = PondSlot::default();
+    pond.open(&state)?;
     let cpu = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(PLANNING_THREADS)
         .thread_name("tidemill-plan")
@@ -113,8 +139,10 @@ fn parts(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<(Coo
     let config = CoordinatorConfig {
         settings,
         planner: Arc::new(SqlPlanner::new()?),
-        source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current())))),
+        source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current(), pond.clone())))),
         cpu: cpu.handle().clone(),
+        state,
+        pond,
     };
     Ok((config, cpu))
 }

@@ -51,9 +51,10 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     };
     let input = if single { Arc::clone(sink.input()) } else { divided(sink.input()) };
     let staged = stage(input, &planning.context).await.map_err(|e| from_datafusion(&e))?;
-    let force = planning.settings.force_encode;
+    let exchange = planning.settings.exchange;
     let sink = StageSink { exec: sink, single_file: single };
-    let encoded = encode(&staged, Some(&sink), &planning.context.task_ctx(), force).map_err(|e| from_datafusion(&e))?;
+    let encoded =
+        encode(&staged, Some(&sink), &planning.context.task_ctx(), exchange).map_err(|e| from_datafusion(&e))?;
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     let schema = physical.schema();
     let finish = FinishSpec::Copy(target).encode()?;
@@ -214,6 +215,17 @@ impl Commit for Directory {
     async fn commit(&self, winners: &[Attempt], _: bool) -> Result<()> {
         let names = self.names(winners);
         self.remove_others(&names).await?;
+        // Never a part of a result: whoever took a file away, the directory is not complete.
+        for name in &names {
+            let part = self.path.clone().join(name.as_str());
+            self.store.head(&part).await.map_err(|e| {
+                let error = object_store_error(&e);
+                Error {
+                    message: format!("{name} was written and cannot be found to be published: {}", error.message),
+                    ..error
+                }
+            })?;
+        }
         // Empty, as readers expect: DataFusion and others skip empty files in a folder.
         let success = self.path.clone().join(SUCCESS);
         self.store.put(&success, PutPayload::new()).await.map_err(|e| object_store_error(&e))?;

@@ -11,7 +11,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use tidemill_core::Result;
 use tidemill_core::graph::Stage;
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::plan::{draw, encode, stage};
+use tidemill_engine::plan::{ExchangeSettings, draw, encode, stage};
 use tidemill_engine::planner::Plan;
 
 use super::{Planning, query};
@@ -24,7 +24,8 @@ pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Resul
     let physical = query::physical(planning, explained).await?;
     let staged = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
     // What cannot be run is refused here too.
-    let encoded = encode(&staged, None, &planning.context.task_ctx(), false).map_err(|e| from_datafusion(&e))?;
+    let encoded = encode(&staged, None, &planning.context.task_ctx(), ExchangeSettings::default())
+        .map_err(|e| from_datafusion(&e))?;
     let mut lines = vec![];
     if explain.verbose {
         lines.extend(explained.display_indent().to_string().lines().map(str::to_owned));

@@ -30,8 +30,8 @@ pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: &
     let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
     let physical = physical(planning, &plan).await?;
     let query = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
-    let force = planning.settings.force_encode;
-    let encoded = encode(&query, None, &planning.context.task_ctx(), force).map_err(|e| from_datafusion(&e))?;
+    let exchange = planning.settings.exchange;
+    let encoded = encode(&query, None, &planning.context.task_ctx(), exchange).map_err(|e| from_datafusion(&e))?;
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     // What the stages give, which may differ from the logical schema in nullability.
     let schema = query.stages.last().map_or(schema, |root| root.plan.schema());

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use datafusion::prelude::SessionConfig;
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::from_datafusion;
+use tidemill_engine::plan::ExchangeSettings;
 use tidemill_engine::runtime::planning_config;
 
 /// The directory that relative locations in a client's statements belong to.
 pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
+/// Whether exchange data goes into the store, where the server has one: `always` or `off`.
+const DURABILITY: &str = "tidemill.durability";
 /// For tests: every frame goes through its encoding.
 pub const FORCE_ENCODE: &str = "tidemill.test.force_encode";
 /// DataFusion's name for the number of partitions.
@@ -56,8 +59,8 @@ pub(crate) struct RunSettings {
     pub(crate) config: SessionConfig,
     /// Where relative locations start.
     pub(crate) directory: Option<PathBuf>,
-    /// Whether every frame goes through its encoding.
-    pub(crate) force_encode: bool,
+    /// What becomes of exchange data.
+    pub(crate) exchange: ExchangeSettings,
 }
 
 impl RunSettings {
@@ -66,7 +69,7 @@ impl RunSettings {
     /// # Errors
     /// A setting is unknown, or its value does not fit.
     pub(crate) fn new(settings: &BTreeMap<String, String>, slots: u32, task_memory: Option<u64>) -> Result<Self> {
-        let known = [CLIENT_DIRECTORY, FORCE_ENCODE];
+        let known = [CLIENT_DIRECTORY, DURABILITY, FORCE_ENCODE];
         if let Some(unknown) = settings.keys().find(|k| k.starts_with("tidemill.") && !known.contains(&k.as_str())) {
             return Err(Error::invalid(format!("there is no setting `{unknown}`: see SHOW ALL")));
         }
@@ -87,6 +90,15 @@ impl RunSettings {
             Some("true") => true,
             Some(other) => return Err(Error::invalid(format!("{FORCE_ENCODE} is `{other}`: set true or false"))),
         };
-        Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), force_encode })
+        let local_only = match settings.get(DURABILITY).map(String::as_str) {
+            None | Some("always") => false,
+            Some("off") => true,
+            Some("auto") => {
+                return Err(Error::invalid(format!("{DURABILITY} = 'auto' is not built yet: set always or off")));
+            }
+            Some(other) => return Err(Error::invalid(format!("{DURABILITY} is `{other}`: set always or off"))),
+        };
+        let exchange = ExchangeSettings { force_encode, local_only };
+        Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), exchange })
     }
 }

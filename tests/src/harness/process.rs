@@ -216,6 +216,7 @@ pub struct ProcessCluster {
     pub executors: Vec<Process>,
     /// How the coordinator is started again.
     coordinator_args: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     /// How many executors were ever started.
     started: usize,
     journals: TempDir,
@@ -243,12 +244,22 @@ impl ProcessCluster {
     /// # Panics
     /// It does not start.
     pub async fn durable(executors: usize, slots: u32, state: &str) -> Self {
+        Self::with(executors, slots, state, &[]).await
+    }
+
+    /// The same, with variables in every process's environment.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn with(executors: usize, slots: u32, state: &str, environment: &[(&'static str, String)]) -> Self {
         let address = format!("127.0.0.1:{}", lasting_port());
         let coordinator_args = ["coordinator", "--bind", &address, "--state", state].map(str::to_owned).to_vec();
-        let coordinator = Process::start(&["coordinator", "--bind", &address, "--state", state]);
+        let coordinator = Process::start_with(&["coordinator", "--bind", &address, "--state", state], environment);
+        let environment = environment.to_vec();
         let folder = || tempfile::tempdir().expect("a temporary folder");
         let (work, journals) = (folder(), folder());
-        let mut cluster = Self { coordinator, executors: Vec::new(), coordinator_args, started: 0, journals, work };
+        let mut cluster =
+            Self { coordinator, executors: Vec::new(), coordinator_args, environment, started: 0, journals, work };
         for _ in 0..executors {
             cluster.add_executor(slots);
         }
@@ -268,7 +279,9 @@ impl ProcessCluster {
         let args = ["executor", "--connect", &url, "--slots", &slots, "--memory", "256MiB", "--work-dir", &work];
         self.started += 1;
         let journal = self.journal(self.started).display().to_string();
-        self.executors.push(Process::start_with(&args, &[("TIDEMILL_ATTEMPT_JOURNAL", journal)]));
+        let mut environment = self.environment.clone();
+        environment.push(("TIDEMILL_ATTEMPT_JOURNAL", journal));
+        self.executors.push(Process::start_with(&args, &environment));
     }
 
     fn journal(&self, executor: usize) -> PathBuf {
@@ -296,7 +309,7 @@ impl ProcessCluster {
         self.coordinator.kill();
         let killed = SystemTime::now();
         let args: Vec<&str> = self.coordinator_args.iter().map(String::as_str).collect();
-        self.coordinator = Process::start(&args);
+        self.coordinator = Process::start_with(&args, &self.environment);
         killed
     }
 

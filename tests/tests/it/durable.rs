@@ -200,3 +200,115 @@ async fn state_lives_in_s3_too() {
     let mut client = Client::connect(&server.url()).await.expect("a client");
     assert_eq!(value(&mut client, "SELECT a FROM answer").await, "42");
 }
+
+/// Tasks whose output is in the store.
+fn durable_tasks(run: &str) -> String {
+    format!("SELECT count(*) FROM system.tasks WHERE run_id = '{run}' AND pack IS NOT NULL")
+}
+
+async fn at_least(client: &mut Client, query: &str, least: u64) -> bool {
+    let start = Instant::now();
+    while value(client, query).await.parse::<u64>().expect("a number") < least {
+        if start.elapsed() > Duration::from_secs(20) {
+            return false;
+        }
+    }
+    true
+}
+
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.flat_map(|e| if e.path().is_dir() { files_below(&e.path()) } else { vec![e.path()] }).collect()
+}
+
+/// A run that cannot end by itself before it is killed: its last stage waits for rows that take long.
+const SLOW: &str = "SELECT l_returnflag, count(*) AS n, sum(x) AS s FROM (
+        SELECT l_returnflag, l_orderkey % 1000 AS k, sum(l_quantity) AS x FROM lineitem GROUP BY 1, 2
+    ) AS a JOIN (SELECT l_orderkey % 1000 AS k2, max(l_comment) AS c FROM lineitem GROUP BY 1) AS b ON k = k2
+    CROSS JOIN (SELECT 1 AS one FROM generate_series(1, 20000)) AS g
+    WHERE length(c) + k % 7 + one > 0 GROUP BY 1 ORDER BY 1";
+
+/// Who dies when some of the run is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victims {
+    Everybody,
+    OneExecutor,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_store_is_never_done_again_after_everybody_died() {
+    let folder = tempfile::tempdir().expect("a folder");
+    never_again(&state_in(folder.path()), &[], Victims::Everybody).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_store_is_never_done_again_after_an_executor_died() {
+    let folder = tempfile::tempdir().expect("a folder");
+    never_again(&state_in(folder.path()), &[], Victims::OneExecutor).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_s3_is_never_done_again_after_everybody_died() {
+    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
+    s3.create_bucket("tide");
+    never_again("s3://tide/cluster", &s3.environment(), Victims::Everybody).await;
+}
+
+async fn never_again(state: &str, environment: &[(&'static str, String)], victims: Victims) {
+    let oracle = Oracle::new(2, 1 << 30).expect("an oracle");
+    oracle.register(&tpch_of(SCALE), &TPCH_TABLES).await.expect("tables");
+    let expected = oracle.answer(SLOW).await.expect("an answer");
+    let mut cluster = ProcessCluster::with(2, 1, state, environment).await;
+    let mut client = cluster.client().await;
+    for create in create_tables(&tpch_of(SCALE)) {
+        rows(&mut client, &create).await;
+    }
+    client.set("datafusion.execution.target_partitions", "8").expect("a setting");
+    let result = client.query(SLOW).await.expect("a run");
+    let run = result.run.clone().expect("a run");
+    let reading = tokio::spawn(result.collect());
+    let mut watcher = cluster.client().await;
+    assert!(at_least(&mut watcher, &durable_tasks(&run.0), 8).await, "no packs were written");
+    let known = "SELECT stage_id, task_id FROM system.tasks WHERE run_id = ";
+    let durable = rows(&mut watcher, &format!("{known} '{run}' AND pack IS NOT NULL")).await;
+    let durable = arrow::util::pretty::pretty_format_batches(&durable).expect("text").to_string();
+    let durable: BTreeSet<String> = durable
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let (stage, task) = (cells.get(1)?.parse::<u32>().ok()?, cells.get(2)?.parse::<u32>().ok()?);
+            Some(format!("{stage}.{task}"))
+        })
+        .collect();
+    assert!(durable.len() >= 8, "{durable:?}");
+    // The log has what the tables show a moment later.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(!reading.is_finished(), "the run was over before it could be killed");
+    let killed = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_millis();
+    cluster.executors[0].kill();
+    if victims == Victims::Everybody {
+        cluster.executors[1].kill();
+        cluster.restart_coordinator();
+        cluster.executors.clear();
+        cluster.add_executor(1);
+        cluster.add_executor(1);
+    }
+    let ours = reading.await.expect("no panic").expect("an answer");
+    let difference = compare(&expected, &ours).expect("a comparison");
+    assert!(difference.is_none(), "{difference:?}");
+    let journals = cluster.journals();
+    let lines = journals.iter().flatten().map(|line| line.split(' ').collect::<Vec<_>>());
+    let later = lines.filter(|f| f[1] == "started" && f[2] == run.0 && f[0].parse::<u128>().expect("a time") > killed);
+    let again: BTreeSet<String> = later.map(|fields| fields[3].to_owned()).collect();
+    assert!(again.is_disjoint(&durable), "repeated: {:?}", again.intersection(&durable).collect::<Vec<_>>());
+    assert!(!again.is_empty(), "nothing was left to do: the kill came too late");
+    // Nothing stays: the run is over.
+    if let Some(folder) = state.strip_prefix("file://") {
+        let pond = Path::new(folder).join("pond");
+        let start = Instant::now();
+        while !files_below(&pond).is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(10), "{:?} are left", files_below(&pond));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

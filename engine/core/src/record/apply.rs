@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 
 use super::state::{
-    Executor, ExecutorState, Intent, Output, Run, RunState, RunTotals, RunningAttempt, Sheet, Stage, State, Task,
-    TaskState,
+    Durable, Executor, ExecutorState, Intent, LostOutput, Output, Pack, Run, RunState, RunTotals, RunningAttempt,
+    Sheet, Stage, State, Task, TaskState,
 };
 use super::{Capacity, Catalogue, CatalogueEntry, CatalogueKind, Outcome, Record, RunSpec};
 use crate::graph::{Determinism, StageGraph};
@@ -69,6 +69,7 @@ impl State {
                 })
             }
             Record::OutputLost { run, task } => self.lose_output(run, *task),
+            Record::PackDurable { run, pack, outputs, at } => self.with_run(run, |r| r.packed(pack, outputs, *at)),
             Record::RunCommitting { run, winners, rows } => {
                 let intent = Intent { winners: winners.clone(), rows: *rows };
                 self.with_run(run, |r| r.intent = Some(intent));
@@ -188,6 +189,7 @@ impl State {
             rows: None,
             graph: None,
             sheet: None,
+            packs: Vec::new(),
             intent: None,
             stages: Vec::new(),
             changed: Default::default(),
@@ -333,6 +335,18 @@ impl Run {
         self.graph = Some(graph.clone());
         self.sheet = sheet.cloned();
         self.state = RunState::Running;
+    }
+
+    fn packed(&mut self, pack: &Pack, outputs: &[LostOutput], at: Millis) {
+        self.packs.push(pack.clone());
+        let durable = Durable { pack: self.packs.len() - 1, since: at };
+        for LostOutput { task, attempt } in outputs {
+            let tasks = self.stages.get_mut(task.stage.index()).map(|s| &mut s.tasks);
+            let output = tasks.and_then(|t| t.get_mut(task.index as usize)).and_then(|t| t.output.as_mut());
+            if let Some(output) = output.filter(|o| o.attempt == *attempt) {
+                output.durable = Some(durable);
+            }
+        }
     }
 
     fn count_complete(&mut self, task: TaskId, change: i32) {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
 pub use state::{
-    Capacity, Executor, ExecutorState, Footer, Intent, LOCAL, Output, Run, RunSpec, RunState, RunTotals,
-    RunningAttempt, Sheet, Stage, State, Task, TaskMetrics, TaskState,
+    Capacity, Durable, Executor, ExecutorState, Footer, Intent, LOCAL, LostOutput, Output, Pack, Run, RunSpec,
+    RunState, RunTotals, RunningAttempt, Sheet, Stage, State, Task, TaskMetrics, TaskState,
 };
 
 use crate::graph::{Determinism, StageGraph};
@@ -58,6 +58,8 @@ pub enum Record {
     AttemptLost { run: RunId, task: TaskId, attempt: Attempt, cause: Loss, at: Millis },
     /// A finished task's output is gone.
     OutputLost { run: RunId, task: TaskId },
+    /// Outputs of a run are in an object of the store, too.
+    PackDurable { run: RunId, pack: Pack, outputs: Vec<LostOutput>, at: Millis },
     /// Everything that a run with effects wrote is there: from now on it can only be published.
     RunCommitting { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client has all rows, or the effect is in place.

@@ -135,6 +135,8 @@ pub struct Run {
     pub graph: Option<StageGraph>,
     /// What else its plan says.
     pub sheet: Option<Sheet>,
+    /// Objects that hold some of its outputs.
+    pub packs: Vec<Pack>,
     /// What is about to be published; nothing else can happen to the run then.
     pub intent: Option<Intent>,
     /// Progress per stage, beside the graph's stages.
@@ -296,6 +298,15 @@ impl TaskState {
     }
 }
 
+/// An output by the task and the attempt that wrote it; mostly one that a reader could not get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LostOutput {
+    /// The task whose output it was.
+    pub task: TaskId,
+    /// The attempt that wrote it.
+    pub attempt: Attempt,
+}
+
 /// What a winning attempt left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
@@ -307,6 +318,28 @@ pub struct Output {
     pub footer: Footer,
     /// What it cost.
     pub metrics: TaskMetrics,
+    /// Where else it is: outside of all processes.
+    pub durable: Option<Durable>,
+}
+
+/// Where an output is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durable {
+    /// The position among the run's packs.
+    pub pack: usize,
+    /// Since when: readers that started later were told.
+    pub since: Millis,
+}
+
+/// An object of the store that holds many blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pack {
+    /// Its name below `--state`.
+    pub name: String,
+    /// CRC32C over its index.
+    pub crc: u32,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// A short form of an output's footer, against which readers check the footer itself.

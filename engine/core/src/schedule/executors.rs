@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::decide::Decider;
 use super::{Action, Reported};
-use crate::record::{Capacity, ExecutorState, Loss, Record, RunningAttempt};
+use crate::record::{Capacity, ExecutorState, Loss, Output, Record, RunningAttempt};
 use crate::{Attempt, ExecutorId, RunId, TaskId};
 
 /// How many lost executors stay visible in `system.executors`.
@@ -91,7 +91,8 @@ impl Decider<'_> {
 
     fn outputs_held_by(&self, run: &RunId, executors: &BTreeSet<&ExecutorId>) -> Vec<TaskId> {
         let Some(run) = self.live_run(run) else { return Vec::new() };
-        let held = |t: &crate::record::Task| t.output.as_ref().is_some_and(|o| executors.contains(&o.executor));
+        let lost = |o: &Output| o.durable.is_none() && executors.contains(&o.executor);
+        let held = |t: &crate::record::Task| t.output.as_ref().is_some_and(lost);
         (0u32..)
             .zip(&run.stages)
             .flat_map(|(s, stage)| {

@@ -16,7 +16,8 @@ mod tasks;
 mod waiting;
 
 use crate::graph::StageGraph;
-use crate::record::{Capacity, Footer, Outcome, Record, RunSpec, Sheet, State, TaskMetrics};
+pub use crate::record::LostOutput;
+use crate::record::{Capacity, Footer, Outcome, Pack, Record, RunSpec, Sheet, State, TaskMetrics};
 use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
 use decide::Decider;
 pub use waiting::waiting_for;
@@ -51,11 +52,13 @@ pub enum Event {
     /// An attempt failed.
     TaskFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, lost: Vec<LostOutput> },
     /// The reader of the result could not read an output.
-    ResultLost { run: RunId, lost: LostOutput },
+    ResultLost { run: RunId, lost: LostOutput, looked_in_pack: bool },
     /// The client has all rows of the result.
     ResultDelivered { run: RunId, rows: u64 },
     /// The result cannot be delivered.
     ResultFailed { run: RunId, error: Error },
+    /// An executor put outputs into the store.
+    PackDurable { run: RunId, pack: Pack, outputs: Vec<LostOutput> },
     /// All that a run with effects wrote was counted: it may be published.
     CommitReady { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client ended the run or went away.
@@ -79,15 +82,6 @@ pub struct Reported {
     pub slots: u32,
 }
 
-/// An output that a reader could not get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LostOutput {
-    /// The task whose output it was.
-    pub task: TaskId,
-    /// The attempt that wrote it.
-    pub attempt: Attempt,
-}
-
 /// Something for the shell to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -99,6 +93,8 @@ pub enum Action {
     Stop { executor: ExecutorId, attempt: Attempt },
     /// Tell the executor to drop every output of the run.
     Release { executor: ExecutorId, run: RunId },
+    /// Delete the pack: nobody will read it.
+    Discard { pack: Pack },
     /// Dial the executor's data port; answer with [`Event::ExecutorDead`] if it refuses.
     Probe { executor: ExecutorId },
     /// The root's outputs are available: stream them to the client.
@@ -152,7 +148,8 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
             d.task_succeeded(&run, task, attempt, footer, metrics);
         }
         Event::TaskFailed { run, task, attempt, error, lost } => d.task_failed(&run, task, attempt, error, &lost),
-        Event::ResultLost { run, lost } => d.result_lost(&run, lost),
+        Event::ResultLost { run, lost, looked_in_pack } => d.result_lost(&run, lost, looked_in_pack),
+        Event::PackDurable { run, pack, outputs } => d.pack_durable(run, pack, outputs),
         Event::ResultDelivered { run, rows } => d.finish(&run, Outcome::Succeeded { rows }),
         Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),

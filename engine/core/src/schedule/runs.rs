@@ -80,6 +80,9 @@ impl Decider<'_> {
         for executor in executors {
             self.act(Action::Release { executor, run: run.clone() });
         }
+        for pack in self.state.runs.get(run).map(|r| r.packs.clone()).unwrap_or_default() {
+            self.act(Action::Discard { pack });
+        }
         self.act(Action::Finished { run: run.clone() });
         self.forget_old_runs();
     }

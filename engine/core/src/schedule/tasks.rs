@@ -16,7 +16,7 @@ impl Decider<'_> {
         metrics: TaskMetrics,
     ) {
         let Some(executor) = self.running_on(run, task, attempt) else { return };
-        let output = Output { attempt, executor, footer, metrics };
+        let output = Output { attempt, executor, footer, metrics, durable: None };
         self.record(Record::AttemptSucceeded { run: run.clone(), task, attempt, output, at: self.now });
         if self.stage_is_complete(run, task.stage) {
             self.refresh(run);
@@ -42,8 +42,8 @@ impl Decider<'_> {
                 self.finish(run, Outcome::Failed { error: Error::unavailable(message) });
                 return;
             }
-            for output in lost {
-                self.lose_named_output(run, *output);
+            for output in lost.iter().filter(|o| !self.was_not_told(run, task, **o)).copied().collect::<Vec<_>>() {
+                self.lose_named_output(run, output);
             }
             self.refresh(run);
             return;
@@ -56,6 +56,14 @@ impl Decider<'_> {
         } else {
             self.finish(run, Outcome::Failed { error });
         }
+    }
+
+    /// Whether an output is in the store since the reader's attempt started: the next one reads it there.
+    fn was_not_told(&self, run: &RunId, reader: TaskId, lost: LostOutput) -> bool {
+        let output = self.state.task(run, lost.task).and_then(|t| t.output.as_ref());
+        let durable = output.filter(|o| o.attempt == lost.attempt).and_then(|o| o.durable);
+        let started = self.state.task(run, reader).and_then(|t| t.started_at);
+        durable.is_some_and(|d| started.is_none_or(|started| started <= d.since))
     }
 
     /// The executor of the attempt, if it is the one the state names; anything else is late or doubled.

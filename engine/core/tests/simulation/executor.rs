@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::graph::Determinism;
-use tidemill_core::record::{Capacity, Footer, TaskMetrics};
+use tidemill_core::record::{Capacity, Footer, Pack, TaskMetrics};
 use tidemill_core::schedule::{Event, Launch, LostOutput, Reported};
 use tidemill_core::{Attempt, Error, ExecutorId, RunId};
 
 use crate::content::Named;
-use crate::happening::{Happening, Message};
+use crate::happening::{Happening, Message, Place};
 use crate::world::World;
 
 /// One executor process.
@@ -52,7 +52,7 @@ pub(crate) enum Link {
 struct Work {
     launch: Launch,
     /// Inputs still to read.
-    unread: Vec<(Named, ExecutorId)>,
+    unread: Vec<Place>,
     read: Vec<Named>,
     lost: Vec<Named>,
 }
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, id: &ExecutorId, launch: Launch, inputs: Vec<(Named, ExecutorId)>) {
+    fn begin(&mut self, id: &ExecutorId, launch: Launch, inputs: Vec<Place>) {
         let attempt = launch.attempt;
         if !self.executors.get_mut(id).unwrap().seen.insert(attempt) {
             return;
@@ -176,11 +176,11 @@ impl World {
         let mut work = Work { launch, unread: Vec::new(), read: Vec::new(), lost: Vec::new() };
         // Some attempts read everything at once, others when they end, the rest a little now and then.
         let late = *self.rng.pick(&[0, 0, 500, 1_000]).unwrap();
-        for (named, holder) in inputs {
+        for place in inputs {
             if self.rng.chance(late) {
-                work.unread.push((named, holder));
+                work.unread.push(place);
             } else {
-                self.read_input(&mut work, named, holder);
+                self.read_input(&mut work, place);
             }
         }
         let slow = self.rng.chance(self.weather.slow) && self.now < self.weather.calm_at;
@@ -189,13 +189,40 @@ impl World {
         self.after(takes, Happening::AttemptEnds { executor: id.clone(), attempt });
     }
 
-    fn read_input(&mut self, work: &mut Work, named: Named, holder: ExecutorId) {
-        match self.executors[&holder].read(named.1) {
-            Reading::Done => work.read.push(named),
-            Reading::Gone => work.lost.push(named),
-            Reading::Silence if self.rng.chance(300) => work.lost.push(named),
-            Reading::Silence => work.unread.push((named, holder)),
+    fn read_input(&mut self, work: &mut Work, place: Place) {
+        match self.read(&place) {
+            Reading::Done => work.read.push(place.named),
+            Reading::Gone => work.lost.push(place.named),
+            Reading::Silence if self.rng.chance(300) => work.lost.push(place.named),
+            Reading::Silence => work.unread.push(place),
         }
+    }
+
+    /// Reads an output from its holder, or from its pack if the reader knows of it.
+    pub(crate) fn read(&mut self, place: &Place) -> Reading {
+        match self.executors[&place.holder].read(place.named.1) {
+            Reading::Gone | Reading::Silence if place.durable && self.packs.contains_key(&place.named.1) => {
+                self.ledger.counts.read_from_packs += 1;
+                Reading::Done
+            }
+            reading => reading,
+        }
+    }
+
+    /// An executor has put an output into the store, and says so as soon as somebody hears it.
+    pub(crate) fn pack_written(&mut self, id: &ExecutorId, run: RunId, output: LostOutput) {
+        let executor = &self.executors[id];
+        if executor.life != Life::Running || !executor.outputs.contains_key(&output.attempt) {
+            return; // Released, or gone with its process.
+        }
+        if !executor.is_connected() {
+            return self.after(700, Happening::PackWritten { executor: id.clone(), run, output });
+        }
+        let stream = Some((id.clone(), executor.stream));
+        let name = format!("{id}-{}", output.attempt);
+        self.packs.insert(output.attempt, name.clone());
+        let pack = Pack { name, crc: 1, bytes: 8 };
+        self.tell_coordinator(stream, &Event::PackDurable { run, pack, outputs: vec![output] });
     }
 
     pub(crate) fn attempt_ends(&mut self, id: &ExecutorId, attempt: Attempt) {
@@ -208,8 +235,8 @@ impl World {
             return;
         }
         let Some(mut work) = executor.running.remove(&attempt) else { return };
-        for (named, holder) in std::mem::take(&mut work.unread) {
-            self.read_input(&mut work, named, holder);
+        for place in std::mem::take(&mut work.unread) {
+            self.read_input(&mut work, place);
         }
         if work.lost.is_empty() && !work.unread.is_empty() {
             self.executors.get_mut(id).unwrap().running.insert(attempt, work);
@@ -247,6 +274,11 @@ impl World {
         let determinism: Determinism = graph.stages[task.stage.index()].determinism;
         self.contents.write(&run, task, attempt, determinism, work.read);
         self.executors.get_mut(id).unwrap().outputs.insert(attempt, run.clone());
+        if self.rng.chance(self.weather.durable) {
+            let delay = self.rng.between(50, 2_000);
+            let (executor, output) = (id.clone(), LostOutput { task, attempt });
+            self.after(delay, Happening::PackWritten { executor, run: run.clone(), output });
+        }
         let footer = Footer { crc: 1, rows: 1, bytes: 8 };
         Event::TaskSucceeded { run, task, attempt, footer, metrics: TaskMetrics { rows_out: 1, ..Default::default() } }
     }

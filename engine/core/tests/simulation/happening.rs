@@ -1,7 +1,7 @@
 //! What can happen, and what is said.
 
 use tidemill_core::graph::StageGraph;
-use tidemill_core::schedule::{Event, Launch};
+use tidemill_core::schedule::{Event, Launch, LostOutput};
 use tidemill_core::{Attempt, Error, ExecutorId, RunId};
 
 use crate::content::Named;
@@ -38,6 +38,12 @@ pub(crate) enum Happening {
     Connect(ExecutorId),
     ReadResult(RunId),
     Fault,
+    /// An executor wrote a pack.
+    PackWritten {
+        executor: ExecutorId,
+        run: RunId,
+        output: LostOutput,
+    },
     /// Records become durable, unless their leader is gone.
     Flush {
         epoch: u64,
@@ -49,10 +55,18 @@ pub(crate) enum Happening {
     Tick,
 }
 
+/// Where an output is, as a reader is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) named: Named,
+    pub(crate) holder: ExecutorId,
+    pub(crate) durable: bool,
+}
+
 /// What the coordinator tells an executor.
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
-    Launch { launch: Launch, inputs: Vec<(Named, ExecutorId)> },
+    Launch { launch: Launch, inputs: Vec<Place> },
     Stop(Attempt),
     Release(RunId),
     Acknowledge(Attempt),

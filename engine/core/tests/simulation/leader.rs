@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_core::record::{Record, State};
+use tidemill_core::record::{Pack, Record, State};
 use tidemill_core::schedule::{Event, Step};
 use tidemill_core::{Attempt, Epoch, ExecutorId, RunId};
 
@@ -25,6 +25,7 @@ pub(crate) struct Log {
     unheard: Vec<(usize, ExecutorId, Attempt)>,
     /// Outputs that are released then: the next leader would have to make them again.
     releases: Vec<(ExecutorId, RunId)>,
+    discards: Vec<Pack>,
     flushing: bool,
     pub(crate) epoch: u64,
     /// Whether nobody leads.
@@ -57,8 +58,18 @@ impl World {
         for (_, executor, attempt) in std::mem::take(&mut self.log.unheard) {
             self.tell_executor(&executor, &Message::Acknowledge(attempt));
         }
+        for pack in std::mem::take(&mut self.log.discards) {
+            self.packs.retain(|_, name| *name != pack.name);
+        }
         for (executor, run) in std::mem::take(&mut self.log.releases) {
             self.tell_executor(&executor, &Message::Release(run));
+        }
+    }
+
+    pub(crate) fn discard(&mut self, pack: Pack) {
+        self.log.discards.push(pack);
+        if self.log.durable == self.log.records.len() {
+            self.flush();
         }
     }
 
@@ -111,6 +122,7 @@ impl World {
         self.log.flushing = false;
         self.log.unheard.clear();
         self.log.releases.clear();
+        self.log.discards.clear();
         self.log.records.truncate(self.log.durable);
         self.log.epoch += 1;
         self.state = State::default();

@@ -176,8 +176,10 @@ impl Ledger {
         ensure!(is_needed(known, task.stage), "nobody needs it");
         for input in invariants::input_tasks(known, task.stage) {
             let output = self.replayed.task(run, input).and_then(|t| t.output.as_ref());
+            let durable = output.is_some_and(|o| o.durable.is_some());
             let holder = output.and_then(|o| self.replayed.executors.get(&o.executor));
-            ensure!(holder.is_some_and(|e| e.state != ExecutorState::Lost), "input {input} is not available");
+            let held = holder.is_some_and(|e| e.state != ExecutorState::Lost);
+            ensure!(held || durable, "input {input} is not available");
         }
         let room = self.replayed.executors.get(executor).filter(|e| e.state == ExecutorState::Alive);
         let (all, held) = room.map_or((0, 0), |e| (e.slots, e.running.values().map(|a| a.slots).sum::<u32>()));
@@ -241,7 +243,7 @@ impl Ledger {
             Event::ResultLost { lost, .. } => lost.task == task && lost.attempt == output.attempt,
             _ => false,
         };
-        if missed || self.is_lost(&output.executor) {
+        if missed || (output.durable.is_none() && self.is_lost(&output.executor)) {
             self.counts.lost_outputs += 1;
             return Ok(());
         }
@@ -323,6 +325,7 @@ impl Ledger {
                 }
                 Action::Plan { .. }
                 | Action::Commit { .. }
+                | Action::Discard { .. }
                 | Action::Launch(_)
                 | Action::Stop { .. }
                 | Action::Release { .. }

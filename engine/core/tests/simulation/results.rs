@@ -7,7 +7,7 @@ use tidemill_core::{Attempt, Error, RunId, TaskId};
 
 use crate::content::tasks_of;
 use crate::executor::{Reading, lost_output};
-use crate::happening::Happening;
+use crate::happening::{Happening, Place};
 use crate::world::{Check, World};
 
 /// A result on its way to the client.
@@ -58,16 +58,19 @@ impl World {
             self.hand_over(run);
             return Ok(());
         };
-        match self.executors[&output.executor].read(output.attempt) {
+        let durable = output.durable.is_some();
+        let place = Place { named: (*task, output.attempt), holder: output.executor.clone(), durable };
+        match self.read(&place) {
             Reading::Done => {
+                let delivery = self.deliveries.get_mut(run).unwrap();
                 delivery.read.insert(*task, output.attempt);
             }
             Reading::Silence if self.rng.chance(700) => {}
             Reading::Silence | Reading::Gone => {
-                delivery.progress = Progress::Waiting;
+                self.deliveries.get_mut(run).unwrap().progress = Progress::Waiting;
                 self.ledger.counts.lost_results += 1;
                 let lost = lost_output((*task, output.attempt));
-                self.tell_coordinator(None, &Event::ResultLost { run: run.clone(), lost });
+                self.tell_coordinator(None, &Event::ResultLost { run: run.clone(), lost, looked_in_pack: durable });
                 return Ok(());
             }
         }

@@ -11,6 +11,8 @@ pub(crate) struct Weather {
     pub(crate) calm_at: u64,
     /// While runs are under way, an executor crashes, hangs or loses its stream this often on average; 0 is never.
     pub(crate) fault_every: u64,
+    /// That an output is put into the store.
+    pub(crate) durable: u64,
     /// That a fault meets the leader.
     pub(crate) leader: u64,
     /// That an attempt fails and may be retried.
@@ -33,6 +35,7 @@ impl Weather {
         Self {
             calm_at,
             fault_every: unless_calm(*rng.pick(&[0, 300, 1_000, 3_000, 10_000]).unwrap()),
+            durable: *rng.pick(&[0, 500, 1_000]).unwrap(),
             leader: *rng.pick(&[0, 0, 100, 500]).unwrap(),
             unavailable: unless_calm(*rng.pick(&[0, 0, 20, 150]).unwrap()),
             invalid: unless_calm(*rng.pick(&[0, 0, 0, 5]).unwrap()),
@@ -120,6 +123,8 @@ counts! {
     resubmitted,
     /// Attempts that a leader took over without knowing of their launch.
     adopted,
+    /// Outputs read from the store because their holder was gone.
+    read_from_packs,
     /// Runs whose effect was published, once or more.
     published,
     /// Results delivered.

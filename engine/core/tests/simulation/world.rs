@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use tidemill_core::record::{ExecutorState, Outcome, RunSpec, Sheet, State};
 use tidemill_core::schedule::{Action, Event, step, waiting_for};
-use tidemill_core::{BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, TaskId};
+use tidemill_core::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, TaskId};
 
-use crate::content::{Contents, Named, inputs_of};
+use crate::content::{Contents, inputs_of};
 use crate::executor::ModelExecutor;
 use crate::graphs;
-use crate::happening::{Happening, Message, Plan};
+use crate::happening::{Happening, Message, Place, Plan};
 use crate::leader::Log;
 use crate::ledger::Ledger;
 use crate::results::Delivery;
@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) closed: BTreeMap<ExecutorId, u64>,
     pub(crate) log: Log,
     pub(crate) contents: Contents,
+    /// Outputs in the store, and the packs they are in.
+    pub(crate) packs: BTreeMap<Attempt, String>,
     pub(crate) deliveries: BTreeMap<RunId, Delivery>,
     trace: Trace,
 }
@@ -86,6 +88,7 @@ impl World {
             closed: BTreeMap::new(),
             log: Log::new(),
             contents: Contents::default(),
+            packs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             trace,
         };
@@ -169,6 +172,7 @@ impl World {
                     self.flush();
                 }
             }
+            Happening::PackWritten { executor, run, output } => self.pack_written(&executor, run, output),
             Happening::LeaderStarts => self.leader_starts()?,
             Happening::Publish(run) => self.publish(&run)?,
             Happening::Calm => self.calm(),
@@ -302,6 +306,7 @@ impl World {
                     self.tell_coordinator(None, &Event::ExecutorDead { executor });
                 }
             }
+            Action::Discard { pack } => self.discard(pack),
             Action::Deliver { run } => self.deliver(run),
             Action::Commit { run } => {
                 let delay = self.delay();
@@ -312,10 +317,13 @@ impl World {
     }
 
     /// The outputs that the state names now.
-    fn named_inputs(&self, run: &RunId, task: TaskId) -> Vec<(Named, ExecutorId)> {
+    fn named_inputs(&self, run: &RunId, task: TaskId) -> Vec<Place> {
         let graph = self.state.runs[run].graph.as_ref().unwrap();
         let output = |input| self.state.task(run, input).and_then(|t| t.output.as_ref()).unwrap();
-        let named = |input| ((input, output(input).attempt), output(input).executor.clone());
+        let named = |input| {
+            let output = output(input);
+            Place { named: (input, output.attempt), holder: output.executor.clone(), durable: output.durable.is_some() }
+        };
         inputs_of(graph, task.stage).into_iter().map(named).collect()
     }
 

@@ -1,6 +1,8 @@
-//! `tidemill demo`: TPC-H on a real cluster of processes, each answer compared with DataFusion's.
+//! `tidemill demo`: TPC-H on a real cluster of processes, each answer compared with DataFusion's; then every process is
+//! killed in the middle of a job.
 
 mod cluster;
+mod kill;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -44,22 +46,29 @@ pub(super) async fn run(args: DemoArgs) -> Result<Done> {
     generated
         .map_err(|e| Error::internal(format!("generating panicked: {e}")))?
         .map_err(|e| Error::invalid(e.to_string()))?;
-    let cluster = Cluster::start(EXECUTORS).await?;
+    let mut cluster = Cluster::start(EXECUTORS).await?;
     let ended = tokio::select! {
-        ended = queries(&cluster, &data, report) => ended,
+        ended = show(&mut cluster, &data, report) => ended,
         _ = tokio::signal::ctrl_c() => Ok(Done::Interrupted),
     };
     cluster.stop().await?;
     ended
 }
 
-async fn queries(cluster: &Cluster, data: &Path, mut report: Report) -> Result<Done> {
+async fn show(cluster: &mut Cluster, data: &Path, report: Report) -> Result<Done> {
+    let oracle = Oracle::new(EXECUTORS as usize, default_memory(EXECUTORS))?;
+    oracle.register(data, &TPCH_TABLES).await?;
+    match queries(cluster, data, &oracle, report).await? {
+        Done::Well => kill::pull_the_plug(cluster, data, &oracle).await,
+        other => Ok(other),
+    }
+}
+
+async fn queries(cluster: &Cluster, data: &Path, oracle: &Oracle, mut report: Report) -> Result<Done> {
     let mut client = Client::connect(cluster.url()).await?;
     for statement in create_tables(data) {
         client.execute(&statement).await?.collect().await?;
     }
-    let oracle = Oracle::new(EXECUTORS as usize, default_memory(EXECUTORS))?;
-    oracle.register(data, &TPCH_TABLES).await?;
     report.header(cluster);
     for (name, sql) in QUERIES {
         let start = Instant::now();

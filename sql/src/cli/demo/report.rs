@@ -81,6 +81,40 @@ impl Report {
     }
 }
 
+/// A job is under way, and every process was killed.
+pub(super) fn pulled(tasks: i64, in_store: i64, after: Duration) {
+    line(format_args!("\nThe plug is pulled: a job of {tasks} tasks, and every process killed in the middle of it.\n"));
+    line(format_args!("{:>9}  the coordinator and all executors are killed", seconds(after)));
+    line(format_args!("{:>9}  {in_store} of {tasks} tasks are in the store", ""));
+}
+
+/// What became of it.
+pub(super) struct Killed {
+    pub(super) tasks: i64,
+    /// How long starting everything again took.
+    pub(super) down: Duration,
+    /// Tasks that were begun after that.
+    pub(super) again: usize,
+    pub(super) time: Duration,
+    pub(super) difference: Option<Difference>,
+}
+
+pub(super) fn killed(killed: &Killed) -> Done {
+    let Killed { tasks, again, .. } = killed;
+    line(format_args!("{:>9}  later the same commands run again", seconds(killed.down)));
+    line(format_args!(
+        "{:>9}  {again} tasks were begun; {} were saved",
+        "",
+        tasks - i64::try_from(*again).unwrap_or(0)
+    ));
+    line(format_args!("{:>9}  the waiting client has its answer\n", seconds(killed.time)));
+    match &killed.difference {
+        None => line(format_args!("The answer is DataFusion's.")),
+        Some(difference) => line(format_args!("The answer differs: {difference}: please report this.")),
+    }
+    if killed.difference.is_none() { Done::Well } else { Done::Badly }
+}
+
 fn line(text: Arguments<'_>) {
     let mut out = std::io::stdout();
     // A closed output is no reason to leave processes behind.

@@ -24,6 +24,8 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .count("exchanged_bytes", metrics().map(|m| Some(m.bytes_out)))
         .count("remote_bytes", metrics().map(|m| Some(m.remote_bytes)))
         .count("spilled_bytes", metrics().map(|m| Some(m.spilled_bytes)))
+        .count("durable_bytes", all().map(|r| Some(r.packs.iter().map(|p| p.bytes).sum())))
+        .count("packs", all().map(|r| Some(r.packs.len() as u64)))
         .seconds("scan_seconds", metrics().map(|m| Some(m.scan_ns as f64 / 1e9)))
         .seconds("operator_seconds", metrics().map(|m| Some(m.operator_ns as f64 / 1e9)))
         .seconds("encode_seconds", metrics().map(|m| Some(m.encode_ns as f64 / 1e9)))

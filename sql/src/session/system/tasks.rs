@@ -18,6 +18,12 @@ fn all_tasks(state: &State) -> Vec<Row<'_>> {
     rows
 }
 
+/// The object of the store that holds the task's output.
+fn pack(run: &Run, task: &Task) -> Option<String> {
+    let durable = task.output.as_ref()?.durable?;
+    run.packs.get(durable.pack).map(|pack| pack.name.clone())
+}
+
 pub(super) fn rows(state: &State, now: Millis) -> Columns {
     let tasks = all_tasks(state);
     let all = || tasks.iter();
@@ -41,6 +47,7 @@ pub(super) fn rows(state: &State, now: Millis) -> Columns {
         .count("rows_in", all().map(|(_, _, _, t)| metric(t, |m| m.rows_in)))
         .count("rows_out", all().map(|(_, _, _, t)| metric(t, |m| m.rows_out)))
         .count("bytes_out", all().map(|(_, _, _, t)| metric(t, |m| m.bytes_out)))
+        .text("pack", all().map(|(_, run, _, t)| pack(run, t)))
         .time("started_at", all().map(|(_, _, _, t)| t.started_at))
         .time("finished_at", all().map(|(_, _, _, t)| t.finished_at))
         .seconds("task_seconds", all().map(|(_, _, _, t)| seconds(t)))

@@ -1,0 +1,107 @@
+//! Packs: many tasks' blocks in one object, partition-major, so that tasks of one partition read neighbours.
+//!
+//! ```text
+//! frames of block (0, task 0), of (0, task 1), …, of (1, task 0), …  index  u32 CRC32C of the index  u32 its bytes  "TMPACK01"
+//! ```
+//!
+//! Frame n of a block is frame n of the same block in every other tier. Each frame's CRC32C stands in the index, the
+//! index's own in the log.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use tidemill_core::schedule::LostOutput;
+use tidemill_core::{Error, Result};
+
+use super::OutputFooter;
+use super::frame::Frame;
+use crate::wire;
+
+const MAGIC: &[u8; 8] = b"TMPACK01";
+/// Bytes behind the index.
+pub(super) const TAIL_BYTES: usize = 4 + 4 + MAGIC.len();
+
+/// A pack being put together.
+#[derive(Debug, Default)]
+pub struct PackBuilder {
+    /// What was not taken yet, and how much was.
+    body: BytesMut,
+    taken: usize,
+    index: wire::PackIndex,
+}
+
+impl PackBuilder {
+    /// Notes an output whose blocks will be appended.
+    pub fn output(&mut self, output: LostOutput, footer: &OutputFooter) {
+        self.index.outputs.push(wire::PackOutput {
+            task: Some(output.task.into()),
+            attempt: Some(output.attempt.into()),
+            footer: Some(footer.to_wire()),
+        });
+    }
+
+    /// Begins a block of the `output`-th output.
+    pub fn block(&mut self, output: usize, partition: u32) {
+        let output = u32::try_from(output).unwrap_or(u32::MAX);
+        self.index.blocks.push(wire::PackBlock { output, partition, frames: Vec::new() });
+    }
+
+    /// Appends a frame to the block that was begun last.
+    pub fn frame(&mut self, frame: &Frame) {
+        let bytes = frame.to_bytes();
+        let placed = wire::PackFrame { offset: self.len() as u64, length: bytes.len() as u64, crc: frame.crc };
+        self.body.put_slice(&bytes);
+        if let Some(block) = self.index.blocks.last_mut() {
+            block.frames.push(placed);
+        }
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.taken + self.body.len()
+    }
+
+    /// Takes what can be sent already, if it is enough for a part.
+    pub fn take_part(&mut self, part: usize) -> Option<Bytes> {
+        (self.body.len() >= part).then(|| {
+            self.taken += self.body.len();
+            self.body.split().freeze()
+        })
+    }
+
+    /// Whether nothing was appended.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.outputs.is_empty()
+    }
+
+    /// The rest of the object, the CRC32C of its index, and the object's size.
+    #[must_use]
+    pub fn finish(mut self) -> (Bytes, u32, u64) {
+        let index = self.index.encode_to_vec();
+        let crc = crc32c::crc32c(&index);
+        self.body.put_slice(&index);
+        self.body.put_u32_le(crc);
+        self.body.put_u32_le(u32::try_from(index.len()).unwrap_or(u32::MAX));
+        self.body.put_slice(MAGIC);
+        let size = self.len() as u64;
+        (self.body.freeze(), crc, size)
+    }
+}
+
+/// The bytes of the index, from the object's last ones.
+pub(super) fn index_bytes(tail: &[u8]) -> Result<usize> {
+    let tail = tail.get(tail.len().saturating_sub(TAIL_BYTES)..).unwrap_or_default();
+    match (tail.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes), tail.get(8..)) {
+        (Some(length), Some(magic)) if magic == MAGIC => Ok(length as usize),
+        _ => Err(Error::unavailable("a pack does not end as one")),
+    }
+}
+
+/// Decodes an index and compares it with what the log says of it.
+pub(super) fn decode_index(bytes: &[u8], crc: u32) -> Result<wire::PackIndex> {
+    if crc32c::crc32c(bytes) != crc {
+        return Err(Error::unavailable("a pack's index is not the recorded one"));
+    }
+    wire::PackIndex::decode(bytes).map_err(|e| Error::unavailable(format!("a pack's index is damaged: {e}")))
+}

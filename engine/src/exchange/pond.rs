@@ -1,0 +1,276 @@
+//! The store that packs are in, below `--state`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt};
+use tidemill_core::record::Pack;
+use tidemill_core::{Error, Result, RunId};
+use url::Url;
+
+use super::frame::Frame;
+use super::merged::{check_footer, lost};
+use super::pack::{TAIL_BYTES, decode_index, index_bytes};
+use super::{BlockRequest, BlockStream, OutputFooter};
+use crate::error::{TaskError, object_store_error};
+use crate::runtime::object_store;
+use crate::wire;
+
+/// Bytes at the end of a pack that are read first: mostly the whole index.
+const TAIL: u64 = 64 << 10;
+/// Bytes of neighbouring frames that are read at once.
+const RANGE: u64 = 8 << 20;
+/// Ranges read ahead.
+const AHEAD: usize = 2;
+/// Indexes kept; beyond this all are read again.
+const INDEXES_KEPT: usize = 1_000;
+
+/// Packs of all runs.
+pub struct Pond {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    indexes: Mutex<BTreeMap<String, Arc<wire::PackIndex>>>,
+}
+
+impl fmt::Debug for Pond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pond({}, {})", self.store, self.prefix)
+    }
+}
+
+/// Where a process finds the pond, once it knows where its state lives.
+#[derive(Debug, Clone, Default)]
+pub struct PondSlot(Arc<OnceLock<Arc<Pond>>>);
+
+impl PondSlot {
+    /// The packs below `state`, from now on.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub fn open(&self, state: &str) -> Result<()> {
+        if self.0.get().is_none()
+            && let Some(pond) = Pond::open(state)?
+        {
+            // Another may have been quicker, with the same.
+            let _ = self.0.set(Arc::new(pond));
+        }
+        Ok(())
+    }
+
+    /// The pond, if this process was told.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<Pond>> {
+        self.0.get().cloned()
+    }
+}
+
+/// A pack being written: in one piece if it is small, otherwise in parts.
+pub struct PackUpload {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    parts: Option<Box<dyn MultipartUpload>>,
+}
+
+impl PackUpload {
+    /// Writes a part; more follow.
+    ///
+    /// # Errors
+    /// The store refused.
+    pub async fn part(&mut self, bytes: Bytes) -> Result<()> {
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
+            None => {
+                let begun = self.store.put_multipart(&self.path).await.map_err(|e| object_store_error(&e))?;
+                self.parts.insert(begun)
+            }
+        };
+        parts.put_part(bytes.into()).await.map_err(|e| object_store_error(&e))
+    }
+
+    /// Writes the last part and makes the pack visible.
+    ///
+    /// # Errors
+    /// The store refused.
+    pub async fn finish(mut self, rest: Bytes) -> Result<()> {
+        if self.parts.is_none() {
+            return self.store.put(&self.path, rest.into()).await.map(|_| ()).map_err(|e| object_store_error(&e));
+        }
+        self.part(rest).await?;
+        match &mut self.parts {
+            Some(parts) => parts.complete().await.map(|_| ()).map_err(|e| object_store_error(&e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets what was written.
+    pub async fn abort(mut self) {
+        if let Some(parts) = &mut self.parts {
+            // Stores forget uploads that are never completed, by their own rules.
+            let _ = parts.abort().await;
+        }
+    }
+}
+
+/// The name of a new pack: spread over prefixes, because stores limit requests by prefix.
+#[must_use]
+pub fn pack_name(run: &RunId, writer: &str) -> String {
+    format!("pond/{:x}/{run}/{writer}.pack", crc32c::crc32c(run.0.as_bytes()) % 16)
+}
+
+impl Pond {
+    /// The packs below `state`; `None` where nothing outlives a process.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub fn open(state: &str) -> Result<Option<Self>> {
+        let wrong = |e: &dyn fmt::Display| Error::invalid(format!("the state's store {state} cannot be opened: {e}"));
+        if state.is_empty() || state.starts_with("memory:") {
+            return Ok(None);
+        }
+        let url = Url::parse(state).map_err(|e| wrong(&e))?;
+        let (store, prefix): (Arc<dyn ObjectStore>, Path) = match object_store(&url)? {
+            Some(store) => (store, Path::from(url.path())),
+            None => {
+                let folder = url.to_file_path().map_err(|()| wrong(&"it is no path"))?;
+                std::fs::create_dir_all(&folder).map_err(|e| wrong(&e))?;
+                let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| wrong(&e))?;
+                (Arc::new(store.with_automatic_cleanup(true)), Path::default())
+            }
+        };
+        Ok(Some(Self { store, prefix, indexes: Mutex::default() }))
+    }
+
+    fn path(&self, name: &str) -> Path {
+        self.prefix.parts().chain(Path::from(name).parts()).collect()
+    }
+
+    /// Begins to write a pack.
+    #[must_use]
+    pub fn upload(&self, name: &str) -> PackUpload {
+        PackUpload { store: Arc::clone(&self.store), path: self.path(name), parts: None }
+    }
+
+    /// Deletes a pack; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// The store refused.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        match self.store.delete(&self.path(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(object_store_error(&error)),
+        }
+    }
+
+    /// The packs of all runs but those that `keep` knows: what leaders and executors left that died.
+    ///
+    /// # Errors
+    /// The store refused.
+    pub async fn leftovers(&self, keep: impl Fn(&str) -> bool + Send) -> Result<Vec<String>> {
+        let listed = self.store.list(Some(&self.path("pond"))).try_collect::<Vec<_>>().await;
+        let listed = listed.map_err(|e| object_store_error(&e))?;
+        let skipped = self.prefix.parts().count();
+        let left = listed.into_iter().filter_map(|object| {
+            let parts: Vec<String> = object.location.parts().skip(skipped).map(|p| p.as_ref().to_owned()).collect();
+            // pond/x/RUN/PACK
+            parts.get(2).is_some_and(|run| !keep(run)).then(|| parts.join("/"))
+        });
+        Ok(left.collect())
+    }
+
+    async fn index(&self, pack: &Pack) -> Result<Arc<wire::PackIndex>> {
+        let known = self.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&pack.name).cloned();
+        if let Some(index) = known {
+            return Ok(index);
+        }
+        let path = self.path(&pack.name);
+        let tail = GetOptions { range: Some(GetRange::Suffix(TAIL.min(pack.bytes))), ..Default::default() };
+        let tail = self.store.get_opts(&path, tail).await.map_err(|e| object_store_error(&e))?;
+        let tail = tail.bytes().await.map_err(|e| object_store_error(&e))?;
+        let length = index_bytes(&tail)?;
+        let index = match tail.len().checked_sub(TAIL_BYTES + length) {
+            Some(start) => tail.slice(start..start + length),
+            None => {
+                let end = pack.bytes.saturating_sub(TAIL_BYTES as u64);
+                let range = end.saturating_sub(length as u64)..end;
+                self.store.get_range(&path, range).await.map_err(|e| object_store_error(&e))?
+            }
+        };
+        let index = Arc::new(decode_index(&index, pack.crc)?);
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        if indexes.len() >= INDEXES_KEPT {
+            indexes.clear();
+        }
+        indexes.insert(pack.name.clone(), Arc::clone(&index));
+        Ok(index)
+    }
+
+    /// Reads a block from its pack, from frame `from` on.
+    pub fn read(self: Arc<Self>, block: BlockRequest, pack: Pack, from: usize, schema: SchemaRef) -> BlockStream {
+        let opened = async move {
+            let frames = self.frames(&block, &pack).await.map_err(|e| lost(&block, &e.message))?;
+            let frames = frames.get(from..).unwrap_or_default().to_vec();
+            let path = self.path(&pack.name);
+            let ranges = futures::stream::iter(ranges(frames)).map(move |frames| {
+                let (pond, path, block, schema) = (Arc::clone(&self), path.clone(), block.clone(), Arc::clone(&schema));
+                async move {
+                    let batches = pond.range(&path, &frames, &schema).await;
+                    batches.map_err(|e| lost(&block, &e.message))
+                }
+            });
+            let batches = ranges.buffered(AHEAD).map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok)));
+            Ok::<_, TaskError>(batches.try_flatten())
+        };
+        futures::stream::once(opened).try_flatten().boxed()
+    }
+
+    /// Where the block's frames are, after its output's footer was compared with the recorded one.
+    async fn frames(&self, block: &BlockRequest, pack: &Pack) -> Result<Vec<wire::PackFrame>> {
+        let index = self.index(pack).await?;
+        let task: wire::TaskId = block.task.into();
+        let attempt: wire::Attempt = block.attempt.into();
+        let output = index.outputs.iter().position(|o| o.task == Some(task) && o.attempt == Some(attempt));
+        let output = output.ok_or_else(|| Error::unavailable(format!("pack {} does not hold it", pack.name)))?;
+        let footer = index.outputs.get(output).and_then(|o| o.footer.as_ref()).map(OutputFooter::from_wire);
+        check_footer(block, &footer.unwrap_or_default()).map_err(|e| e.error)?;
+        let mut blocks = index.blocks.iter();
+        let found = blocks.find(|b| b.output as usize == output && b.partition == block.partition);
+        found.map(|b| b.frames.clone()).ok_or_else(|| Error::unavailable(format!("pack {} lacks the block", pack.name)))
+    }
+
+    async fn range(&self, path: &Path, frames: &[wire::PackFrame], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(Vec::new()) };
+        let range = first.offset..last.offset + last.length;
+        let mut bytes = self.store.get_range(path, range).await.map_err(|e| object_store_error(&e))?;
+        let mut batches = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let length = usize::try_from(frame.length).unwrap_or(usize::MAX);
+            if length > bytes.len() {
+                return Err(Error::unavailable("a pack is cut off"));
+            }
+            batches.push(Frame::from_bytes(bytes.split_to(length), frame.crc)?.decode(schema)?);
+        }
+        Ok(batches)
+    }
+}
+
+/// Neighbouring frames, as many as are read at once.
+fn ranges(frames: Vec<wire::PackFrame>) -> Vec<Vec<wire::PackFrame>> {
+    let mut ranges: Vec<Vec<wire::PackFrame>> = Vec::new();
+    for frame in frames {
+        let fits = |range: &&mut Vec<wire::PackFrame>| {
+            range.first().is_some_and(|first| frame.offset + frame.length - first.offset <= RANGE)
+        };
+        match ranges.last_mut().filter(fits) {
+            Some(range) => range.push(frame),
+            None => ranges.push(vec![frame]),
+        }
+    }
+    ranges
+}
