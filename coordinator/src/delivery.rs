@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
@@ -18,10 +19,14 @@ use tidemill_engine::planner::{Commit, Finish, Keep};
 use tokio::sync::mpsc;
 
 use crate::driver::{Input, WeakInbox};
-use crate::runs::RunMessage;
+use crate::runs::{BATCHES_AHEAD, RunMessage};
 
 /// Orders that wait for one delivery: a newer manifest replaces what an older one said.
 const ORDERS_AHEAD: usize = 64;
+
+/// Between tries to publish.
+const PUBLISH_PAUSES: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15)];
 
 /// Deliveries by run.
 #[derive(Debug)]
@@ -109,8 +114,26 @@ impl Deliveries {
     }
 }
 
+/// Publishes what was decided to be published. Nothing is taken back any more: what failed may have been done all the same.
+async fn publish(commit: &dyn Commit, intent: &Intent, again: bool) -> Result<()> {
+    let mut published = commit.commit(&intent.winners, again).await;
+    for pause in PUBLISH_PAUSES {
+        let Err(error) = &published else { break };
+        tracing::warn!(%error, "publishing is tried again");
+        tokio::time::sleep(pause).await;
+        published = commit.commit(&intent.winners, true).await;
+    }
+    published
+}
+
+/// The one row that a statement that writes answers.
+pub(crate) fn count(rows: u64) -> Result<RecordBatch> {
+    let counts = Arc::new(UInt64Array::from(vec![rows]));
+    RecordBatch::try_new(count_schema(), vec![counts]).map_err(|e| Error::internal(e.to_string()))
+}
+
 /// The result of a statement that writes.
-fn count_schema() -> SchemaRef {
+pub(crate) fn count_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]))
 }
 
@@ -169,7 +192,12 @@ impl Delivery {
                         return Ok(Next::Gone);
                     }
                 }
-                ended @ (Next::All | Next::Gone | Next::Abandoned) => return Ok(ended),
+                Next::All => {
+                    // The run is not over while rows wait here: they would be lost with this process.
+                    let taken = self.client.reserve_many(BATCHES_AHEAD).await.is_ok();
+                    return Ok(if taken { Next::All } else { Next::Gone });
+                }
+                ended @ (Next::Gone | Next::Abandoned) => return Ok(ended),
             }
         }
     }
@@ -196,15 +224,9 @@ impl Delivery {
             }
             Err(other) => return Ok(other),
         };
-        if let Err(error) = commit.commit(&intent.winners, again).await {
-            commit.abort().await;
-            return Err(error);
-        }
+        publish(commit.as_ref(), &intent, again).await?;
         self.rows = 1;
-        let counts = Arc::new(UInt64Array::from(vec![intent.rows]));
-        let batch = RecordBatch::try_new(count_schema(), vec![counts]).map_err(|e| Error::internal(e.to_string()))?;
-        // The files are in place whether or not anybody still wants to know.
-        let _ = self.client.send(RunMessage::Batch(batch)).await;
+        // Whoever listens then is told the count when the run has ended.
         Ok(Next::All)
     }
 
@@ -263,7 +285,8 @@ impl Delivery {
             }
         }
         let (record, blob) = keep.keep(Arc::clone(&self.schema), &batches)?;
-        self.inbox.send(Input::Kept { run: self.run.clone(), record, expected: keep.expected(), blob }).await;
+        let (run, rows, expected) = (self.run.clone(), self.rows, keep.expected());
+        self.inbox.send(Input::Kept { run, record, expected, blob, rows }).await;
         Ok(Next::All)
     }
 

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Result, RunId};
 use tokio::sync::mpsc;
 
-use crate::driver::Inbox;
+use crate::driver::{Inbox, Input};
 
 /// Batches that wait for a slow client.
 pub(crate) const BATCHES_AHEAD: usize = 4;
@@ -52,6 +51,7 @@ pub struct RunStream {
 #[derive(Debug)]
 pub(crate) struct CancelGuard {
     run: RunId,
+    attachment: u64,
     inbox: Inbox,
     armed: bool,
 }
@@ -59,15 +59,20 @@ pub(crate) struct CancelGuard {
 impl Drop for CancelGuard {
     fn drop(&mut self) {
         if self.armed {
-            self.inbox.send_event(Event::Cancelled { run: self.run.clone() });
+            self.inbox.send_now(Input::Left { run: self.run.clone(), attachment: self.attachment });
         }
     }
 }
 
 impl RunStream {
     /// Waits for the run to be planned.
-    pub(crate) async fn open(run: RunId, inbox: Inbox, mut messages: mpsc::Receiver<RunMessage>) -> Result<Self> {
-        let mut guard = CancelGuard { run: run.clone(), inbox, armed: true };
+    pub(crate) async fn open(
+        run: RunId,
+        attachment: u64,
+        inbox: Inbox,
+        mut messages: mpsc::Receiver<RunMessage>,
+    ) -> Result<Self> {
+        let mut guard = CancelGuard { run: run.clone(), attachment, inbox, armed: true };
         match messages.recv().await {
             Some(RunMessage::Schema(schema)) => Ok(Self { run, schema, messages, guard }),
             Some(RunMessage::Failed(error)) => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tidemill_core::{BlobHash, Result};
+use tidemill_core::{BlobHash, Error, ErrorKind, Result};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::control::ControlLink;
 
@@ -26,7 +26,12 @@ impl BlobCache {
         if let Some(found) = self.touch(hash) {
             return Ok(found);
         }
-        let blob = Blob::verified(hash, self.link.fetch_blob(hash).await?)?;
+        // A coordinator that has just taken over does not know what the last one made: the task is given out again.
+        let fetched = self.link.fetch_blob(hash).await.map_err(|e| match e.kind {
+            ErrorKind::NotFound => Error { kind: ErrorKind::Unavailable, ..e },
+            _ => e,
+        });
+        let blob = Blob::verified(hash, fetched?)?;
         let bytes = blob.bytes.clone();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(blob);

@@ -6,6 +6,7 @@ use tidemill_core::{Error, RunId};
 use tidemill_engine::wire::{self, to_executor::Message};
 
 use super::Driver;
+use crate::delivery::count;
 use crate::runs::{RunMessage, tell};
 
 impl Driver {
@@ -93,8 +94,14 @@ impl Driver {
         self.deliveries.forget(run);
         self.requests.remove(run);
         self.unheard.remove(run);
+        self.attachments.remove(run);
         let Some(client) = self.clients.remove(run) else { return };
         let Some(finished) = self.state.runs.get(run) else { return };
+        if let (RunState::Succeeded, Some(intent)) = (finished.state, &finished.intent)
+            && let Ok(count) = count(intent.rows)
+        {
+            tell(&client, RunMessage::Batch(count));
+        }
         let message = match finished.state {
             RunState::Succeeded => RunMessage::Done,
             RunState::Cancelled => RunMessage::Failed(Error::cancelled(format!("run {run} was cancelled"))),

@@ -12,6 +12,7 @@ use tidemill_engine::wire;
 use tokio::sync::mpsc;
 
 use super::Driver;
+use crate::delivery::{count, count_schema};
 use crate::runs::{RunMessage, StatementRequest, tell};
 
 /// How long a result waits for a client of the last leader: longer than clients try.
@@ -58,6 +59,15 @@ impl Driver {
                 if root.is_some_and(|s| s.is_complete()) {
                     self.deliver(run);
                 }
+            }
+            RunState::Succeeded if self.state.runs.get(run).is_some_and(|r| r.intent.is_some()) => {
+                let rows = self.state.runs.get(run).and_then(|r| r.intent.as_ref()).map_or(0, |i| i.rows);
+                tell(&client, RunMessage::Schema(count_schema()));
+                match count(rows) {
+                    Ok(count) => tell(&client, RunMessage::Batch(count)),
+                    Err(error) => return tell(&client, RunMessage::Failed(error)),
+                }
+                tell(&client, RunMessage::Done);
             }
             RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
                 let error = self.state.runs.get(run).and_then(|r| r.error.clone());

@@ -17,11 +17,13 @@ pub(crate) enum Input {
     /// Straight to the scheduler.
     Event(Event),
     /// A client submits a statement.
-    Submit { run: RunId, request: StatementRequest, client: mpsc::Sender<RunMessage> },
+    Submit { run: RunId, request: StatementRequest, client: mpsc::Sender<RunMessage>, attachment: u64 },
+    /// A client went away, if it is still the run's.
+    Left { run: RunId, attachment: u64 },
     /// The planner answered.
     Planned { run: RunId, plan: Result<Plan> },
     /// A result was collected to become a table.
-    Kept { run: RunId, record: Record, expected: Option<CatalogueEntry>, blob: Blob },
+    Kept { run: RunId, record: Record, expected: Option<CatalogueEntry>, blob: Blob, rows: u64 },
     /// The log has everything up to here.
     Durable(u64),
     /// The log can no longer be written: another coordinator leads, or its store is lost.
@@ -62,8 +64,8 @@ impl Inbox {
     }
 
     /// For places that cannot wait, such as `drop`.
-    pub(crate) fn send_event(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(input)) = self.0.try_send(Input::Event(event)) {
+    pub(crate) fn send_now(&self, input: Input) {
+        if let Err(mpsc::error::TrySendError::Full(input)) = self.0.try_send(input) {
             let sender = self.0.clone();
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move {

@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Inputs that wait for the driver. A full inbox blocks executors' and clients' messages.
 const INBOX: usize = 16 << 10;
 
+/// Numbers clients' connections to runs.
+static ATTACHMENTS: AtomicU64 = AtomicU64::new(1);
+
 /// What a coordinator is composed of.
 pub struct CoordinatorConfig {
     /// The scheduler's limits.
@@ -89,6 +92,7 @@ impl Coordinator {
             manifests: Manifests::default(),
             deliveries: Deliveries::new(Arc::clone(&config.source)),
             clients: Clients::new(),
+            attachments: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             unheard: BTreeSet::new(),
             requests: BTreeMap::new(),
@@ -115,8 +119,9 @@ impl Coordinator {
     pub async fn submit(&self, request: StatementRequest) -> Result<RunStream> {
         let run = request.run.clone().unwrap_or_else(|| RunId(ulid::Ulid::new().to_string()));
         let (client, messages) = mpsc::channel(crate::runs::BATCHES_AHEAD);
-        self.inbox.send(Input::Submit { run: run.clone(), request, client }).await?;
-        RunStream::open(run, self.inbox.clone(), messages).await
+        let attachment = ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
+        self.inbox.send(Input::Submit { run: run.clone(), request, client, attachment }).await?;
+        RunStream::open(run, attachment, self.inbox.clone(), messages).await
     }
 
     /// A copy of the state.
@@ -169,6 +174,8 @@ struct Driver {
     manifests: Manifests,
     deliveries: Deliveries,
     clients: Clients,
+    /// Which of a run's clients is the latest: one that came back has another connection, and the old one may end late.
+    attachments: BTreeMap<RunId, u64>,
     /// Runs of the last leader whose clients have not come back, since when.
     unclaimed: BTreeMap<RunId, Instant>,
     /// Runs whose rows only the coordinator has, and nobody was there to take them.
@@ -211,7 +218,15 @@ impl Driver {
     fn input(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.handle(event),
-            Input::Submit { run, request, client } => self.submitted(run, request, client),
+            Input::Submit { run, request, client, attachment } => {
+                self.attachments.insert(run.clone(), attachment);
+                self.submitted(run, request, client);
+            }
+            Input::Left { run, attachment } => {
+                if self.attachments.get(&run) == Some(&attachment) {
+                    self.handle(Event::Cancelled { run });
+                }
+            }
             Input::Durable(position) => {
                 let due = self.journal.durable(position);
                 for action in due.actions {
@@ -224,7 +239,7 @@ impl Driver {
             // The loop ends on it.
             Input::Deposed(_) => {}
             Input::Planned { run, plan } => self.planned(run, plan),
-            Input::Kept { run, record, expected, blob } => self.kept(run, record, expected.as_ref(), blob),
+            Input::Kept { run, record, expected, blob, rows } => self.kept(run, record, expected.as_ref(), blob, rows),
             Input::State(reply) => {
                 // The asker may have gone away.
                 let _ = reply.send(self.state.clone());

@@ -120,24 +120,28 @@ impl Driver {
         if !self.state.live.contains(&run) {
             return; // Cancelled meanwhile.
         }
-        if let Some(record) = record {
-            if let Some(error) = self.conflict(&record, expected) {
-                return self.handle(Event::Answered { run, outcome: Outcome::Failed { error } });
-            }
-            self.journal.keep(blobs.iter().cloned());
-            for blob in blobs {
-                self.blobs.keep(blob);
-            }
-            self.handle(Event::CatalogueChanged { record });
+        if let Some(error) = record.as_ref().and_then(|record| self.conflict(record, expected)) {
+            return self.handle(Event::Answered { run, outcome: Outcome::Failed { error } });
+        }
+        self.journal.keep(blobs.iter().cloned());
+        for blob in blobs {
+            self.blobs.keep(blob);
         }
         if let Some(client) = self.clients.get(&run) {
             tell(client, RunMessage::Schema(Arc::new(arrow::datatypes::Schema::empty())));
         }
-        self.handle(Event::Answered { run, outcome: Outcome::Succeeded { rows: 0 } });
+        self.handle(Event::CatalogueChanged { run, record, rows: 0 });
     }
 
     /// A result became a table.
-    pub(super) fn kept(&mut self, run: RunId, record: Record, expected: Option<&CatalogueEntry>, blob: Blob) {
+    pub(super) fn kept(
+        &mut self,
+        run: RunId,
+        record: Record,
+        expected: Option<&CatalogueEntry>,
+        blob: Blob,
+        rows: u64,
+    ) {
         if !self.state.live.contains(&run) {
             return; // Cancelled meanwhile.
         }
@@ -146,7 +150,7 @@ impl Driver {
         }
         self.journal.keep([blob.clone()]);
         self.blobs.keep(blob);
-        self.handle(Event::CatalogueChanged { record });
+        self.handle(Event::CatalogueChanged { run, record: Some(record), rows });
     }
 
     /// Whether another client changed the entry since the change was planned.

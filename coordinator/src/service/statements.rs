@@ -41,25 +41,30 @@ struct Seen {
     crc: u32,
 }
 
-/// The messages behind those that the client has, which must be the same.
+/// The messages behind those that the client has, which must be the same, and as many.
 fn behind(
-    messages: impl Stream<Item = Result<FlightData, Status>> + Send,
+    messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     seen: Seen,
 ) -> impl Stream<Item = Result<FlightData, Status>> + Send {
-    messages
-        .scan(Seen::default(), move |passed, message| {
-            let checked = match message {
-                Ok(message) if passed.messages < seen.messages => {
-                    let crc = message_crc(passed.crc, &message);
-                    *passed = Seen { messages: passed.messages + 1, crc };
-                    let differs = passed.messages == seen.messages && passed.crc != seen.crc;
-                    if differs { Err(status_of(&changed())) } else { Ok(None) }
+    let state = Some((messages.boxed(), Seen::default()));
+    futures::stream::unfold(state, move |state| async move {
+        let (mut messages, mut passed) = state?;
+        loop {
+            match messages.next().await {
+                Some(Ok(message)) if passed.messages < seen.messages => {
+                    passed = Seen { messages: passed.messages + 1, crc: message_crc(passed.crc, &message) };
+                    if passed.messages == seen.messages && passed.crc != seen.crc {
+                        return Some((Err(status_of(&changed())), None));
+                    }
                 }
-                other => other.map(Some),
-            };
-            futures::future::ready(Some(checked))
-        })
-        .try_filter_map(|message| futures::future::ready(Ok(message)))
+                Some(Ok(message)) => return Some((Ok(message), Some((messages, passed)))),
+                Some(Err(status)) => return Some((Err(status), None)),
+                // It is shorter than what came before.
+                None if passed.messages < seen.messages => return Some((Err(status_of(&changed())), None)),
+                None => return None,
+            }
+        }
+    })
 }
 
 fn changed() -> Error {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_coordinator::log::{Leader, Log, Objects, Recovered, wait_for_turn};
+use tidemill_coordinator::log::{Leader, Log, Objects, Recovered, newest_leader, wait_for_turn};
 use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService};
 use tidemill_core::{Error, Result, RunId, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
@@ -60,7 +60,10 @@ impl CoordinatorProcess {
             // Another may have been quicker.
             if let Some((log, recovered)) = Log::take_over(Arc::clone(&objects), leader.clone(), newest).await? {
                 let (config, cpu) = parts(settings, None, state.to_owned())?;
-                sweep(&config.pond, &recovered).await;
+                let leads = async || {
+                    newest_leader(objects.as_ref()).await.is_ok_and(|n| n.is_some_and(|(e, _)| e == log.epoch()))
+                };
+                sweep(&config.pond, &recovered, leads).await;
                 return Ok(Self { coordinator: Coordinator::resume(config, log, recovered), cpu: Some(cpu) });
             }
         }
@@ -104,11 +107,15 @@ impl CoordinatorProcess {
 }
 
 /// Deletes what runs left that nobody knows. Listed before this leader accepts any: a new run's packs are not among them.
-async fn sweep(pond: &PondSlot, recovered: &Recovered) {
+/// Only by one that `leads` after it listed: the runs of a later leader are not known here.
+async fn sweep(pond: &PondSlot, recovered: &Recovered, leads: impl AsyncFnOnce() -> bool) {
     let Some(pond) = pond.get() else { return };
     let live = |run: &str| recovered.state.live.contains(&RunId(run.to_owned()));
     match pond.leftovers(live).await {
         Ok(names) => {
+            if !leads().await {
+                return;
+            }
             tokio::spawn(async move {
                 for name in names {
                     if let Err(error) = pond.delete(&name).await {

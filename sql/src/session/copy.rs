@@ -130,7 +130,7 @@ impl SingleFile {
         let listed = self.store.list_with_delimiter(Some(&folder)).await.map_err(|e| object_store_error(&e))?;
         for file in listed.objects {
             if file.location.filename().is_some_and(|name| name.starts_with(&ours)) {
-                self.store.delete(&file.location).await.map_err(|e| object_store_error(&e))?;
+                delete(self.store.as_ref(), &file.location).await?;
             }
         }
         Ok(())
@@ -150,7 +150,11 @@ impl Commit for SingleFile {
             Err(object_store::Error::NotFound { .. }) if again && self.store.head(&self.path).await.is_ok() => {}
             renamed => renamed.map_err(|e| object_store_error(&e))?,
         }
-        self.remove_leftovers().await
+        // It is published: what else lies there can wait for the next statement.
+        if let Err(error) = self.remove_leftovers().await {
+            tracing::warn!(%error, run = %self.run, "files of losing attempts could not be removed");
+        }
+        Ok(())
     }
 
     async fn abort(&self) {
@@ -160,6 +164,14 @@ impl Commit for SingleFile {
                 tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
             }
         }
+    }
+}
+
+/// Deletes a file; one that is gone already is no error.
+async fn delete(store: &dyn ObjectStore, path: &object_store::path::Path) -> Result<()> {
+    match store.delete(path).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(object_store_error(&error)),
     }
 }
 
@@ -203,7 +215,7 @@ impl Directory {
         for file in files {
             let name = file.location.filename().unwrap_or_default();
             if name.contains(&of_run) && !kept.iter().any(|k| k == name) {
-                self.store.delete(&file.location).await.map_err(|e| object_store_error(&e))?;
+                delete(self.store.as_ref(), &file.location).await?;
             }
         }
         Ok(())

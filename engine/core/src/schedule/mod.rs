@@ -63,8 +63,8 @@ pub enum Event {
     CommitReady { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client ended the run or went away.
     Cancelled { run: RunId },
-    /// A client changed the catalogue.
-    CatalogueChanged { record: Record },
+    /// A run changed the catalogue, if it had to, and is over: both or neither.
+    CatalogueChanged { run: RunId, record: Option<Record>, rows: u64 },
     /// Time passed.
     Tick,
 }
@@ -154,7 +154,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),
         Event::Cancelled { run } => d.cancelled(&run),
-        Event::CatalogueChanged { record } => d.record(record),
+        Event::CatalogueChanged { run, record, rows } => d.catalogue_changed(&run, record, rows),
         Event::Tick => d.deadlines(),
     }
     d.plan_queued();

@@ -54,6 +54,15 @@ impl Decider<'_> {
         }
     }
 
+    pub(super) fn catalogue_changed(&mut self, run: &RunId, record: Option<Record>, rows: u64) {
+        if self.live_run(run).is_some() {
+            if let Some(record) = record {
+                self.record(record);
+            }
+            self.finish(run, Outcome::Succeeded { rows });
+        }
+    }
+
     /// What is being published is past the point where it could be taken back.
     pub(super) fn cancelled(&mut self, run: &RunId) {
         if self.live_run(run).is_some_and(|r| r.intent.is_none()) {

@@ -62,8 +62,11 @@ impl Decider<'_> {
     fn was_not_told(&self, run: &RunId, reader: TaskId, lost: LostOutput) -> bool {
         let output = self.state.task(run, lost.task).and_then(|t| t.output.as_ref());
         let durable = output.filter(|o| o.attempt == lost.attempt).and_then(|o| o.durable);
-        let started = self.state.task(run, reader).and_then(|t| t.started_at);
-        durable.is_some_and(|d| started.is_none_or(|started| started <= d.since))
+        let reader = self.state.task(run, reader);
+        let started = reader.and_then(|t| t.started_at);
+        // One that was adopted started before that.
+        let adopted = reader.and_then(|t| t.attempt).is_some_and(|a| Some(a.epoch) < self.state.epoch);
+        durable.is_some_and(|d| adopted || started.is_none_or(|started| started <= d.since))
     }
 
     /// The executor of the attempt, if it is the one the state names; anything else is late or doubled.
