@@ -244,3 +244,20 @@ async fn a_damaged_snapshot_is_passed_over_for_an_older_one() {
     let (_, recovered) = lead(&store, Some(2)).await;
     assert_eq!(views(&recovered), ["view_001", "view_002"]);
 }
+
+#[tokio::test]
+async fn a_long_log_is_replayed_from_its_last_snapshot() {
+    let store = Store::new(0, 0);
+    let (mut log, _) = lead(&store, None).await;
+    for number in 0..2_100 {
+        log.append(vec![record(number % 50)], vec![rows()]).await.expect("an append");
+    }
+    let (first, last) = (format!("{:016x}", 0), format!("{:016x}", 2_048));
+    let snapshots = store.list("ctl/snap/0000000000000001").await.expect("a list");
+    assert!(snapshots.contains(&first) && snapshots.contains(&last), "{snapshots:?}");
+    // What lies before it is not needed.
+    store.put("ctl/log/0000000000000001/0000000000000010", b"gone");
+    let (_, recovered) = lead(&store, Some(1)).await;
+    assert_eq!(recovered.state.catalogue.version, 2_100);
+    assert_eq!(recovered.blobs.len(), 1);
+}

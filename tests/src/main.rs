@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     for (scale, report) in if full { BENCHMARKS } else { &[] } {
-        let benches = ["run", "--release", "-p", "tidemill", "-p", "tidemill-benches", "--bin", "tidemill-benches"];
+        let benches = ["run", "--release", "-p", "tidemill-benches"];
         if !succeeds(nested(&cargo).args(benches).args(["--", "--scale", scale, "--to", report])) {
             return ExitCode::FAILURE;
         }

@@ -78,14 +78,17 @@ pub(super) fn network() -> String {
 pub(crate) struct Lease(tokio::task::AbortHandle);
 
 impl Lease {
-    /// `inbox` hears when a later epoch began: a leader that has nothing to append would not find out.
-    pub(super) fn renew(objects: Arc<dyn Objects>, epoch: Epoch, leader: &Leader, inbox: WeakInbox) -> Self {
+    /// `inbox` hears when a later epoch began: a leader that has nothing to append would not find out. Without one nobody
+    /// leads yet.
+    pub(super) fn renew(objects: Arc<dyn Objects>, epoch: Epoch, leader: &Leader, inbox: Option<WeakInbox>) -> Self {
         let leader = leader.clone();
         let renewing = tokio::spawn(async move {
             let mut beat = tokio::time::interval(RENEW);
             for count in 0u64.. {
                 beat.tick().await;
-                if let Ok(Some(_)) = objects.read(&epoch_name(Epoch(epoch.0 + 1))).await {
+                if let Some(inbox) = &inbox
+                    && let Ok(Some(_)) = objects.read(&epoch_name(Epoch(epoch.0 + 1))).await
+                {
                     return inbox.send(Input::Deposed(fenced(epoch, &leader, "the log"))).await;
                 }
                 let body = Bytes::from(format!("{} {count}", leader.boot));

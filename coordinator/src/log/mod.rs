@@ -46,7 +46,7 @@ impl Leader {
 }
 
 /// What was replayed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Recovered {
     /// The state as the last leader's log left it.
     pub state: State,
@@ -55,6 +55,16 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// Applies a batch of records.
+    fn take(&mut self, batch: Batch) {
+        self.blobs.extend(batch.blobs.into_iter().map(|b| (b.hash.clone(), b)));
+        if let Content::Records(records) = batch.header.content {
+            for record in &records {
+                self.state.apply(record);
+            }
+        }
+    }
+
     /// Without the blobs that nothing names any more.
     fn needed(mut self) -> Self {
         let of_runs = self.state.live.iter().flat_map(|run| self.state.blobs_of(run));
@@ -71,7 +81,12 @@ pub struct Log {
     leader: Leader,
     epoch: Epoch,
     next: u64,
+    /// What a replay up to here would give.
+    mirror: Recovered,
 }
+
+/// Batches between two snapshots: what a new leader reads at the most.
+const SNAPSHOT_EVERY: u64 = 1_024;
 
 fn fenced(epoch: Epoch, leader: &Leader, what: &str) -> Error {
     Error::conflict(format!(
@@ -125,21 +140,30 @@ impl Log {
         if create(objects.as_ref(), &epoch_name(epoch), &Bytes::from(claim)).await? != Created::Ours {
             return Ok(None);
         }
-        let log = Self { objects, leader, epoch, next: 0 };
-        let recovered = log.replay().await?;
-        let recovered = recovered.needed();
-        let blobs = recovered.blobs.values().cloned().collect();
-        let snapshot = Content::Snapshot(Box::new(recovered.state.clone()));
-        let snapshot = Batch::new(&log.leader.boot, epoch, 0, snapshot, blobs).encode()?;
-        match create(log.objects.as_ref(), &snapshot_name(epoch, 0), &snapshot).await? {
-            Created::Ours => Ok(Some((log, recovered))),
-            Created::Theirs(_) => Err(log.fenced("its snapshot")),
+        let mut log = Self { objects, leader, epoch, next: 0, mirror: Recovered::default() };
+        // A long replay must not look like a leader that died.
+        let _renewed = Lease::renew(Arc::clone(&log.objects), epoch, &log.leader, None);
+        log.mirror = log.replay().await?;
+        log.snapshot().await?;
+        let recovered = log.mirror.clone();
+        Ok(Some((log, recovered)))
+    }
+
+    /// Writes the state before the next batch, with the blobs that it names.
+    async fn snapshot(&mut self) -> Result<()> {
+        self.mirror = std::mem::take(&mut self.mirror).needed();
+        let blobs = self.mirror.blobs.values().cloned().collect();
+        let content = Content::Snapshot(Box::new(self.mirror.state.clone()));
+        let snapshot = Batch::new(&self.leader.boot, self.epoch, self.next, content, blobs).encode()?;
+        match create(self.objects.as_ref(), &snapshot_name(self.epoch, self.next), &snapshot).await? {
+            Created::Ours => Ok(()),
+            Created::Theirs(_) => Err(self.fenced("its snapshot")),
         }
     }
 
     /// Says that this process lives, until the lease is dropped.
     pub(crate) fn lease(&self, inbox: WeakInbox) -> Lease {
-        Lease::renew(Arc::clone(&self.objects), self.epoch, &self.leader, inbox)
+        Lease::renew(Arc::clone(&self.objects), self.epoch, &self.leader, Some(inbox))
     }
 
     /// The epoch that this log belongs to.
@@ -156,11 +180,13 @@ impl Log {
         let batch = Batch::new(&self.leader.boot, self.epoch, self.next, Content::Records(records), blobs);
         let name = batch_name(self.epoch, self.next);
         match create(self.objects.as_ref(), &name, &batch.encode()?).await? {
-            Created::Ours => {
-                self.next += 1;
-                Ok(())
-            }
-            Created::Theirs(_) => Err(self.fenced("its log")),
+            Created::Ours => self.next += 1,
+            Created::Theirs(_) => return Err(self.fenced("its log")),
+        }
+        self.mirror.take(batch);
+        match self.next.is_multiple_of(SNAPSHOT_EVERY) {
+            true => self.snapshot().await,
+            false => Ok(()),
         }
     }
 
@@ -213,14 +239,9 @@ impl Log {
                     Created::Theirs(body) => body,
                 },
             };
-            let Batch { header, blobs } = Batch::decode(&name, &body)?;
-            match header.content {
-                Content::Records(records) => {
-                    recovered.blobs.extend(blobs.into_iter().map(|b| (b.hash.clone(), b)));
-                    for record in &records {
-                        recovered.state.apply(record);
-                    }
-                }
+            let batch = Batch::decode(&name, &body)?;
+            match batch.header.content {
+                Content::Records(_) => recovered.take(batch),
                 Content::Seal { .. } => return Ok(()),
                 Content::Snapshot(_) => return Err(Error::internal(format!("{name} in --state is a snapshot"))),
             }
