@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use tidemill_core::record::{Capacity, ExecutorState, LOCAL, Pack};
-use tidemill_core::schedule::{Event, Reported};
+use tidemill_core::schedule::{Event, Lost, LostOutput, Reported};
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
 use tokio::net::TcpStream;
@@ -142,6 +142,13 @@ impl Executors {
         }
     }
 
+    /// Counts everybody's silence from now on: they may have spoken, and nobody listened.
+    pub(crate) fn pardon(&mut self) {
+        for attached in self.attached.values_mut() {
+            attached.heard = Instant::now();
+        }
+    }
+
     /// Executors that were not heard of for too long.
     pub(crate) fn silent(&mut self) -> Vec<Event> {
         let silent = self.attached.iter().filter(|(_, a)| !a.is_local && a.heard.elapsed() > SUSPECT_AFTER);
@@ -189,7 +196,7 @@ pub(crate) enum Acknowledgement {
 
 fn packed(durable: wire::PackDurable) -> Result<(Acknowledgement, Event)> {
     let pack = durable.pack.as_ref().map(Pack::from).ok_or_else(|| missing("PackDurable.pack"))?;
-    let outputs = durable.outputs.iter().map(wire::LostOutput::to_domain).collect::<Result<_>>()?;
+    let outputs = durable.outputs.iter().map(LostOutput::try_from).collect::<Result<_>>()?;
     let name = pack.name.clone();
     Ok((Acknowledgement::Pack(name), Event::PackDurable { run: RunId(durable.run), pack, outputs }))
 }
@@ -216,7 +223,7 @@ fn failed(failed: wire::TaskFailed) -> Result<(Acknowledgement, Event)> {
         task: reference.task.ok_or_else(|| missing("AttemptRef.task"))?.into(),
         attempt,
         error: Error::from(&error),
-        lost: error.lost.iter().map(wire::LostOutput::to_domain).collect::<Result<_>>()?,
+        lost: error.lost.as_ref().map(Lost::try_from).transpose()?.unwrap_or_default(),
     };
     Ok((Acknowledgement::Completion(attempt), event))
 }

@@ -34,7 +34,7 @@ impl Manifests {
         let packs: Vec<Arc<Pack>> = run.packs.iter().cloned().map(Arc::new).collect();
         let outputs = progress.tasks.iter().map(|task| {
             let output = task.output.as_ref()?;
-            let pack = output.durable.and_then(|d| packs.get(d.pack)).cloned();
+            let pack = output.durable.and_then(|d| packs.get(d)).cloned();
             let known = state.executors.get(&output.executor).filter(|e| e.state != ExecutorState::Lost);
             let endpoint = match known {
                 Some(executor) => executor.endpoint.clone(),

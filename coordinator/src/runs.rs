@@ -129,8 +129,17 @@ fn stopped() -> Error {
     Error::unavailable("the coordinator stopped while the run was going: submit it again")
 }
 
+/// A run's client.
+#[derive(Debug, Clone)]
+pub(crate) struct RunClient {
+    /// Which of the run's connections it is: one that came back has another, and the old one may end late.
+    pub(crate) attachment: u64,
+    /// Where rows go.
+    pub(crate) messages: mpsc::Sender<RunMessage>,
+}
+
 /// Runs' clients, by run.
-pub(crate) type Clients = BTreeMap<RunId, mpsc::Sender<RunMessage>>;
+pub(crate) type Clients = BTreeMap<RunId, RunClient>;
 
 /// Tells a client how its run ended, without holding up the driver.
 pub(crate) fn tell(client: &mpsc::Sender<RunMessage>, message: RunMessage) {

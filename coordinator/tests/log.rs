@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_coordinator::log::{Created, Leader, Log, Objects, Recovered, create};
-use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
+use tidemill_core::record::{CatalogueEntry, CatalogueKind, RECORD_VERSION, Record};
 use tidemill_core::{Epoch, Error, ErrorKind, Result};
 use tidemill_engine::blob::Blob;
 
@@ -77,6 +78,11 @@ impl Objects for Store {
 
     async fn overwrite(&self, name: &str, body: Bytes) -> Result<()> {
         self.put(name, &body);
+        Ok(())
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        self.objects.lock().expect("no panic").remove(name);
         Ok(())
     }
 
@@ -229,7 +235,8 @@ async fn damaged_and_newer_objects_are_refused_by_name() {
     };
     let said = reason(changed("CatalogueSet", "CatalogueSat"), 3).await;
     assert!(said.contains("CatalogueSat") && said.contains("newer build"), "{said}");
-    let said = reason(changed("\"version\":1", "\"version\":9"), 4).await;
+    let version = format!("\"version\":{RECORD_VERSION}");
+    let said = reason(changed(&version, "\"version\":9"), 4).await;
     assert!(said.contains("version 9"), "{said}");
 }
 
@@ -252,12 +259,44 @@ async fn a_long_log_is_replayed_from_its_last_snapshot() {
     for number in 0..2_100 {
         log.append(vec![record(number % 50)], vec![rows()]).await.expect("an append");
     }
-    let (first, last) = (format!("{:016x}", 0), format!("{:016x}", 2_048));
     let snapshots = store.list("ctl/snap/0000000000000001").await.expect("a list");
-    assert!(snapshots.contains(&first) && snapshots.contains(&last), "{snapshots:?}");
-    // What lies before it is not needed.
-    store.put("ctl/log/0000000000000001/0000000000000010", b"gone");
+    assert!(snapshots.contains(&format!("{:016x}", 2_048)), "{snapshots:?}");
+    // The one before it stays, and the log from there; what is older goes.
+    let oldest = async |folder: &str| store.list(folder).await.expect("a list").into_iter().next();
+    let kept = Some(format!("{:016x}", 1_024));
+    let start = Instant::now();
+    for folder in ["ctl/snap/0000000000000001", "ctl/log/0000000000000001"] {
+        while oldest(folder).await != kept {
+            assert!(start.elapsed() < Duration::from_secs(10), "{folder} begins with {:?}", oldest(folder).await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
     let (_, recovered) = lead(&store, Some(1)).await;
     assert_eq!(recovered.state.catalogue.version, 2_100);
     assert_eq!(recovered.blobs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_that_was_stopped_finds_its_seal_after_the_log_around_it_is_gone() {
+    let store = Store::new(0, 0);
+    let (mut stopped, _) = lead(&store, None).await;
+    for number in 0..10 {
+        stopped.append(vec![record(number)], Vec::new()).await.expect("an append");
+    }
+    let (mut second, _) = lead(&store, Some(1)).await;
+    second.append(vec![record(11)], Vec::new()).await.expect("an append");
+    let (_third, recovered) = lead(&store, Some(2)).await;
+    assert_eq!(views(&recovered).len(), 11);
+    let start = Instant::now();
+    let log = "ctl/log/0000000000000001";
+    while store.list(log).await.expect("a list").len() > 1 {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", store.list(log).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let error = stopped.append(vec![record(12)], Vec::new()).await.expect_err("a refusal");
+    assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+    assert_eq!(store.list(log).await.expect("a list").len(), 1, "it wrote nothing");
+    // And the next leader knows all.
+    let (_, recovered) = lead(&store, Some(3)).await;
+    assert_eq!(views(&recovered).len(), 11);
 }

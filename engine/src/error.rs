@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
-use tidemill_core::schedule::LostOutput;
+use tidemill_core::schedule::Lost;
 use tidemill_core::{Error, ErrorKind};
 
 /// A typed error on its way through DataFusion's operators.
@@ -15,12 +15,12 @@ pub struct TaskError {
     /// What happened.
     pub error: Error,
     /// Inputs that could not be read, for [`ErrorKind::LostInput`].
-    pub lost: Vec<LostOutput>,
+    pub lost: Lost,
 }
 
 impl From<Error> for TaskError {
     fn from(error: Error) -> Self {
-        Self { error, lost: Vec::new() }
+        Self { error, lost: Lost::default() }
     }
 }
 

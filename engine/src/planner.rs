@@ -105,6 +105,8 @@ pub struct StagedPlan {
     pub finish: Vec<u8>,
     /// Whether that changes anything outside: then its decisions are durable before they are acted on.
     pub effects: bool,
+    /// Whether the result is kept for those who ask again.
+    pub keep: bool,
 }
 
 /// What to do with the root's output.

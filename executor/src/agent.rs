@@ -286,7 +286,7 @@ fn completion(
         }),
         Err(failed) => {
             let mut error = wire::Error::from(&failed.error);
-            error.lost = failed.lost.into_iter().map(Into::into).collect();
+            error.lost = Some((&failed.lost).into());
             from_executor::Message::TaskFailed(wire::TaskFailed { attempt: Some(attempt), error: Some(error) })
         }
     }

@@ -88,10 +88,12 @@ impl PackerParts {
             for (run, outputs) in runs {
                 if let Err(error) = self.pack(&run, &outputs).await {
                     tracing::warn!(%run, %error, "a pack could not be written: trying again");
+                    // By name: what is released meanwhile is not held for it.
+                    let named: Vec<LostOutput> = outputs.into_iter().map(|(output, _)| output).collect();
                     if let Some(again) = again.upgrade() {
                         tokio::spawn(async move {
                             tokio::time::sleep(RETRY).await;
-                            for (output, _) in outputs {
+                            for output in named {
                                 let _ = again.send((run.clone(), output));
                             }
                         });
@@ -116,10 +118,10 @@ impl PackerParts {
             return Err(error.error);
         }
         let (rest, crc, bytes) = builder.finish();
-        upload.finish(rest).await?;
+        let puts = upload.finish(rest).await?;
         let pack = wire::PackDurable {
             run: run.0.clone(),
-            pack: Some(wire::Pack { name, crc, bytes }),
+            pack: Some(wire::Pack { name, crc, bytes, puts }),
             outputs: outputs.iter().map(|(output, _)| (*output).into()).collect(),
         };
         // The agent ends with the process.
@@ -146,6 +148,8 @@ async fn fill(
             builder.block(position, partition);
             for frame in 0..stored.frames(partition) {
                 builder.frame(&stored.packed_frame(partition, frame).await?);
+                // Encoding takes as long as computing: tasks on the same threads have their turn.
+                tokio::task::yield_now().await;
                 if let Some(part) = builder.take_part(PART) {
                     upload.part(part).await?;
                 }

@@ -26,6 +26,7 @@ impl Driver {
             }
             Action::Deliver { run } => self.deliver(&run),
             Action::Discard { pack } => self.discard(pack),
+            Action::Forget { blob } => self.blobs.release(&blob),
             Action::Commit { run } => self.commit(&run),
             Action::Finished { run } => self.finished(&run),
         }
@@ -94,13 +95,12 @@ impl Driver {
         self.deliveries.forget(run);
         self.requests.remove(run);
         self.unheard.remove(run);
-        self.attachments.remove(run);
         let Some(client) = self.clients.remove(run) else { return };
         let Some(finished) = self.state.runs.get(run) else { return };
         if let (RunState::Succeeded, Some(intent)) = (finished.state, &finished.intent)
             && let Ok(count) = count(intent.rows)
         {
-            tell(&client, RunMessage::Batch(count));
+            tell(&client.messages, RunMessage::Batch(count));
         }
         let message = match finished.state {
             RunState::Succeeded => RunMessage::Done,
@@ -109,6 +109,6 @@ impl Driver {
                 finished.error.clone().unwrap_or_else(|| Error::internal(format!("run {run} failed without an error"))),
             ),
         };
-        tell(&client, message);
+        tell(&client.messages, message);
     }
 }

@@ -9,18 +9,17 @@ use tidemill_core::{Error, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::planner::BlobReader;
 use tidemill_engine::wire;
-use tokio::sync::mpsc;
 
 use super::Driver;
-use crate::delivery::{count, count_schema};
-use crate::runs::{RunMessage, StatementRequest, tell};
+use crate::delivery::answer_again;
+use crate::runs::{RunClient, RunMessage, StatementRequest, tell};
 
 /// How long a result waits for a client of the last leader: longer than clients try.
 const CLAIM_WITHIN: Duration = Duration::from_secs(90);
 
 impl Driver {
     /// A new run, or one that is known: then its client lost the answer, and gets it from the beginning.
-    pub(super) fn submitted(&mut self, run: RunId, request: StatementRequest, client: mpsc::Sender<RunMessage>) {
+    pub(super) fn submitted(&mut self, run: RunId, request: StatementRequest, client: RunClient) {
         if let Some(known) = self.state.runs.get(&run) {
             let state = known.state;
             return self.attach_client(&run, state, client);
@@ -37,7 +36,7 @@ impl Driver {
         self.handle(Event::Submitted { run, spec });
     }
 
-    fn attach_client(&mut self, run: &RunId, state: RunState, client: mpsc::Sender<RunMessage>) {
+    fn attach_client(&mut self, run: &RunId, state: RunState, client: RunClient) {
         self.unclaimed.remove(run);
         match state {
             RunState::Queued => {
@@ -51,8 +50,8 @@ impl Driver {
                 }
             }
             RunState::Running => {
-                if let Err(error) = self.expect(run, client.clone()) {
-                    return tell(&client, RunMessage::Failed(error));
+                if let Err(error) = self.expect(run, client.messages.clone()) {
+                    return tell(&client.messages, RunMessage::Failed(error));
                 }
                 self.clients.insert(run.clone(), client);
                 let root = self.state.runs.get(run).and_then(|r| r.stages.last());
@@ -60,24 +59,31 @@ impl Driver {
                     self.deliver(run);
                 }
             }
-            RunState::Succeeded if self.state.runs.get(run).is_some_and(|r| r.intent.is_some()) => {
-                let rows = self.state.runs.get(run).and_then(|r| r.intent.as_ref()).map_or(0, |i| i.rows);
-                tell(&client, RunMessage::Schema(count_schema()));
-                match count(rows) {
-                    Ok(count) => tell(&client, RunMessage::Batch(count)),
-                    Err(error) => return tell(&client, RunMessage::Failed(error)),
-                }
-                tell(&client, RunMessage::Done);
-            }
-            RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
-                let error = self.state.runs.get(run).and_then(|r| r.error.clone());
-                let error = error.unwrap_or_else(|| {
-                    let what = format!("run {run} has {} already, and its result is kept no longer", state.name());
-                    Error::conflict(format!("{what}: see system.runs"))
-                });
-                tell(&client, RunMessage::Failed(error));
-            }
+            RunState::Succeeded | RunState::Failed | RunState::Cancelled => self.fetched(run, client),
         }
+    }
+
+    /// The kept result of a run that has finished, or why there is none.
+    pub(super) fn fetched(&self, run: &RunId, client: RunClient) {
+        let Some(known) = self.state.runs.get(run) else {
+            let error = Error::not_found(format!("run {run} is not known here: system.runs lists those that are"));
+            return tell(&client.messages, RunMessage::Failed(error));
+        };
+        let error = match (known.state, &known.kept, &known.error) {
+            (RunState::Succeeded, Some(kept), _) => {
+                return answer_again(kept.clone(), self.blobs.as_ref(), &self.config.pond, client.messages);
+            }
+            (RunState::Succeeded, None, _) => Error::not_found(format!(
+                "run {run} has succeeded, and its result is not kept (any longer): submit the statement again"
+            )),
+            (_, _, Some(error)) => error.clone(),
+            (state, _, None) if state.is_terminal() => Error::cancelled(format!("run {run} was {}", state.name())),
+            (state, _, None) => Error::conflict(format!(
+                "run {run} is {}: its result can be fetched when it has succeeded, see system.runs",
+                state.name()
+            )),
+        };
+        tell(&client.messages, RunMessage::Failed(error));
     }
 
     /// Ends runs whose rows are there and whose client has not come for them.

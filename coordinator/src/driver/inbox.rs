@@ -1,7 +1,7 @@
 //! What reaches the driver.
 
 use async_trait::async_trait;
-use tidemill_core::record::{CatalogueEntry, Record, State};
+use tidemill_core::record::{CatalogueEntry, Kept, Outcome, Record, State};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Error, ExecutorId, Result, RunId};
 use tidemill_engine::blob::Blob;
@@ -10,24 +10,34 @@ use tidemill_engine::wire;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Reply;
-use crate::runs::{RunMessage, StatementRequest};
+use crate::runs::{RunClient, StatementRequest};
 
 /// Something for the driver.
 pub(crate) enum Input {
     /// Straight to the scheduler.
     Event(Event),
     /// A client submits a statement.
-    Submit { run: RunId, request: StatementRequest, client: mpsc::Sender<RunMessage>, attachment: u64 },
+    Submit { run: RunId, request: StatementRequest, client: RunClient },
+    /// A client asks for the kept result of a run.
+    Fetch { run: RunId, client: RunClient },
     /// A client went away, if it is still the run's.
     Left { run: RunId, attachment: u64 },
     /// The planner answered.
     Planned { run: RunId, plan: Result<Plan> },
     /// A result was collected to become a table.
-    Kept { run: RunId, record: Record, expected: Option<CatalogueEntry>, blob: Blob, rows: u64 },
-    /// The log has everything up to here.
-    Durable(u64),
-    /// The log can no longer be written: another coordinator leads, or its store is lost.
-    Deposed(Error),
+    Kept {
+        run: RunId,
+        number: u64,
+        record: Record,
+        expected: Option<CatalogueEntry>,
+        blob: Blob,
+        rows: u64,
+        answer: (Option<Kept>, Option<Blob>),
+    },
+    /// A run whose rows only the coordinator has is over.
+    Answered { run: RunId, outcome: Outcome, blob: Option<Blob> },
+    /// A run's delivery got on, and names a blob perhaps.
+    Delivered { run: RunId, number: u64, event: Event, blob: Option<Blob> },
     /// Somebody asks for the state.
     State(Reply<State>),
     /// An executor opened its control stream.

@@ -10,11 +10,10 @@ use tidemill_core::ExecutorId;
 use tidemill_core::record::Record;
 use tidemill_core::schedule::Action;
 use tidemill_engine::blob::Blob;
+use tokio::sync::mpsc;
 
 use crate::executors::Acknowledgement;
-use crate::log::{Appender, Entry, Lease, Log};
-
-use super::WeakInbox;
+use crate::log::{Appender, Entry, Lease, Log, News};
 
 /// The driver's side of the log. Without one everything is done at once.
 #[derive(Debug, Default)]
@@ -29,7 +28,13 @@ pub(super) struct Journal {
     /// Releases of outputs and packs, which no other action waits for.
     releases: VecDeque<(u64, Action)>,
     acknowledgements: VecDeque<(u64, ExecutorId, Acknowledgement)>,
+    /// Entries that are not durable, and their sizes.
+    waiting: VecDeque<(u64, usize)>,
+    waiting_bytes: usize,
 }
+
+/// Entries, and their bytes, that may wait for the store before the driver takes nothing more to decide.
+const WAITING: (usize, usize) = (4 << 10, 32 << 20);
 
 /// What can be done now.
 #[derive(Debug, Default)]
@@ -39,9 +44,14 @@ pub(super) struct Due {
 }
 
 impl Journal {
-    pub(super) fn of(log: Log, inbox: WeakInbox) -> Self {
-        let lease = log.lease(inbox.clone());
-        Self { log: Some((Appender::start(log, inbox), lease)), ..Self::default() }
+    pub(super) fn of(log: Log, news: mpsc::Sender<News>) -> Self {
+        let lease = log.lease(news.clone());
+        Self { log: Some((Appender::start(log, news), lease)), ..Self::default() }
+    }
+
+    /// Whether the store is so far behind that nothing more may be decided until it has caught up.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING.0 || self.waiting_bytes >= WAITING.1
     }
 
     /// Blobs that must be durable with the records that come next.
@@ -57,7 +67,10 @@ impl Journal {
         if !records.is_empty() || !self.blobs.is_empty() {
             self.position += 1;
             let blobs = std::mem::take(&mut self.blobs);
-            appender.append(Entry { position: self.position, records, blobs, urgent });
+            let entry = Entry { position: self.position, records, blobs, urgent };
+            self.waiting.push_back((self.position, entry.bytes()));
+            self.waiting_bytes += entry.bytes();
+            appender.append(entry);
         }
         if self.position > self.durable {
             let releases =
@@ -88,6 +101,9 @@ impl Journal {
     /// The log has everything up to `position`.
     pub(super) fn durable(&mut self, position: u64) -> Due {
         self.durable = position;
+        while let Some((_, bytes)) = self.waiting.pop_front_if(|(p, _)| *p <= position) {
+            self.waiting_bytes -= bytes;
+        }
         let mut due = Due::default();
         while let Some((_, actions)) = self.actions.pop_front_if(|(waits_for, _)| *waits_for <= position) {
             due.actions.extend(actions);

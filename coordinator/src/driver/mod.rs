@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tidemill_core::record::{Catalogue, CatalogueKind, Record, State};
+use tidemill_core::record::{Catalogue, CatalogueKind, Loss, Record, State};
 use tidemill_core::schedule::{Event, step};
 use tidemill_core::{Epoch, Error, ExecutorId, Millis, Result, RunId, Settings};
 use tidemill_engine::exchange::{BlockSource, PondSlot};
@@ -23,9 +23,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::blobs::Blobs;
 use crate::delivery::Deliveries;
 use crate::executors::Executors;
-use crate::log::{Log, Recovered};
+use crate::log::{Log, News, Recovered};
 use crate::manifests::Manifests;
-use crate::runs::{Clients, RunMessage, RunStream, StatementRequest, tell};
+use crate::runs::{Clients, RunClient, RunMessage, RunStream, StatementRequest, tell};
 pub(crate) use inbox::{Inbox, Input, WeakInbox};
 use journal::Journal;
 
@@ -33,6 +33,8 @@ use journal::Journal;
 const TICK: Duration = Duration::from_millis(100);
 /// Inputs that wait for the driver. A full inbox blocks executors' and clients' messages.
 const INBOX: usize = 16 << 10;
+/// News of the log that wait for the driver.
+const NEWS: usize = 64;
 
 /// Numbers clients' connections to runs.
 static ATTACHMENTS: AtomicU64 = AtomicU64::new(1);
@@ -81,7 +83,8 @@ impl Coordinator {
         let inbox = Inbox::new(sender);
         let blobs = Arc::new(Blobs::default());
         let traffic = Arc::new(AtomicU64::new(0));
-        let journal = log.map_or_else(Journal::default, |log| Journal::of(log, inbox.downgrade()));
+        let (to_driver, news) = mpsc::channel(NEWS);
+        let journal = log.map_or_else(Journal::default, |log| Journal::of(log, to_driver));
         let (depose, deposed) = watch::channel(None);
         let mut driver = Driver {
             state: recovered.state,
@@ -90,9 +93,8 @@ impl Coordinator {
             catalogue: Arc::default(),
             executors: Executors::new(inbox.downgrade(), Arc::clone(&traffic), config.state.clone()),
             manifests: Manifests::default(),
-            deliveries: Deliveries::new(Arc::clone(&config.source)),
+            deliveries: Deliveries::new(Arc::clone(&config.source), config.pond.clone()),
             clients: Clients::new(),
-            attachments: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             unheard: BTreeSet::new(),
             requests: BTreeMap::new(),
@@ -101,7 +103,7 @@ impl Coordinator {
             config,
         };
         driver.restore(&recovered.blobs);
-        tokio::spawn(driver.run(epoch, inputs));
+        tokio::spawn(driver.run(epoch, inputs, news));
         Self { inbox, blobs, traffic, deposed }
     }
 
@@ -120,7 +122,20 @@ impl Coordinator {
         let run = request.run.clone().unwrap_or_else(|| RunId(ulid::Ulid::new().to_string()));
         let (client, messages) = mpsc::channel(crate::runs::BATCHES_AHEAD);
         let attachment = ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
-        self.inbox.send(Input::Submit { run: run.clone(), request, client, attachment }).await?;
+        let client = RunClient { attachment, messages: client };
+        self.inbox.send(Input::Submit { run: run.clone(), request, client }).await?;
+        RunStream::open(run, attachment, self.inbox.clone(), messages).await
+    }
+
+    /// The kept result of a run that has finished.
+    ///
+    /// # Errors
+    /// There is none, or the run failed.
+    pub async fn fetch(&self, run: RunId) -> Result<RunStream> {
+        let (client, messages) = mpsc::channel(crate::runs::BATCHES_AHEAD);
+        let attachment = ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
+        let client = RunClient { attachment, messages: client };
+        self.inbox.send(Input::Fetch { run: run.clone(), client }).await?;
         RunStream::open(run, attachment, self.inbox.clone(), messages).await
     }
 
@@ -174,8 +189,6 @@ struct Driver {
     manifests: Manifests,
     deliveries: Deliveries,
     clients: Clients,
-    /// Which of a run's clients is the latest: one that came back has another connection, and the old one may end late.
-    attachments: BTreeMap<RunId, u64>,
     /// Runs of the last leader whose clients have not come back, since when.
     unclaimed: BTreeMap<RunId, Instant>,
     /// Runs whose rows only the coordinator has, and nobody was there to take them.
@@ -186,22 +199,26 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, epoch: Epoch, mut inputs: mpsc::Receiver<Input>) {
+    async fn run(mut self, epoch: Epoch, mut inputs: mpsc::Receiver<Input>, mut news: mpsc::Receiver<News>) {
         self.handle(Event::Elected { epoch });
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let may_decide = !self.journal.is_full();
             tokio::select! {
-                input = inputs.recv() => match input {
-                    Some(Input::Deposed(error)) => {
+                Some(news) = news.recv() => match news {
+                    News::Durable(position) => self.durable(position),
+                    News::Deposed(error) => {
                         tracing::error!(%error, "this coordinator leads no more");
                         self.depose.send_replace(Some(error));
                         break;
                     }
+                },
+                input = inputs.recv(), if may_decide => match input {
                     Some(input) => self.input(input),
                     None => break,
                 },
-                _ = tick.tick() => {
+                _ = tick.tick(), if may_decide => {
                     for event in self.executors.silent() {
                         self.handle(event);
                     }
@@ -210,36 +227,57 @@ impl Driver {
                 }
             }
         }
+        // Before anybody is told: who hears it then sees that this coordinator has ended, and asks the next one.
+        drop(inputs);
         for client in self.clients.values() {
-            tell(client, RunMessage::Failed(Error::unavailable("the coordinator was stopped: submit the run again")));
+            let error = Error::unavailable("the coordinator was stopped: submit the run again");
+            tell(&client.messages, RunMessage::Failed(error));
+        }
+    }
+
+    fn durable(&mut self, position: u64) {
+        let was_full = self.journal.is_full();
+        let due = self.journal.durable(position);
+        for action in due.actions {
+            self.carry_out(action);
+        }
+        for (executor, what) in due.acknowledgements {
+            self.executors.acknowledge(&executor, what, self.epoch());
+        }
+        if was_full && !self.journal.is_full() {
+            // Nobody listened meanwhile.
+            self.executors.pardon();
         }
     }
 
     fn input(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.handle(event),
-            Input::Submit { run, request, client, attachment } => {
-                self.attachments.insert(run.clone(), attachment);
-                self.submitted(run, request, client);
-            }
+            Input::Submit { run, request, client } => self.submitted(run, request, client),
+            Input::Fetch { run, client } => self.fetched(&run, client),
             Input::Left { run, attachment } => {
-                if self.attachments.get(&run) == Some(&attachment) {
+                if self.clients.get(&run).is_some_and(|client| client.attachment == attachment) {
                     self.handle(Event::Cancelled { run });
                 }
             }
-            Input::Durable(position) => {
-                let due = self.journal.durable(position);
-                for action in due.actions {
-                    self.carry_out(action);
-                }
-                for (executor, what) in due.acknowledgements {
-                    self.executors.acknowledge(&executor, what, self.epoch());
+            Input::Planned { run, plan } => self.planned(run, plan),
+            Input::Kept { run, number, record, expected, blob, rows, answer } => {
+                if self.deliveries.is_current(&run, number) {
+                    self.became_table(run, record, expected.as_ref(), (blob, rows), answer);
                 }
             }
-            // The loop ends on it.
-            Input::Deposed(_) => {}
-            Input::Planned { run, plan } => self.planned(run, plan),
-            Input::Kept { run, record, expected, blob, rows } => self.kept(run, record, expected.as_ref(), blob, rows),
+            Input::Delivered { run, number, event, blob } => {
+                if self.state.live.contains(&run) && self.deliveries.is_current(&run, number) {
+                    self.keep(blob);
+                    self.handle(event);
+                }
+            }
+            Input::Answered { run, outcome, blob } => {
+                if self.state.live.contains(&run) {
+                    self.keep(blob);
+                    self.handle(Event::Answered { run, outcome });
+                }
+            }
             Input::State(reply) => {
                 // The asker may have gone away.
                 let _ = reply.send(self.state.clone());
@@ -291,7 +329,10 @@ impl Driver {
     /// Keeps what is derived from the state in line with it.
     fn recorded(&mut self, record: &Record) {
         match record {
-            Record::OutputLost { run, .. } | Record::PackDurable { run, .. } => self.manifests.forget(run),
+            // The next reader is told of packs that this one was not told of.
+            Record::OutputLost { run, .. } | Record::AttemptLost { run, cause: Loss::Input, .. } => {
+                self.manifests.forget(run);
+            }
             Record::ExecutorLost { .. } => self.manifests.forget_all(),
             Record::CatalogueSet { name, .. } | Record::CatalogueDropped { name } => {
                 let before = self.catalogue.entries.get(name).map(|entry| entry.kind.clone());

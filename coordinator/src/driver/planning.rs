@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use prost::Message;
-use tidemill_core::record::{CatalogueEntry, ExecutorState, Outcome, Record, Sheet};
+use tidemill_core::record::{CatalogueEntry, ExecutorState, Kept, Outcome, Record, Sheet};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
@@ -15,6 +15,7 @@ use tidemill_engine::wire;
 use tokio::sync::mpsc;
 
 use super::{Driver, Input, now};
+use crate::delivery::Keeper;
 use crate::runs::{RunMessage, tell};
 
 impl Driver {
@@ -66,7 +67,7 @@ impl Driver {
                 return self.handle(Event::Planned { run, graph, sheet: None });
             }
         };
-        let sheet = wire::RunSheet { schema, finish: staged.finish };
+        let sheet = wire::RunSheet { schema, finish: staged.finish, keep: staged.keep };
         let sheet = Blob::new(sheet.encode_to_vec());
         let noted = Sheet { blob: sheet.hash.clone(), session: staged.session, effects: staged.effects };
         let mut blobs = staged.blobs;
@@ -76,7 +77,7 @@ impl Driver {
         self.handle(Event::Planned { run: run.clone(), graph: Ok(staged.graph), sheet: Some(noted) });
         // Without a client a result waits for one; an effect does not.
         let client = match self.clients.get(&run) {
-            Some(client) => client.clone(),
+            Some(client) => client.messages.clone(),
             None if staged.effects => mpsc::channel(1).0,
             None => return,
         };
@@ -94,25 +95,34 @@ impl Driver {
             self.unheard.insert(run);
             return;
         };
-        let inbox = self.inbox.clone();
+        let (inbox, client) = (self.inbox.clone(), client.messages);
+        let mut keeper = Keeper::begin(&run, &rows.schema(), &self.config.pond);
         self.config.cpu.spawn(async move {
             let mut count = 0;
             let mut sent = client.send(RunMessage::Schema(rows.schema())).await;
-            while sent.is_ok() {
+            let mut failed = None;
+            while sent.is_ok() && failed.is_none() {
                 match rows.next().await {
                     Some(Ok(batch)) => {
                         count += batch.num_rows() as u64;
+                        keeper.push(&batch).await;
                         sent = client.send(RunMessage::Batch(batch)).await;
                     }
-                    Some(Err(error)) => {
-                        let outcome = Outcome::Failed { error: from_datafusion(&error) };
-                        return inbox.send(Input::Event(Event::Answered { run, outcome })).await;
-                    }
+                    Some(Err(error)) => failed = Some(from_datafusion(&error)),
                     None => break,
                 }
             }
-            let outcome = Outcome::Succeeded { rows: count };
-            inbox.send(Input::Event(Event::Answered { run, outcome })).await;
+            let (outcome, blob) = match failed {
+                Some(error) => {
+                    keeper.abort().await;
+                    (Outcome::Failed { error }, None)
+                }
+                None => {
+                    let (kept, blob) = keeper.finish().await;
+                    (Outcome::Succeeded { rows: count, kept }, blob)
+                }
+            };
+            inbox.send(Input::Answered { run, outcome, blob }).await;
         });
     }
 
@@ -123,24 +133,23 @@ impl Driver {
         if let Some(error) = record.as_ref().and_then(|record| self.conflict(record, expected)) {
             return self.handle(Event::Answered { run, outcome: Outcome::Failed { error } });
         }
-        self.journal.keep(blobs.iter().cloned());
-        for blob in blobs {
-            self.blobs.keep(blob);
-        }
+        self.keep(blobs);
         if let Some(client) = self.clients.get(&run) {
-            tell(client, RunMessage::Schema(Arc::new(arrow::datatypes::Schema::empty())));
+            tell(&client.messages, RunMessage::Schema(Arc::new(arrow::datatypes::Schema::empty())));
         }
-        self.handle(Event::CatalogueChanged { run, record, rows: 0 });
+        let (kept, answer) = Keeper::nothing(&self.config.pond);
+        self.keep(answer);
+        self.handle(Event::CatalogueChanged { run, record, rows: 0, kept });
     }
 
     /// A result became a table.
-    pub(super) fn kept(
+    pub(super) fn became_table(
         &mut self,
         run: RunId,
         record: Record,
         expected: Option<&CatalogueEntry>,
-        blob: Blob,
-        rows: u64,
+        rows: (Blob, u64),
+        (kept, answer): (Option<Kept>, Option<Blob>),
     ) {
         if !self.state.live.contains(&run) {
             return; // Cancelled meanwhile.
@@ -148,9 +157,16 @@ impl Driver {
         if let Some(error) = self.conflict(&record, expected) {
             return self.handle(Event::ResultFailed { run, error });
         }
-        self.journal.keep([blob.clone()]);
-        self.blobs.keep(blob);
-        self.handle(Event::CatalogueChanged { run, record: Some(record), rows });
+        self.keep([rows.0].into_iter().chain(answer));
+        self.handle(Event::CatalogueChanged { run, record: Some(record), rows: rows.1, kept });
+    }
+
+    /// Keeps blobs that the next record names, here and in the log.
+    pub(super) fn keep(&mut self, blobs: impl IntoIterator<Item = Blob>) {
+        for blob in blobs {
+            self.journal.keep([blob.clone()]);
+            self.blobs.keep(blob);
+        }
     }
 
     /// Whether another client changed the entry since the change was planned.

@@ -14,14 +14,15 @@ use tidemill_engine::wire;
 use tokio::sync::mpsc;
 
 use super::Driver;
+use crate::delivery::Expected;
 use crate::runs::{RunMessage, tell};
 
 impl Driver {
     /// Keeps the blobs of tables and of live runs, and goes on with effects.
     pub(super) fn restore(&mut self, blobs: &BTreeMap<BlobHash, Blob>) {
         self.catalogue = Arc::new(self.state.catalogue.clone());
-        for rows in self.state.tables().filter_map(|hash| blobs.get(hash)) {
-            self.blobs.keep(rows.clone());
+        for named in self.state.tables().chain(self.state.results()).filter_map(|hash| blobs.get(hash)) {
+            self.blobs.keep(named.clone());
         }
         let live: Vec<RunId> = self.state.live.iter().cloned().collect();
         for run in live {
@@ -51,10 +52,11 @@ impl Driver {
         let finish = self.config.planner.finish(run, &sheet.finish)?;
         tell(&client, RunMessage::Schema(Arc::clone(&schema)));
         // A result is delivered from its beginning to each; an effect happens once.
-        if !matches!(finish, Finish::Deliver) && self.deliveries.hand_over(run, client.clone()) {
+        if !matches!(finish, Finish::Deliver) && self.deliveries.is_under_way(run) {
             return Ok(());
         }
-        self.deliveries.expect(run.clone(), schema, finish, client, self.inbox.clone());
+        let expected = Expected { run: run.clone(), schema, finish, keep: sheet.keep };
+        self.deliveries.expect(expected, client, self.inbox.clone());
         Ok(())
     }
 }

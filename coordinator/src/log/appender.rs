@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Log;
-use crate::driver::{Input, WeakInbox};
 
 /// How long a record waits for others.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
@@ -30,24 +29,35 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn bytes(&self) -> usize {
+    /// About as many as it takes in memory and in the log.
+    pub(crate) fn bytes(&self) -> usize {
         self.records.len() * RECORD_BYTES + self.blobs.iter().map(|b| b.bytes.len()).sum::<usize>()
     }
 }
 
-/// The door to the task that writes. Bounded by what the driver lets wait.
+/// What the log tells the driver.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It has everything up to here.
+    Durable(u64),
+    /// It can no longer be written: another coordinator leads, or its store is lost.
+    Deposed(Error),
+}
+
+/// The door to the task that writes. The driver takes nothing more to decide while too much waits here.
 #[derive(Debug)]
 pub(crate) struct Appender {
     entries: mpsc::UnboundedSender<Entry>,
 }
 
 impl Appender {
-    /// Starts to write to `log`; `inbox` hears [`Input::Durable`], and [`Input::Deposed`] at the end of all writing.
-    pub(crate) fn start(log: Log, inbox: WeakInbox) -> Self {
+    /// Starts to write to `log`; [`News::Deposed`] is the end of all writing.
+    pub(crate) fn start(log: Log, news: mpsc::Sender<News>) -> Self {
         let (entries, from) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            if let Err(error) = write(log, from, &inbox).await {
-                inbox.send(Input::Deposed(error)).await;
+            if let Err(error) = write(log, from, &news).await {
+                // A driver that has ended needs no news.
+                let _ = news.send(News::Deposed(error)).await;
             }
         });
         Self { entries }
@@ -59,7 +69,7 @@ impl Appender {
     }
 }
 
-async fn write(mut log: Log, mut from: mpsc::UnboundedReceiver<Entry>, inbox: &WeakInbox) -> Result<(), Error> {
+async fn write(mut log: Log, mut from: mpsc::UnboundedReceiver<Entry>, news: &mpsc::Sender<News>) -> Result<(), Error> {
     while let Some(first) = from.recv().await {
         let deadline = Instant::now() + FLUSH_AFTER;
         let (mut bytes, mut urgent, mut position) = (first.bytes(), first.urgent, first.position);
@@ -78,7 +88,8 @@ async fn write(mut log: Log, mut from: mpsc::UnboundedReceiver<Entry>, inbox: &W
             blobs.extend(next.blobs);
         }
         log.append(records, blobs).await?;
-        inbox.send(Input::Durable(position)).await;
+        // As above.
+        let _ = news.send(News::Durable(position)).await;
     }
     Ok(())
 }

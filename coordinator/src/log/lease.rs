@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemill_core::{Epoch, Result};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Leader, Objects, epoch_name, fenced, newest_leader};
-use crate::driver::{Input, WeakInbox};
+use super::{Leader, News, Objects, epoch_name, fenced, newest_leader};
 
 /// How often a leader says that it lives.
 const RENEW: Duration = Duration::from_millis(1_500);
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long a leader's port may take to accept or refuse.
 const DIAL: Duration = Duration::from_secs(2);
 
-fn lease_name(epoch: Epoch) -> String {
+pub(super) fn lease_name(epoch: Epoch) -> String {
     format!("ctl/lease/{:016x}", epoch.0)
 }
 
@@ -78,18 +78,19 @@ pub(super) fn network() -> String {
 pub(crate) struct Lease(tokio::task::AbortHandle);
 
 impl Lease {
-    /// `inbox` hears when a later epoch began: a leader that has nothing to append would not find out. Without one nobody
-    /// leads yet.
-    pub(super) fn renew(objects: Arc<dyn Objects>, epoch: Epoch, leader: &Leader, inbox: Option<WeakInbox>) -> Self {
+    /// `news` tells of a later epoch: a leader that has nothing to append would not find out. Without it nobody leads yet.
+    pub(super) fn renew(objects: Arc<dyn Objects>, epoch: Epoch, leader: &Leader, news: Option<mpsc::Sender<News>>) -> Self {
         let leader = leader.clone();
         let renewing = tokio::spawn(async move {
             let mut beat = tokio::time::interval(RENEW);
             for count in 0u64.. {
                 beat.tick().await;
-                if let Some(inbox) = &inbox
+                if let Some(news) = &news
                     && let Ok(Some(_)) = objects.read(&epoch_name(Epoch(epoch.0 + 1))).await
                 {
-                    return inbox.send(Input::Deposed(fenced(epoch, &leader, "the log"))).await;
+                    // A leader that has ended needs no news.
+                    let _ = news.send(News::Deposed(fenced(epoch, &leader, "the log"))).await;
+                    return;
                 }
                 let body = Bytes::from(format!("{} {count}", leader.boot));
                 if let Err(error) = objects.overwrite(&lease_name(epoch), body).await {

@@ -76,6 +76,28 @@ impl Objects for LocalObjects {
         .await
     }
 
+    async fn delete(&self, name: &str) -> Result<()> {
+        self.blocking(name, |path| std::fs::remove_file(path).or_else(absent)).await
+    }
+
+    async fn tidy(&self, folder: &str) -> Result<()> {
+        self.blocking(folder, |path| {
+            let entries = match std::fs::read_dir(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                    // A writer that lives after all writes it again.
+                    std::fs::remove_file(entry.path()).or_else(absent)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn list(&self, folder: &str) -> Result<Vec<String>> {
         self.blocking(folder, |path| {
             let entries = match std::fs::read_dir(path) {
@@ -114,6 +136,10 @@ fn write_unfinished(path: &Path, body: &[u8]) -> std::io::Result<PathBuf> {
             Err(error)
         }
     }
+}
+
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Makes the names in a file's folder durable.

@@ -5,6 +5,7 @@
 
 mod appender;
 mod batch;
+mod collect;
 mod lease;
 mod local;
 mod objects;
@@ -18,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::record::{Record, State};
 use tidemill_core::{BlobHash, Epoch, Error, Result};
 use tidemill_engine::blob::Blob;
+use tokio::sync::mpsc;
 
-use crate::driver::WeakInbox;
-pub(crate) use appender::{Appender, Entry};
+pub(crate) use appender::{Appender, Entry, News};
 use batch::{Batch, Content};
+use collect::{Position, collect};
 pub(crate) use lease::Lease;
 pub use lease::wait_for_turn;
 pub use objects::{Created, Objects, create, list, open, read};
@@ -68,7 +70,8 @@ impl Recovered {
     /// Without the blobs that nothing names any more.
     fn needed(mut self) -> Self {
         let of_runs = self.state.live.iter().flat_map(|run| self.state.blobs_of(run));
-        let named: BTreeSet<BlobHash> = of_runs.chain(self.state.tables().cloned()).collect();
+        let kept = self.state.tables().chain(self.state.results()).cloned();
+        let named: BTreeSet<BlobHash> = of_runs.chain(kept).collect();
         self.blobs.retain(|hash, _| named.contains(hash));
         self
     }
@@ -83,10 +86,14 @@ pub struct Log {
     next: u64,
     /// What a replay up to here would give.
     mirror: Recovered,
+    /// Where the last snapshot stands that is known to be whole.
+    snapshot: Option<Position>,
 }
 
 /// Batches between two snapshots: what a new leader reads at the most.
 const SNAPSHOT_EVERY: u64 = 1_024;
+/// Batches after which blobs are forgotten that nothing names any more.
+const FORGET_EVERY: u64 = 32;
 
 fn fenced(epoch: Epoch, leader: &Leader, what: &str) -> Error {
     Error::conflict(format!(
@@ -140,10 +147,13 @@ impl Log {
         if create(objects.as_ref(), &epoch_name(epoch), &Bytes::from(claim)).await? != Created::Ours {
             return Ok(None);
         }
-        let mut log = Self { objects, leader, epoch, next: 0, mirror: Recovered::default() };
+        let mut log = Self { objects, leader, epoch, next: 0, mirror: Recovered::default(), snapshot: None };
         // A long replay must not look like a leader that died.
         let _renewed = Lease::renew(Arc::clone(&log.objects), epoch, &log.leader, None);
-        log.mirror = log.replay().await?;
+        for folder in ["ctl/epoch".to_owned(), "ctl/lease".to_owned(), format!("ctl/log/{:016x}", epoch.0 - 1)] {
+            log.objects.tidy(&folder).await?;
+        }
+        (log.mirror, log.snapshot) = log.replay().await?;
         log.snapshot().await?;
         let recovered = log.mirror.clone();
         Ok(Some((log, recovered)))
@@ -156,14 +166,19 @@ impl Log {
         let content = Content::Snapshot(Box::new(self.mirror.state.clone()));
         let snapshot = Batch::new(&self.leader.boot, self.epoch, self.next, content, blobs).encode()?;
         match create(self.objects.as_ref(), &snapshot_name(self.epoch, self.next), &snapshot).await? {
-            Created::Ours => Ok(()),
-            Created::Theirs(_) => Err(self.fenced("its snapshot")),
+            Created::Ours => {}
+            Created::Theirs(_) => return Err(self.fenced("its snapshot")),
         }
+        // The one before it stays, should this one be damaged, and the log from there.
+        if let Some(before) = self.snapshot.replace((self.epoch, self.next)) {
+            tokio::spawn(collect(Arc::clone(&self.objects), self.epoch, before));
+        }
+        Ok(())
     }
 
     /// Says that this process lives, until the lease is dropped.
-    pub(crate) fn lease(&self, inbox: WeakInbox) -> Lease {
-        Lease::renew(Arc::clone(&self.objects), self.epoch, &self.leader, Some(inbox))
+    pub(crate) fn lease(&self, news: mpsc::Sender<News>) -> Lease {
+        Lease::renew(Arc::clone(&self.objects), self.epoch, &self.leader, Some(news))
     }
 
     /// The epoch that this log belongs to.
@@ -184,6 +199,9 @@ impl Log {
             Created::Theirs(_) => return Err(self.fenced("its log")),
         }
         self.mirror.take(batch);
+        if self.next.is_multiple_of(FORGET_EVERY) {
+            self.mirror = std::mem::take(&mut self.mirror).needed();
+        }
         match self.next.is_multiple_of(SNAPSHOT_EVERY) {
             true => self.snapshot().await,
             false => Ok(()),
@@ -195,9 +213,9 @@ impl Log {
     }
 
     /// The newest snapshot that can be read, and every batch after it up to each epoch's seal.
-    async fn replay(&self) -> Result<Recovered> {
+    async fn replay(&self) -> Result<(Recovered, Option<Position>)> {
         let mut recovered = Recovered::default();
-        let mut from = (Epoch(0), 0);
+        let mut found = None;
         let epochs = list(self.objects.as_ref(), "ctl/snap").await?;
         'search: for epoch in numbers(&epochs).rev().map(Epoch) {
             let folder = format!("ctl/snap/{:016x}", epoch.0);
@@ -210,7 +228,7 @@ impl Log {
                         let Content::Snapshot(state) = header.content else { continue };
                         recovered.state = *state;
                         recovered.blobs.extend(blobs.into_iter().map(|b| (b.hash.clone(), b)));
-                        from = (epoch, seq);
+                        found = Some((epoch, seq));
                         break 'search;
                     }
                     // An older one and the log behind it say the same.
@@ -218,12 +236,13 @@ impl Log {
                 }
             }
         }
+        let from = found.unwrap_or((Epoch(0), 0));
         let epochs = list(self.objects.as_ref(), "ctl/epoch").await?;
         for epoch in numbers(&epochs).map(Epoch).filter(|e| *e >= from.0 && *e < self.epoch) {
             let seq = if epoch == from.0 { from.1 } else { 0 };
             self.replay_epoch(epoch, seq, &mut recovered).await?;
         }
-        Ok(recovered)
+        Ok((recovered, found))
     }
 
     async fn replay_epoch(&self, epoch: Epoch, mut seq: u64, recovered: &mut Recovered) -> Result<()> {
@@ -241,7 +260,12 @@ impl Log {
             };
             let batch = Batch::decode(&name, &body)?;
             match batch.header.content {
-                Content::Records(_) => recovered.take(batch),
+                Content::Records(_) => {
+                    recovered.take(batch);
+                    if seq.is_multiple_of(FORGET_EVERY) {
+                        *recovered = std::mem::take(recovered).needed();
+                    }
+                }
                 Content::Seal { .. } => return Ok(()),
                 Content::Snapshot(_) => return Err(Error::internal(format!("{name} in --state is a snapshot"))),
             }

@@ -45,6 +45,20 @@ pub trait Objects: fmt::Debug + Send + Sync {
     /// The store did not answer.
     async fn read(&self, name: &str) -> Result<Option<Bytes>>;
 
+    /// Deletes an object; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// The store refused.
+    async fn delete(&self, name: &str) -> Result<()>;
+
+    /// Deletes what writers left in a folder that died in the middle of a write.
+    ///
+    /// # Errors
+    /// The store refused.
+    async fn tidy(&self, _folder: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// The names in a folder, in order.
     ///
     /// # Errors
@@ -84,13 +98,7 @@ pub async fn create(objects: &dyn Objects, name: &str, body: &Bytes) -> Result<C
 /// # Errors
 /// The store refused, or did not answer for too long.
 pub async fn read(objects: &dyn Objects, name: &str) -> Result<Option<Bytes>> {
-    let mut tries = Tries::new();
-    loop {
-        match objects.read(name).await {
-            Ok(found) => return Ok(found),
-            Err(error) => tries.again(&error).await?,
-        }
-    }
+    patiently(|| objects.read(name)).await
 }
 
 /// Lists a folder, again and again while the store does not answer.
@@ -98,10 +106,14 @@ pub async fn read(objects: &dyn Objects, name: &str) -> Result<Option<Bytes>> {
 /// # Errors
 /// The store refused, or did not answer for too long.
 pub async fn list(objects: &dyn Objects, folder: &str) -> Result<Vec<String>> {
+    patiently(|| objects.list(folder)).await
+}
+
+async fn patiently<T, F: Future<Output = Result<T>> + Send>(ask: impl Fn() -> F) -> Result<T> {
     let mut tries = Tries::new();
     loop {
-        match objects.list(folder).await {
-            Ok(names) => return Ok(names),
+        match ask().await {
+            Ok(answer) => return Ok(answer),
             Err(error) => tries.again(&error).await?,
         }
     }

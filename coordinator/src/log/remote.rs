@@ -49,6 +49,13 @@ impl Objects for RemoteObjects {
         }
     }
 
+    async fn delete(&self, name: &str) -> Result<()> {
+        match self.store.delete(&self.path(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(object_store_error(&error)),
+        }
+    }
+
     async fn list(&self, folder: &str) -> Result<Vec<String>> {
         let listed = self.store.list_with_delimiter(Some(&self.path(folder))).await;
         let listed = listed.map_err(|e| object_store_error(&e))?;

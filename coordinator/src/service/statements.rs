@@ -109,8 +109,15 @@ impl FlightService for StatementService {
             ))));
         }
         let run = Some(ticket.run).filter(|run| !run.is_empty()).map(RunId);
-        let request = StatementRequest { run, sql: ticket.sql, settings: ticket.settings.into_iter().collect() };
-        let run = self.0.submit(request).await.map_err(|e| self.status(&e))?;
+        let run = match (ticket.fetch, run) {
+            (true, Some(run)) => self.0.fetch(run).await,
+            (true, None) => Err(Error::invalid("a result is asked for, and no run is named")),
+            (false, run) => {
+                let settings = ticket.settings.into_iter().collect();
+                self.0.submit(StatementRequest { run, sql: ticket.sql, settings }).await
+            }
+        };
+        let run = run.map_err(|e| self.status(&e))?;
         let id = run.run.0.parse().map_err(|_| status_of(&Error::internal("a run id is no header")))?;
         let schema = Arc::clone(&run.schema);
         let service = self.clone();

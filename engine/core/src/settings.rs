@@ -24,6 +24,8 @@ pub struct Settings {
     pub retry_backoff_ms: u64,
     /// How many finished runs stay visible in `system.runs`.
     pub run_history: usize,
+    /// How long a finished run's result can be fetched again.
+    pub result_retention_ms: u64,
     /// How many runs are planned or running at once; the others are queued. The same again for express runs.
     pub active_runs: usize,
 }
@@ -40,6 +42,7 @@ impl Default for Settings {
             task_input_losses: 20,
             retry_backoff_ms: 500,
             run_history: 1_000,
+            result_retention_ms: 3_600_000,
             active_runs: 16,
         }
     }

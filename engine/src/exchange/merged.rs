@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::SelectAll;
+use tidemill_core::schedule::Lost;
 use tidemill_core::{Error, ErrorKind};
 
 use super::{BlockRequest, BlockStream, OutputFooter};
@@ -27,7 +28,7 @@ pub(super) fn lost(block: &BlockRequest, why: &str) -> TaskError {
                 block.task, block.attempt, block.holder.executor
             ),
         },
-        lost: vec![block.output()],
+        lost: Lost { outputs: vec![block.output()], looked_in_packs: false },
     }
 }
 
@@ -45,7 +46,12 @@ pub(super) fn checked(frames: BlockStream, block: BlockRequest, footer: Arc<Outp
         return futures::stream::iter([Err(error)]).boxed();
     }
     let expected = footer.blocks.get(block.partition as usize).copied().unwrap_or_default().rows;
-    let state = (frames, 0u64, false);
+    counted(frames, block, 0, expected)
+}
+
+/// The same, behind `before` rows that were passed on already.
+pub(super) fn counted(frames: BlockStream, block: BlockRequest, before: u64, expected: u64) -> BlockStream {
+    let state = (frames, before, false);
     futures::stream::unfold(state, move |(mut frames, rows, ended)| {
         let block = block.clone();
         async move {

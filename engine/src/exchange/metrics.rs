@@ -22,6 +22,8 @@ pub struct IoMetrics {
     pub exchange_ns: AtomicU64,
     /// Time waiting for input.
     pub wait_ns: AtomicU64,
+    /// Requests to the store for packs.
+    pub get_requests: AtomicU64,
 }
 
 impl IoMetrics {

@@ -10,6 +10,7 @@
 
 mod codec;
 pub mod frame;
+mod kept;
 mod manifest;
 mod marker;
 mod merged;
@@ -18,10 +19,12 @@ mod pack;
 mod pond;
 mod reader;
 mod remote;
+mod resume;
 mod source;
 mod writer;
 
 pub use codec::ExchangeNodes;
+pub use kept::{KEPT_BYTES, KeptRows, ResultKeeper, read_kept_blob, result_name};
 pub use manifest::{BlockFooter, Holder, Manifest, ManifestOutput, OutputFooter};
 pub use marker::{ExchangeExec, Transfer};
 pub use metrics::IoMetrics;

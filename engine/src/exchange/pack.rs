@@ -30,6 +30,13 @@ pub struct PackBuilder {
 }
 
 impl PackBuilder {
+    /// A pack of one block that belongs to no task: a run's result with these columns.
+    pub(super) fn of_result(schema: Vec<u8>) -> Self {
+        let block = wire::PackBlock { output: 0, partition: 0, frames: Vec::new() };
+        let index = wire::PackIndex { outputs: Vec::new(), blocks: vec![block], schema };
+        Self { index, ..Self::default() }
+    }
+
     /// Notes an output whose blocks will be appended.
     pub fn output(&mut self, output: LostOutput, footer: &OutputFooter) {
         self.index.outputs.push(wire::PackOutput {

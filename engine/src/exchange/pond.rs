@@ -12,13 +12,15 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt};
 use tidemill_core::record::Pack;
+use tidemill_core::schedule::Lost;
 use tidemill_core::{Error, Result, RunId};
 use url::Url;
 
 use super::frame::Frame;
-use super::merged::{check_footer, lost};
+use super::merged::{check_footer, counted, lost};
 use super::pack::{TAIL_BYTES, decode_index, index_bytes};
-use super::{BlockRequest, BlockStream, OutputFooter};
+use super::resume::Unfinished;
+use super::{BlockRequest, BlockStream, IoMetrics, KeptRows, OutputFooter};
 use crate::error::{TaskError, object_store_error};
 use crate::runtime::object_store;
 use crate::wire;
@@ -71,47 +73,64 @@ impl PondSlot {
     }
 }
 
-/// A pack being written: in one piece if it is small, otherwise in parts.
+/// An object being written: in one piece if it is small, otherwise in parts.
 pub struct PackUpload {
     store: Arc<dyn ObjectStore>,
     path: Path,
     parts: Option<Box<dyn MultipartUpload>>,
+    puts: u64,
 }
 
 impl PackUpload {
     /// Writes a part; more follow.
     ///
     /// # Errors
-    /// The store refused.
+    /// The store refused. Nothing of the object is kept.
     pub async fn part(&mut self, bytes: Bytes) -> Result<()> {
+        let written = self.try_part(bytes).await;
+        if written.is_err() {
+            self.abort().await;
+        }
+        written
+    }
+
+    async fn try_part(&mut self, bytes: Bytes) -> Result<()> {
         let parts = match &mut self.parts {
             Some(parts) => parts,
             None => {
+                self.puts += 1;
                 let begun = self.store.put_multipart(&self.path).await.map_err(|e| object_store_error(&e))?;
                 self.parts.insert(begun)
             }
         };
+        self.puts += 1;
         parts.put_part(bytes.into()).await.map_err(|e| object_store_error(&e))
     }
 
-    /// Writes the last part and makes the pack visible.
+    /// Writes the last part and makes the object visible. Gives back how many requests that took in all.
     ///
     /// # Errors
-    /// The store refused.
-    pub async fn finish(mut self, rest: Bytes) -> Result<()> {
+    /// The store refused. Nothing of the object is kept.
+    pub async fn finish(mut self, rest: Bytes) -> Result<u64> {
         if self.parts.is_none() {
-            return self.store.put(&self.path, rest.into()).await.map(|_| ()).map_err(|e| object_store_error(&e));
+            self.store.put(&self.path, rest.into()).await.map_err(|e| object_store_error(&e))?;
+            return Ok(1);
         }
         self.part(rest).await?;
-        match &mut self.parts {
-            Some(parts) => parts.complete().await.map(|_| ()).map_err(|e| object_store_error(&e)),
-            None => Ok(()),
+        if let Some(parts) = &mut self.parts {
+            self.puts += 1;
+            let completed = parts.complete().await.map_err(|e| object_store_error(&e));
+            if let Err(error) = completed {
+                self.abort().await;
+                return Err(error);
+            }
         }
+        Ok(self.puts)
     }
 
     /// Forgets what was written.
-    pub async fn abort(mut self) {
-        if let Some(parts) = &mut self.parts {
+    pub async fn abort(&mut self) {
+        if let Some(mut parts) = self.parts.take() {
             // Stores forget uploads that are never completed, by their own rules.
             let _ = parts.abort().await;
         }
@@ -154,7 +173,7 @@ impl Pond {
     /// Begins to write a pack.
     #[must_use]
     pub fn upload(&self, name: &str) -> PackUpload {
-        PackUpload { store: Arc::clone(&self.store), path: self.path(name), parts: None }
+        PackUpload { store: Arc::clone(&self.store), path: self.path(name), parts: None, puts: 0 }
     }
 
     /// Deletes a pack; one that is gone already is no error.
@@ -168,29 +187,35 @@ impl Pond {
         }
     }
 
-    /// The packs of all runs but those that `keep` knows: what leaders and executors left that died.
+    /// Packs and results but those that `keep` knows, by name and run: what leaders and executors left that died.
     ///
     /// # Errors
     /// The store refused.
-    pub async fn leftovers(&self, keep: impl Fn(&str) -> bool + Send) -> Result<Vec<String>> {
-        let listed = self.store.list(Some(&self.path("pond"))).try_collect::<Vec<_>>().await;
-        let listed = listed.map_err(|e| object_store_error(&e))?;
+    pub async fn leftovers(&self, keep: impl Fn(&str, &str) -> bool + Send) -> Result<Vec<String>> {
         let skipped = self.prefix.parts().count();
-        let left = listed.into_iter().filter_map(|object| {
-            let parts: Vec<String> = object.location.parts().skip(skipped).map(|p| p.as_ref().to_owned()).collect();
-            // pond/x/RUN/PACK
-            parts.get(2).is_some_and(|run| !keep(run)).then(|| parts.join("/"))
-        });
-        Ok(left.collect())
+        let mut left = Vec::new();
+        // pond/x/RUN/PACK, runs/RUN/result/PACK
+        for (folder, run_at) in [("pond", 2), ("runs", 1)] {
+            let listed = self.store.list(Some(&self.path(folder))).try_collect::<Vec<_>>().await;
+            for object in listed.map_err(|e| object_store_error(&e))? {
+                let parts: Vec<String> = object.location.parts().skip(skipped).map(|p| p.as_ref().to_owned()).collect();
+                let name = parts.join("/");
+                if parts.get(run_at).is_some_and(|run| !keep(&name, run)) {
+                    left.push(name);
+                }
+            }
+        }
+        Ok(left)
     }
 
-    async fn index(&self, pack: &Pack) -> Result<Arc<wire::PackIndex>> {
+    async fn index(&self, pack: &Pack, metrics: &IoMetrics) -> Result<Arc<wire::PackIndex>> {
         let known = self.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&pack.name).cloned();
         if let Some(index) = known {
             return Ok(index);
         }
         let path = self.path(&pack.name);
         let tail = GetOptions { range: Some(GetRange::Suffix(TAIL.min(pack.bytes))), ..Default::default() };
+        IoMetrics::add(&metrics.get_requests, 1);
         let tail = self.store.get_opts(&path, tail).await.map_err(|e| object_store_error(&e))?;
         let tail = tail.bytes().await.map_err(|e| object_store_error(&e))?;
         let length = index_bytes(&tail)?;
@@ -199,6 +224,7 @@ impl Pond {
             None => {
                 let end = pack.bytes.saturating_sub(TAIL_BYTES as u64);
                 let range = end.saturating_sub(length as u64)..end;
+                IoMetrics::add(&metrics.get_requests, 1);
                 self.store.get_range(&path, range).await.map_err(|e| object_store_error(&e))?
             }
         };
@@ -211,42 +237,87 @@ impl Pond {
         Ok(index)
     }
 
-    /// Reads a block from its pack, from frame `from` on.
-    pub fn read(self: Arc<Self>, block: BlockRequest, pack: Pack, from: usize, schema: SchemaRef) -> BlockStream {
+    /// Reads what is left of a block from its pack.
+    pub(super) fn read(
+        self: Arc<Self>,
+        left: Unfinished,
+        pack: Pack,
+        schema: SchemaRef,
+        metrics: Arc<IoMetrics>,
+    ) -> BlockStream {
+        let Unfinished { block, frames: passed, rows } = left;
         let opened = async move {
-            let frames = self.frames(&block, &pack).await.map_err(|e| lost(&block, &e.message))?;
-            let frames = frames.get(from..).unwrap_or_default().to_vec();
+            let (frames, expected) = self.frames(&block, &pack, &metrics).await.map_err(|e| lost(&block, &e.message))?;
+            let frames = frames.get(passed..).unwrap_or_default().to_vec();
             let path = self.path(&pack.name);
+            let reader = block.clone();
             let ranges = futures::stream::iter(ranges(frames)).map(move |frames| {
-                let (pond, path, block, schema) = (Arc::clone(&self), path.clone(), block.clone(), Arc::clone(&schema));
+                let (pond, path, block, schema) = (Arc::clone(&self), path.clone(), reader.clone(), Arc::clone(&schema));
+                let metrics = Arc::clone(&metrics);
                 async move {
-                    let batches = pond.range(&path, &frames, &schema).await;
+                    let batches = pond.range(&path, &frames, &schema, &metrics).await;
                     batches.map_err(|e| lost(&block, &e.message))
                 }
             });
             let batches = ranges.buffered(AHEAD).map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok)));
-            Ok::<_, TaskError>(batches.try_flatten())
+            Ok::<_, TaskError>(counted(batches.try_flatten().boxed(), block, rows, expected))
         };
-        futures::stream::once(opened).try_flatten().boxed()
+        let looked = |error: TaskError| TaskError { lost: Lost { looked_in_packs: true, ..error.lost }, ..error };
+        futures::stream::once(opened).try_flatten().map_err(looked).boxed()
     }
 
-    /// Where the block's frames are, after its output's footer was compared with the recorded one.
-    async fn frames(&self, block: &BlockRequest, pack: &Pack) -> Result<Vec<wire::PackFrame>> {
-        let index = self.index(pack).await?;
+    /// Reads a run's result.
+    ///
+    /// # Errors
+    /// It is not there, or damaged.
+    pub async fn read_kept(self: Arc<Self>, pack: Pack) -> Result<KeptRows> {
+        let metrics = Arc::new(IoMetrics::default());
+        let index = self.index(&pack, &metrics).await?;
+        let schema = super::kept::schema_of(&index)?;
+        let frames: Vec<wire::PackFrame> = index.blocks.iter().flat_map(|b| &b.frames).cloned().collect();
+        let (path, expected) = (self.path(&pack.name), Arc::clone(&schema));
+        let batches = futures::stream::iter(ranges(frames)).then(move |frames| {
+            let (pond, path) = (Arc::clone(&self), path.clone());
+            let (schema, metrics) = (Arc::clone(&expected), Arc::clone(&metrics));
+            async move { pond.range(&path, &frames, &schema, &metrics).await }
+        });
+        let batches = batches.map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok))).try_flatten();
+        Ok((schema, batches.boxed()))
+    }
+
+    /// Where the block's frames are, and how many rows they have, after its output's footer was compared with the recorded
+    /// one.
+    async fn frames(
+        &self,
+        block: &BlockRequest,
+        pack: &Pack,
+        metrics: &IoMetrics,
+    ) -> Result<(Vec<wire::PackFrame>, u64)> {
+        let index = self.index(pack, metrics).await?;
         let task: wire::TaskId = block.task.into();
         let attempt: wire::Attempt = block.attempt.into();
         let output = index.outputs.iter().position(|o| o.task == Some(task) && o.attempt == Some(attempt));
         let output = output.ok_or_else(|| Error::unavailable(format!("pack {} does not hold it", pack.name)))?;
         let footer = index.outputs.get(output).and_then(|o| o.footer.as_ref()).map(OutputFooter::from_wire);
-        check_footer(block, &footer.unwrap_or_default()).map_err(|e| e.error)?;
+        let footer = footer.unwrap_or_default();
+        check_footer(block, &footer).map_err(|e| e.error)?;
+        let rows = footer.blocks.get(block.partition as usize).map_or(0, |b| b.rows);
         let mut blocks = index.blocks.iter();
         let found = blocks.find(|b| b.output as usize == output && b.partition == block.partition);
-        found.map(|b| b.frames.clone()).ok_or_else(|| Error::unavailable(format!("pack {} lacks the block", pack.name)))
+        let found = found.ok_or_else(|| Error::unavailable(format!("pack {} lacks the block", pack.name)))?;
+        Ok((found.frames.clone(), rows))
     }
 
-    async fn range(&self, path: &Path, frames: &[wire::PackFrame], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    async fn range(
+        &self,
+        path: &Path,
+        frames: &[wire::PackFrame],
+        schema: &SchemaRef,
+        metrics: &IoMetrics,
+    ) -> Result<Vec<RecordBatch>> {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(Vec::new()) };
         let range = first.offset..last.offset + last.length;
+        IoMetrics::add(&metrics.get_requests, 1);
         let mut bytes = self.store.get_range(path, range).await.map_err(|e| object_store_error(&e))?;
         let mut batches = Vec::with_capacity(frames.len());
         for frame in frames {

@@ -2,7 +2,7 @@
 //!
 //! Back-pressure is HTTP/2's: a stream holds at most its window ([`STREAM_WINDOW`]) plus one frame.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,6 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
 use futures::StreamExt;
 use prost::Message as _;
-use tidemill_core::record::Pack;
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Error, ErrorKind, Result, RunId};
 use tonic::Streaming;
@@ -20,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::frame::{Frame, Message};
 use super::merged::{check_footer, lost};
+use super::resume::Unfinished;
 use super::{BlockRequest, BlockStream, Holder, IoMetrics, OutputFooter, PondSlot};
 use crate::error::TaskError;
 use crate::wire::{self, MAX_MESSAGE_BYTES, frame_header::Kind, statuses};
@@ -76,8 +76,8 @@ impl FlightBlocks {
                 Ok(messages) => Reading::new(messages, pool, run, blocks, expected, schema, metrics).into_stream(),
                 Err(error) => {
                     pool.forget(&holder.endpoint);
-                    let left = blocks.iter().cloned().map(|b| (b, 0)).collect();
-                    pool.go_on(left, unreadable(&blocks, &error), schema)
+                    let left = blocks.iter().cloned().map(Unfinished::new).collect();
+                    pool.pond.go_on(left, unreadable(&blocks, &error), schema, metrics)
                 }
             }
         };
@@ -142,27 +142,9 @@ impl FlightBlocks {
         Ok(channel)
     }
 
-    /// What is left of blocks whose holder failed, each from its next frame: from their packs, if all have one.
-    fn go_on(&self, left: Vec<(BlockRequest, usize)>, error: TaskError, schema: SchemaRef) -> BlockStream {
-        let packed: Option<Vec<_>> =
-            left.iter().map(|(block, from)| Some((block.clone(), block.pack.clone()?, *from))).collect();
-        match (self.pond.get(), packed) {
-            (Some(pond), Some(packed)) => {
-                tracing::info!(error = %error.error, "going on from packs");
-                let blocks = futures::stream::iter(packed);
-                let read = move |(block, pack, from): (BlockRequest, Arc<Pack>, usize)| {
-                    Arc::clone(&pond).read(block, Pack::clone(&pack), from, Arc::clone(&schema))
-                };
-                blocks.map(read).flatten().boxed()
-            }
-            _ => {
-                // Those with a pack are not lost, whatever became of their holder.
-                let lost: Vec<LostOutput> =
-                    left.iter().filter(|(b, _)| b.pack.is_none()).map(|(b, _)| b.output()).collect();
-                let lost = if lost.is_empty() { error.lost } else { lost };
-                futures::stream::iter([Err(TaskError { lost, ..error })]).boxed()
-            }
-        }
+    /// Where blocks are read whose holder is gone.
+    pub(super) const fn pond(&self) -> &PondSlot {
+        &self.pond
     }
 
     /// The rows of a block, if its output's footer came before.
@@ -189,8 +171,8 @@ impl FlightBlocks {
 fn unreadable(blocks: &[BlockRequest], error: &Error) -> TaskError {
     let first = blocks.first().map(|b| lost(b, &error.message));
     let mut task_error = first.unwrap_or_else(|| TaskError::from(error.clone()));
-    task_error.lost = blocks.iter().map(BlockRequest::output).collect();
-    task_error.lost.dedup();
+    task_error.lost.outputs = blocks.iter().map(BlockRequest::output).collect();
+    task_error.lost.outputs.dedup();
     if error.kind == ErrorKind::Denied {
         return TaskError::from(error.clone());
     }
@@ -214,12 +196,19 @@ struct Reading {
     metrics: Arc<IoMetrics>,
     /// Messages of the unfinished frame.
     parts: Vec<Message>,
-    /// Expected rows per block, once its footer came.
-    footers: Vec<Option<u64>>,
-    rows: Vec<u64>,
-    /// Frames that were passed on, by block.
-    frames: Vec<usize>,
-    ended: VecDeque<bool>,
+    /// By block.
+    progress: Vec<Progress>,
+}
+
+/// How far a block was read.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Expected rows, once the footer came.
+    expected: Option<u64>,
+    /// What was passed on.
+    rows: u64,
+    frames: usize,
+    ended: bool,
 }
 
 impl Reading {
@@ -228,24 +217,12 @@ impl Reading {
         pool: Arc<FlightBlocks>,
         run: RunId,
         blocks: Vec<BlockRequest>,
-        footers: Vec<Option<u64>>,
+        expected: Vec<Option<u64>>,
         schema: SchemaRef,
         metrics: Arc<IoMetrics>,
     ) -> Self {
-        let count = blocks.len();
-        Self {
-            messages,
-            pool,
-            run,
-            blocks,
-            schema,
-            metrics,
-            parts: Vec::new(),
-            footers,
-            rows: vec![0; count],
-            frames: vec![0; count],
-            ended: vec![false; count].into(),
-        }
+        let progress = expected.into_iter().map(|expected| Progress { expected, ..Progress::default() }).collect();
+        Self { messages, pool, run, blocks, schema, metrics, parts: Vec::new(), progress }
     }
 
     fn into_stream(self) -> BlockStream {
@@ -270,16 +247,16 @@ impl Reading {
 
     /// What the holder did not send any more.
     fn go_on(&self, error: TaskError) -> BlockStream {
-        let open = self.blocks.iter().zip(&self.frames).zip(&self.ended).filter(|(_, ended)| !**ended);
-        let left = open.map(|((block, frames), _)| (block.clone(), *frames)).collect();
-        self.pool.go_on(left, error, Arc::clone(&self.schema))
+        let open = self.blocks.iter().zip(&self.progress).filter(|(_, progress)| !progress.ended);
+        let left = open.map(|(block, p)| Unfinished { block: block.clone(), frames: p.frames, rows: p.rows }).collect();
+        self.pool.pond.go_on(left, error, Arc::clone(&self.schema), Arc::clone(&self.metrics))
     }
 
     async fn next(&mut self) -> Option<Result<RecordBatch, TaskError>> {
         loop {
             let data = match tokio::time::timeout(NEXT_MESSAGE_TIMEOUT, self.messages.message()).await {
                 Ok(Ok(Some(data))) => data,
-                Ok(Ok(None)) if self.ended.iter().all(|e| *e) => return None,
+                Ok(Ok(None)) if self.progress.iter().all(|p| p.ended) => return None,
                 Ok(Ok(None)) => return Some(Err(self.broken("the stream ended early"))),
                 Ok(Err(status)) => return Some(Err(unreadable(&self.blocks, &statuses(&status)))),
                 Err(_) => return Some(Err(self.broken("the holder sent nothing for 60 s"))),
@@ -309,8 +286,8 @@ impl Reading {
                 let footer = OutputFooter::from_wire(&footer);
                 check_footer(block, &footer)?;
                 let expected = footer.blocks.get(block.partition as usize).copied().unwrap_or_default();
-                if let Some(slot) = self.footers.get_mut(index) {
-                    *slot = Some(expected.rows);
+                if let Some(progress) = self.progress.get_mut(index) {
+                    progress.expected = Some(expected.rows);
                 }
                 self.pool.keep_footer(&self.run, block, Arc::new(footer));
                 Ok(None)
@@ -328,22 +305,22 @@ impl Reading {
             return Err(self.broken("a frame is damaged"));
         }
         let batch = frame.decode(&self.schema)?;
-        if let (Some(rows), Some(frames)) = (self.rows.get_mut(index), self.frames.get_mut(index)) {
-            *rows += batch.num_rows() as u64;
-            *frames += 1;
+        if let Some(progress) = self.progress.get_mut(index) {
+            progress.rows += batch.num_rows() as u64;
+            progress.frames += 1;
         }
         IoMetrics::add_since(&self.metrics.encode_ns, start);
         Ok(batch)
     }
 
     fn finish_block(&mut self, index: usize) -> Result<(), TaskError> {
-        if self.footers.get(index).copied().flatten() != self.rows.get(index).copied() {
-            return Err(self.broken("rows are missing"));
+        match self.progress.get_mut(index) {
+            Some(progress) if progress.expected == Some(progress.rows) => {
+                progress.ended = true;
+                Ok(())
+            }
+            _ => Err(self.broken("rows are missing")),
         }
-        if let Some(ended) = self.ended.get_mut(index) {
-            *ended = true;
-        }
-        Ok(())
     }
 
     fn broken(&self, why: &str) -> TaskError {

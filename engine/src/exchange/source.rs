@@ -13,7 +13,7 @@ use tidemill_core::record::{Footer, Pack};
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, Epoch, ExecutorId, RunId, StageId, TaskId};
 
-use super::{FlightBlocks, Holder, IoMetrics, Manifest, OutputFooter};
+use super::{FlightBlocks, Holder, IoMetrics, Manifest, OutputFooter, PondSlot};
 use crate::error::TaskError;
 
 /// Batches of blocks. Ends with every row or with an error.
@@ -77,28 +77,36 @@ pub trait LocalBlocks: fmt::Debug + Send + Sync {
 pub struct BlockTransport {
     local: Option<Arc<dyn LocalBlocks>>,
     remote: Arc<FlightBlocks>,
+    pond: PondSlot,
 }
 
 impl BlockTransport {
     /// A transport; `local` where this process holds blocks.
     #[must_use]
-    pub const fn new(local: Option<Arc<dyn LocalBlocks>>, remote: Arc<FlightBlocks>) -> Self {
-        Self { local, remote }
+    pub fn new(local: Option<Arc<dyn LocalBlocks>>, remote: Arc<FlightBlocks>) -> Self {
+        let pond = remote.pond().clone();
+        Self { local, remote, pond }
     }
 
     fn read_local(
+        &self,
         local: &Arc<dyn LocalBlocks>,
         run: &RunId,
         block: &BlockRequest,
         schema: SchemaRef,
         metrics: Arc<IoMetrics>,
     ) -> BlockStream {
-        let footer = match local.footer(run, block.output()) {
-            Ok(footer) => footer,
-            Err(error) => return futures::stream::iter([Err(error)]).boxed(),
+        let frames = match local.footer(run, block.output()) {
+            Ok(footer) => {
+                let frames = local.frames(run, block, Arc::clone(&schema), Arc::clone(&metrics));
+                super::merged::checked(frames, block.clone(), footer)
+            }
+            Err(error) => futures::stream::iter([Err(error)]).boxed(),
         };
-        let frames = local.frames(run, block, schema, metrics);
-        super::merged::checked(frames, block.clone(), footer)
+        match block.pack {
+            Some(_) => super::resume::or_pack(frames, block.clone(), self.pond.clone(), schema, metrics),
+            None => frames,
+        }
     }
 }
 
@@ -109,7 +117,7 @@ impl BlockSource for BlockTransport {
         for block in blocks {
             match &self.local {
                 Some(local) if *local.executor() == block.holder.executor => {
-                    here.push(Self::read_local(local, run, &block, Arc::clone(&schema), Arc::clone(&metrics)));
+                    here.push(self.read_local(local, run, &block, Arc::clone(&schema), Arc::clone(&metrics)));
                 }
                 _ => elsewhere.entry(block.holder.clone()).or_default().push(block),
             }

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use tidemill_core::record::{Footer, Pack, TaskMetrics};
-use tidemill_core::schedule::LostOutput;
+use tidemill_core::schedule::{Lost, LostOutput};
 use tidemill_core::{Attempt, Epoch, Error, ErrorKind, Result, StageId, TaskId};
 use tonic::{Code, Status};
 
@@ -52,13 +52,13 @@ impl From<pb::Footer> for Footer {
 
 impl From<&Pack> for pb::Pack {
     fn from(p: &Pack) -> Self {
-        Self { name: p.name.clone(), crc: p.crc, bytes: p.bytes }
+        Self { name: p.name.clone(), crc: p.crc, bytes: p.bytes, puts: p.puts }
     }
 }
 
 impl From<&pb::Pack> for Pack {
     fn from(p: &pb::Pack) -> Self {
-        Self { name: p.name.clone(), crc: p.crc, bytes: p.bytes }
+        Self { name: p.name.clone(), crc: p.crc, bytes: p.bytes, puts: p.puts }
     }
 }
 
@@ -75,6 +75,7 @@ impl From<TaskMetrics> for pb::TaskMetrics {
             encode_ns: m.encode_ns,
             exchange_ns: m.exchange_ns,
             wait_ns: m.wait_ns,
+            get_requests: m.get_requests,
         }
     }
 }
@@ -92,6 +93,7 @@ impl From<pb::TaskMetrics> for TaskMetrics {
             encode_ns: m.encode_ns,
             exchange_ns: m.exchange_ns,
             wait_ns: m.wait_ns,
+            get_requests: m.get_requests,
         }
     }
 }
@@ -130,7 +132,7 @@ impl From<pb::ErrorKind> for ErrorKind {
 
 impl From<&Error> for pb::Error {
     fn from(error: &Error) -> Self {
-        Self { kind: pb::ErrorKind::from(error.kind).into(), message: error.message.clone(), lost: Vec::new() }
+        Self { kind: pb::ErrorKind::from(error.kind).into(), message: error.message.clone(), lost: None }
     }
 }
 
@@ -146,15 +148,29 @@ impl From<LostOutput> for pb::LostOutput {
     }
 }
 
-impl pb::LostOutput {
-    /// The domain form.
-    ///
-    /// # Errors
-    /// A field is absent.
-    pub fn to_domain(&self) -> Result<LostOutput> {
-        let task = self.task.ok_or_else(|| missing("LostOutput.task"))?.into();
-        let attempt = self.attempt.ok_or_else(|| missing("LostOutput.attempt"))?.into();
-        Ok(LostOutput { task, attempt })
+impl TryFrom<&pb::LostOutput> for LostOutput {
+    type Error = Error;
+
+    fn try_from(lost: &pb::LostOutput) -> Result<Self> {
+        let task = lost.task.ok_or_else(|| missing("LostOutput.task"))?.into();
+        let attempt = lost.attempt.ok_or_else(|| missing("LostOutput.attempt"))?.into();
+        Ok(Self { task, attempt })
+    }
+}
+
+impl From<&Lost> for pb::Lost {
+    fn from(lost: &Lost) -> Self {
+        let outputs = lost.outputs.iter().copied().map(Into::into).collect();
+        Self { outputs, looked_in_packs: lost.looked_in_packs }
+    }
+}
+
+impl TryFrom<&pb::Lost> for Lost {
+    type Error = Error;
+
+    fn try_from(lost: &pb::Lost) -> Result<Self> {
+        let outputs = lost.outputs.iter().map(LostOutput::try_from).collect::<Result<_>>()?;
+        Ok(Self { outputs, looked_in_packs: lost.looked_in_packs })
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
-use tidemill_core::schedule::LostOutput;
+use tidemill_core::schedule::{Lost, LostOutput};
 use tidemill_core::{Error, ErrorKind, ExecutorId, RunId};
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::frame::{Compression, Frame};
@@ -118,7 +118,7 @@ impl BlockStore {
                     self.executor, output.task, output.attempt
                 ),
             },
-            lost: vec![output],
+            lost: Lost { outputs: vec![output], looked_in_packs: false },
         })
     }
 
@@ -180,7 +180,8 @@ impl LocalBlocks for BlockStore {
 fn unreadable(error: TaskError, output: LostOutput) -> TaskError {
     match error.error.kind {
         ErrorKind::Unavailable => {
-            TaskError { error: Error { kind: ErrorKind::LostInput, ..error.error }, lost: vec![output] }
+            let lost = Lost { outputs: vec![output], looked_in_packs: false };
+            TaskError { error: Error { kind: ErrorKind::LostInput, ..error.error }, lost }
         }
         _ => error,
     }

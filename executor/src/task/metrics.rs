@@ -23,6 +23,7 @@ pub(super) fn collect(plan: &Arc<dyn ExecutionPlan>, io: &IoMetrics, exchange_sp
         encode_ns: load(&io.encode_ns),
         exchange_ns: load(&io.exchange_ns),
         wait_ns: load(&io.wait_ns),
+        get_requests: load(&io.get_requests),
     };
     add_node(plan, &mut metrics);
     metrics

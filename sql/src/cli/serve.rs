@@ -70,6 +70,12 @@ pub(super) struct CoordinatorArgs {
     /// A run fails after waiting this many seconds for a first executor
     #[arg(long, env = "TIDEMILL_NO_EXECUTOR_TIMEOUT", default_value_t = 60, value_name = "SECONDS")]
     no_executor_timeout: u64,
+    /// An executor that is silent for this many seconds is dead; one whose port refuses is dead at once
+    #[arg(long, env = "TIDEMILL_EXECUTOR_TIMEOUT", default_value_t = 15, value_name = "SECONDS")]
+    executor_timeout: u64,
+    /// How many seconds the result of a finished run can be fetched again, with --state
+    #[arg(long, env = "TIDEMILL_RESULT_RETENTION", default_value_t = 3600, value_name = "SECONDS")]
+    result_retention: u64,
 }
 
 #[derive(Debug, Args)]
@@ -94,7 +100,12 @@ pub(super) struct ServerArgs {
 
 impl CoordinatorArgs {
     fn settings(&self) -> Settings {
-        Settings { no_executor_timeout_ms: self.no_executor_timeout.saturating_mul(1000), ..Settings::default() }
+        Settings {
+            no_executor_timeout_ms: self.no_executor_timeout.saturating_mul(1000),
+            executor_timeout_ms: self.executor_timeout.saturating_mul(1000),
+            result_retention_ms: self.result_retention.saturating_mul(1000),
+            ..Settings::default()
+        }
     }
 
     /// Takes the address, then waits for its turn to lead.

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Result, RunId};
 
 use super::Done;
 use super::serve::MemoryArgs;
 use super::texts::Texts;
-use crate::client::Client;
+use crate::client::{Client, QueryResult};
 use crate::output::{Format, PrintError, print};
 use crate::session::statements;
 
@@ -26,6 +26,9 @@ pub(super) struct SqlArgs {
     connect: Option<String>,
     #[command(flatten)]
     texts: Texts,
+    /// Print the result of a run again that has finished, instead of running a statement; system.runs lists runs
+    #[arg(long, value_name = "RUN_ID", conflicts_with_all = ["command", "file"])]
+    run: Option<String>,
     /// table, csv, json or jsonl
     #[arg(long, default_value = "table", value_parser = Format::from_str)]
     format: Format,
@@ -37,6 +40,9 @@ pub(super) struct SqlArgs {
 }
 
 pub(super) async fn run(args: SqlArgs) -> Result<Done> {
+    if let Some(run) = &args.run {
+        return again(&args, RunId(run.clone())).await;
+    }
     let statements = args.texts.read()?;
     let mut client = match &args.connect {
         Some(url) => Client::connect(url).await?,
@@ -54,11 +60,7 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
             tokio::select! {
                 done = execute(&mut client, &statement, args.format, &closed) => match done {
                     Ok(()) => {}
-                    Err(_) if closed.load(Ordering::Relaxed) => return Ok(Done::Well),
-                    Err(PrintError::Run(error)) => return Err(error),
-                    Err(PrintError::Output(error)) => {
-                        return Err(Error::unavailable(format!("the output cannot be written: {error}")));
-                    }
+                    Err(error) => return ended(error, &closed),
                 },
                 // Leaving drops the result, which cancels its run.
                 _ = &mut terminated => {
@@ -69,6 +71,29 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
         }
     }
     Ok(Done::Well)
+}
+
+/// Prints a kept result.
+async fn again(args: &SqlArgs, run: RunId) -> Result<Done> {
+    let url = args.connect.as_ref().ok_or_else(|| {
+        Error::invalid("--run needs --connect URL: results are kept by a coordinator that was started with --state")
+    })?;
+    let start = Instant::now();
+    let result = Client::connect(url).await?.fetch(&run).await?;
+    let closed = AtomicBool::new(false);
+    match show(result, start, args.format, &closed).await {
+        Ok(()) => Ok(Done::Well),
+        Err(error) => ended(error, &closed),
+    }
+}
+
+/// How a command ends whose output ended.
+fn ended(error: PrintError, closed: &AtomicBool) -> Result<Done> {
+    match error {
+        _ if closed.load(Ordering::Relaxed) => Ok(Done::Well),
+        PrintError::Run(error) => Err(error),
+        PrintError::Output(error) => Err(Error::unavailable(format!("the output cannot be written: {error}"))),
+    }
 }
 
 /// Standard output that remembers whether its reader went away, as `head` does: no error of ours, but writers of formats
@@ -95,14 +120,23 @@ impl Output<'_> {
 
 async fn execute(client: &mut Client, statement: &str, format: Format, closed: &AtomicBool) -> Result<(), PrintError> {
     let start = Instant::now();
-    let result = client.execute(statement).await?;
+    show(client.execute(statement).await?, start, format, closed).await
+}
+
+async fn show(
+    result: QueryResult,
+    start: Instant,
+    format: Format,
+    closed: &AtomicBool,
+) -> Result<(), PrintError> {
+    let run = result.run.as_ref().map(|run| format!(", run {run}")).unwrap_or_default();
     let shows_rows = !result.schema.fields().is_empty();
     let mut out = std::io::BufWriter::new(Output { closed });
     let rows = print(result, format, &mut out).await?;
     if shows_rows && format == Format::Table && std::io::stderr().is_terminal() {
         let plural = if rows == 1 { "" } else { "s" };
         // A closed stderr is no reason to fail.
-        let _ = writeln!(std::io::stderr(), "{rows} row{plural} in {:.3} s", start.elapsed().as_secs_f64());
+        let _ = writeln!(std::io::stderr(), "{rows} row{plural} in {:.3} s{run}", start.elapsed().as_secs_f64());
     }
     Ok(())
 }

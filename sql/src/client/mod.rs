@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::{LogicalPlan, Statement};
 use datafusion::prelude::SessionContext;
 use tidemill_coordinator::{Coordinator, StatementRequest};
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Result, RunId};
 
 use crate::compose::{Embedded, EmbeddedConfig};
 use crate::session::{ClientSettings, statements};
@@ -89,6 +89,21 @@ impl Client {
             return Ok(QueryResult::nothing());
         }
         self.query(sql).await
+    }
+
+    /// The kept result of a run that has finished.
+    ///
+    /// # Errors
+    /// There is none (any longer), or the run failed.
+    pub async fn fetch(&self, run: &RunId) -> Result<QueryResult> {
+        match &self.backend {
+            Backend::Remote(remote) => remote.fetch(run).await,
+            Backend::Local(coordinator) => {
+                let run = coordinator.fetch(run.clone()).await?;
+                let (id, schema) = (run.run.clone(), Arc::clone(&run.schema));
+                Ok(QueryResult::new(Some(id), schema, run.into_stream()))
+            }
+        }
     }
 
     /// Runs one statement that changes no setting.

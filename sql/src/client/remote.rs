@@ -50,15 +50,18 @@ impl Remote {
     }
 
     pub(super) async fn execute(&self, sql: &str, settings: BTreeMap<String, String>) -> Result<QueryResult> {
-        let run = RunId(ulid::Ulid::new().to_string());
-        let ticket = wire::StatementTicket {
-            sql: sql.to_owned(),
-            settings: settings.into_iter().collect(),
-            build: BUILD.to_owned(),
-            run: run.0.clone(),
-            seen_messages: 0,
-            seen_crc: 0,
-        };
+        let (run, settings) = (ulid::Ulid::new().to_string(), settings.into_iter().collect());
+        self.ask(wire::StatementTicket { sql: sql.to_owned(), settings, run, ..Default::default() }).await
+    }
+
+    /// The kept result of a run that has finished.
+    pub(super) async fn fetch(&self, run: &RunId) -> Result<QueryResult> {
+        self.ask(wire::StatementTicket { run: run.0.clone(), fetch: true, ..Default::default() }).await
+    }
+
+    async fn ask(&self, mut ticket: wire::StatementTicket) -> Result<QueryResult> {
+        BUILD.clone_into(&mut ticket.build);
+        let run = RunId(ticket.run.clone());
         let answer = Answer::new(self.client.clone(), ticket).into_stream();
         let mut messages = FlightDataDecoder::new(answer);
         // The schema comes as soon as the run is planned, long before its rows.

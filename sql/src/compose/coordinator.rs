@@ -1,11 +1,13 @@
 //! A coordinator that listens.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_coordinator::log::{Leader, Log, Objects, Recovered, newest_leader, wait_for_turn};
 use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService};
+use tidemill_core::record::Kept;
 use tidemill_core::{Error, Result, RunId, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
 use tokio::net::TcpListener;
@@ -110,8 +112,21 @@ impl CoordinatorProcess {
 /// Only by one that `leads` after it listed: the runs of a later leader are not known here.
 async fn sweep(pond: &PondSlot, recovered: &Recovered, leads: impl AsyncFnOnce() -> bool) {
     let Some(pond) = pond.get() else { return };
-    let live = |run: &str| recovered.state.live.contains(&RunId(run.to_owned()));
-    match pond.leftovers(live).await {
+    let kept: BTreeSet<&str> = recovered
+        .state
+        .runs
+        .values()
+        .filter_map(|run| match &run.kept {
+            Some(Kept::Object(pack)) => Some(pack.name.as_str()),
+            Some(Kept::Blob(_)) | None => None,
+        })
+        .collect();
+    // Results that can be fetched again, and packs of live runs. What a live run had begun to keep begins anew.
+    let needed = |name: &str, run: &str| match name.starts_with("runs/") {
+        true => kept.contains(name),
+        false => recovered.state.live.contains(&RunId(run.to_owned())),
+    };
+    match pond.leftovers(needed).await {
         Ok(names) => {
             if !leads().await {
                 return;

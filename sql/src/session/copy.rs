@@ -58,7 +58,7 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     let schema = physical.schema();
     let finish = FinishSpec::Copy(target).encode()?;
-    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish, effects: true }))
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish, effects: true, keep: true }))
 }
 
 /// Where a statement writes.

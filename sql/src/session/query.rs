@@ -36,7 +36,7 @@ pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: &
     // What the stages give, which may differ from the logical schema in nullability.
     let schema = query.stages.last().map_or(schema, |root| root.plan.schema());
     let effects = finish.has_effects();
-    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: finish.encode()?, effects }))
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: finish.encode()?, effects, keep: !exchange.local_only }))
 }
 
 /// The physical plan of a logical one.

@@ -3,17 +3,21 @@
 mod cluster;
 mod data;
 mod process;
+mod proxy;
 pub mod s3;
 mod tables;
 
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch, tpch_of};
 pub use process::{Output, Process, ProcessCluster};
+pub use proxy::{Proxy, Wire};
 pub use tables::{create_small_tables, small_tables, statements_of};
 
 use arrow::record_batch::RecordBatch;
 use tidemill::client::Client;
-use tidemill::oracle::{Answer, compare};
+use tidemill::generate::TPCH_TABLES;
+use tidemill::oracle::{Answer, Oracle, compare};
+use tidemill::tpch::create_tables;
 
 /// Whether everything runs, and not only the bounded part of CI: `cargo run -p tidemill-tests -- full`.
 #[must_use]
@@ -31,6 +35,26 @@ pub const FULL: &str = "TIDEMILL_FULL";
 pub async fn rows(client: &mut Client, sql: &str) -> Vec<RecordBatch> {
     let result = client.execute(sql).await.unwrap_or_else(|e| panic!("{sql}\n{e}"));
     result.collect().await.unwrap_or_else(|e| panic!("{sql}\n{e}"))
+}
+
+/// What DataFusion answers on TPC-H at some scale.
+///
+/// # Panics
+/// The tables cannot be read.
+pub async fn tpch_oracle(scale: f64) -> Oracle {
+    let oracle = Oracle::new(2, 1 << 30).expect("an oracle");
+    oracle.register(&tpch_of(scale), &TPCH_TABLES).await.expect("tables");
+    oracle
+}
+
+/// Creates TPC-H's tables at some scale.
+///
+/// # Panics
+/// They cannot be created.
+pub async fn create_tpch(client: &mut Client, scale: f64) {
+    for create in create_tables(&tpch_of(scale)) {
+        rows(client, &create).await;
+    }
 }
 
 /// Checks that a statement's rows are the oracle's.

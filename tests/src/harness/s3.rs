@@ -1,7 +1,7 @@
 //! A real S3 server on loopback: SeaweedFS, which `cargo run -p tidemill-tests` sets up from PyPI.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -100,6 +100,15 @@ impl S3Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("the S3 server did not answer within {PATIENCE:?}");
+    }
+
+    /// Where it listens.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.trim_start_matches("http://").parse().expect("an address")
     }
 
     /// The environment in which a process reaches the server.

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidemill::client::Client;
-use tidemill::generate::TPCH_TABLES;
-use tidemill::oracle::{Oracle, compare};
-use tidemill::tpch::{QUERIES, create_tables};
+use tidemill::oracle::compare;
+use tidemill::tpch::QUERIES;
 use tidemill_core::ErrorKind;
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Process, ProcessCluster, rows, tpch, tpch_of, value};
+use tidemill_tests::harness::{Process, ProcessCluster, SMALL_SCALE, create_tpch, rows, tpch_oracle, value};
 
 /// Large enough that a run has a middle.
 const SCALE: f64 = 0.5;
@@ -28,9 +27,7 @@ async fn the_catalogue_survives_every_restart() {
     let state = state_in(folder.path());
     let mut server = Process::start(&["server", "--bind", "127.0.0.1:0", "--state", &state, "--slots", "1"]);
     let mut client = Client::connect(&server.url()).await.expect("a client");
-    for create in create_tables(&tpch()) {
-        rows(&mut client, &create).await;
-    }
+    create_tpch(&mut client, SMALL_SCALE).await;
     rows(&mut client, "CREATE TABLE kept AS SELECT n_name FROM nation WHERE n_nationkey < 3").await;
     rows(&mut client, "CREATE VIEW names AS SELECT n_name FROM nation").await;
     rows(&mut client, "CREATE TABLE dropped AS SELECT 1 AS x").await;
@@ -51,17 +48,14 @@ async fn the_catalogue_survives_every_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_coordinator_costs_no_answer_and_no_finished_task() {
-    let oracle = Oracle::new(2, 1 << 30).expect("an oracle");
-    oracle.register(&tpch_of(SCALE), &TPCH_TABLES).await.expect("tables");
+    let oracle = tpch_oracle(SCALE).await;
     let mut survived = 0;
     let chosen = [20, 8, 17, 4, 20, 8].map(|index| QUERIES[index]);
     for (moment, (name, sql)) in MOMENTS.into_iter().zip(chosen) {
         let folder = tempfile::tempdir().expect("a folder");
         let mut cluster = ProcessCluster::durable(2, 1, &state_in(folder.path())).await;
         let mut client = cluster.client().await;
-        for create in create_tables(&tpch_of(SCALE)) {
-            rows(&mut client, &create).await;
-        }
+        create_tpch(&mut client, SCALE).await;
         client.set("datafusion.execution.target_partitions", "8").expect("a setting");
         let sql = sql.trim().trim_end_matches(';');
         let result = client.query(sql).await.expect("a run");
@@ -71,9 +65,12 @@ async fn a_killed_coordinator_costs_no_answer_and_no_finished_task() {
         let state = |state: &str| format!("SELECT count(*) FROM system.{state}");
         let done = state(&format!("tasks WHERE run_id = '{run}' AND state = 'succeeded'"));
         let ended = state(&format!("runs WHERE run_id = '{run}' AND finished_at IS NOT NULL"));
+        let start = Instant::now();
         while value(&mut watcher, &done).await.parse::<u64>().expect("a number") < moment
             && value(&mut watcher, &ended).await == "0"
-        {}
+        {
+            assert!(start.elapsed() < Duration::from_secs(60), "{name} does not get on");
+        }
         let killed = cluster.restart_coordinator();
         let ours = reading.await.expect("no panic");
         let ours = ours.unwrap_or_else(|e| panic!("{name} killed after {moment} tasks: {e}"));
@@ -130,9 +127,7 @@ async fn when_every_process_is_killed_runs_resume_and_effects_happen_once() {
         let out = folder.path().join("out");
         let mut cluster = ProcessCluster::durable(2, 1, &state_in(&folder.path().join("state"))).await;
         let mut client = cluster.client().await;
-        for create in create_tables(&tpch_of(SCALE)) {
-            rows(&mut client, &create).await;
-        }
+        create_tpch(&mut client, SCALE).await;
         let copy = format!(
             "COPY (SELECT l_orderkey, sum(l_quantity) AS q FROM lineitem GROUP BY l_orderkey) TO '{}/' STORED AS PARQUET",
             out.display()
@@ -255,14 +250,11 @@ async fn what_is_in_s3_is_never_done_again_after_everybody_died() {
 }
 
 async fn never_again(state: &str, environment: &[(&'static str, String)], victims: Victims) {
-    let oracle = Oracle::new(2, 1 << 30).expect("an oracle");
-    oracle.register(&tpch_of(SCALE), &TPCH_TABLES).await.expect("tables");
+    let oracle = tpch_oracle(SCALE).await;
     let expected = oracle.answer(SLOW).await.expect("an answer");
     let mut cluster = ProcessCluster::with(2, 1, state, environment).await;
     let mut client = cluster.client().await;
-    for create in create_tables(&tpch_of(SCALE)) {
-        rows(&mut client, &create).await;
-    }
+    create_tpch(&mut client, SCALE).await;
     client.set("datafusion.execution.target_partitions", "8").expect("a setting");
     let result = client.query(SLOW).await.expect("a run");
     let run = result.run.clone().expect("a run");

@@ -9,6 +9,7 @@ mod differential;
 mod durable;
 mod executor_loss;
 mod gathers;
+mod kept;
 mod memory;
 mod object_store;
 mod plans;

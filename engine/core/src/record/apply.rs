@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::state::{
-    Durable, Executor, ExecutorState, Intent, LostOutput, Output, Pack, Run, RunState, RunTotals, RunningAttempt,
+    Executor, ExecutorState, Intent, Kept, LostOutput, Output, Pack, Run, RunState, RunTotals, RunningAttempt,
     Sheet, Stage, State, Task, TaskState,
 };
 use super::{Capacity, Catalogue, CatalogueEntry, CatalogueKind, Outcome, Record, RunSpec};
@@ -69,12 +69,13 @@ impl State {
                 })
             }
             Record::OutputLost { run, task } => self.lose_output(run, *task),
-            Record::PackDurable { run, pack, outputs, at } => self.with_run(run, |r| r.packed(pack, outputs, *at)),
+            Record::PackDurable { run, pack, outputs } => self.with_run(run, |r| r.packed(pack, outputs)),
             Record::RunCommitting { run, winners, rows } => {
                 let intent = Intent { winners: winners.clone(), rows: *rows };
                 self.with_run(run, |r| r.intent = Some(intent));
             }
             Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
+            Record::ResultExpired { run } => self.with_run(run, |r| r.kept = None),
             Record::RunForgotten { run } => {
                 self.runs.shift_remove(run);
             }
@@ -98,6 +99,14 @@ impl State {
         self.catalogue.entries.values().filter_map(|entry| match &entry.kind {
             CatalogueKind::Table { rows } => Some(rows),
             CatalogueKind::ExternalTable | CatalogueKind::View => None,
+        })
+    }
+
+    /// The blobs of results that can be fetched again.
+    pub fn results(&self) -> impl Iterator<Item = &BlobHash> {
+        self.runs.values().filter_map(|run| match &run.kept {
+            Some(Kept::Blob(hash)) => Some(hash),
+            Some(Kept::Object(_)) | None => None,
         })
     }
 
@@ -148,6 +157,11 @@ impl State {
             self.withdraw(executor, ExecutorState::Suspected { since: at }, at);
         }
         self.awaited = known.into_iter().collect();
+        for run in &self.live {
+            if let Some(run) = self.runs.get_mut(run) {
+                run.totals.recoveries += 1;
+            }
+        }
     }
 
     fn remove_executor(&mut self, executor: &ExecutorId) {
@@ -187,6 +201,7 @@ impl State {
             started_at: None,
             finished_at: None,
             rows: None,
+            kept: None,
             graph: None,
             sheet: None,
             packs: Vec::new(),
@@ -203,6 +218,7 @@ impl State {
 
     fn start(&mut self, run: &RunId, task: TaskId, attempt: Attempt, executor: &ExecutorId, slots: u32, at: Millis) {
         self.attempts = self.attempts.max(attempt.counter);
+        let adopted = self.epoch.is_some_and(|epoch| attempt.epoch < epoch);
         self.with_executor(executor, |e| {
             e.running.insert(attempt, RunningAttempt { run: run.clone(), task, slots });
             e.held_slots += slots;
@@ -216,6 +232,7 @@ impl State {
             t.started_at = Some(at);
             t.finished_at = None;
             t.error = None;
+            t.adopted = adopted;
         });
     }
 
@@ -229,9 +246,11 @@ impl State {
     }
 
     fn lose_output(&mut self, run: &RunId, task: TaskId) {
-        self.with_task(run, task, |_, t| {
+        self.with_task(run, task, |r, t| {
             t.output = None;
             t.state = TaskState::Lost;
+            t.repeats += 1;
+            r.totals.repeated_millis += t.finished_at.unwrap_or_default().since(t.started_at.unwrap_or_default());
         });
         let epoch = self.epoch;
         self.with_run(run, |r| {
@@ -282,9 +301,10 @@ impl State {
             r.finished_at = Some(at);
             r.ready.clear();
             match outcome {
-                Outcome::Succeeded { rows } => {
+                Outcome::Succeeded { rows, kept } => {
                     r.state = RunState::Succeeded;
                     r.rows = Some(*rows);
+                    r.kept = kept.clone();
                 }
                 Outcome::Failed { error } => {
                     r.state = RunState::Failed;
@@ -326,6 +346,8 @@ impl Run {
             started_at: None,
             finished_at: None,
             error: None,
+            repeats: 0,
+            adopted: false,
         };
         self.stages = graph
             .stages
@@ -337,14 +359,14 @@ impl Run {
         self.state = RunState::Running;
     }
 
-    fn packed(&mut self, pack: &Pack, outputs: &[LostOutput], at: Millis) {
+    fn packed(&mut self, pack: &Pack, outputs: &[LostOutput]) {
+        let position = self.packs.len();
         self.packs.push(pack.clone());
-        let durable = Durable { pack: self.packs.len() - 1, since: at };
         for LostOutput { task, attempt } in outputs {
             let tasks = self.stages.get_mut(task.stage.index()).map(|s| &mut s.tasks);
             let output = tasks.and_then(|t| t.get_mut(task.index as usize)).and_then(|t| t.output.as_mut());
             if let Some(output) = output.filter(|o| o.attempt == *attempt) {
-                output.durable = Some(durable);
+                output.durable = Some(position);
             }
         }
     }

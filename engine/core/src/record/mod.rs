@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
 pub use state::{
-    Capacity, Durable, Executor, ExecutorState, Footer, Intent, LOCAL, LostOutput, Output, Pack, Run, RunSpec,
+    Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec,
     RunState, RunTotals, RunningAttempt, Sheet, Stage, State, Task, TaskMetrics, TaskState,
 };
 
@@ -19,7 +19,7 @@ use crate::graph::{Determinism, StageGraph};
 use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, TaskId};
 
 /// The version of the record encoding. A reader refuses versions it does not know, by name.
-pub const RECORD_VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 2;
 
 /// One change of a coordinator's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,11 +59,13 @@ pub enum Record {
     /// A finished task's output is gone.
     OutputLost { run: RunId, task: TaskId },
     /// Outputs of a run are in an object of the store, too.
-    PackDurable { run: RunId, pack: Pack, outputs: Vec<LostOutput>, at: Millis },
+    PackDurable { run: RunId, pack: Pack, outputs: Vec<LostOutput> },
     /// Everything that a run with effects wrote is there: from now on it can only be published.
     RunCommitting { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client has all rows, or the effect is in place.
     RunFinished { run: RunId, outcome: Outcome, at: Millis },
+    /// A finished run's result is kept no longer.
+    ResultExpired { run: RunId },
     /// A finished run leaves the history.
     RunForgotten { run: RunId },
     /// A catalogue entry was created or replaced.
@@ -115,6 +117,8 @@ pub enum Outcome {
     Succeeded {
         /// Rows of the result.
         rows: u64,
+        /// Where it can be fetched again.
+        kept: Option<Kept>,
     },
     /// It ended with an error.
     Failed {

@@ -131,6 +131,8 @@ pub struct Run {
     pub finished_at: Option<Millis>,
     /// Rows of the result.
     pub rows: Option<u64>,
+    /// Where the result can be fetched again.
+    pub kept: Option<Kept>,
     /// Its stages; absent until it is planned.
     pub graph: Option<StageGraph>,
     /// What else its plan says.
@@ -170,6 +172,15 @@ pub struct Intent {
     pub winners: Vec<Attempt>,
     /// Rows that they wrote.
     pub rows: u64,
+}
+
+/// Where a finished run's result is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// A small one: a blob of the log.
+    Blob(BlobHash),
+    /// An object of its own.
+    Object(Pack),
 }
 
 /// Where a run stands.
@@ -215,6 +226,10 @@ impl RunState {
 pub struct RunTotals {
     /// Milliseconds that attempts held a slot, repeated ones included.
     pub task_millis: u64,
+    /// Milliseconds of attempts that had succeeded and whose outputs were lost.
+    pub repeated_millis: u64,
+    /// Leaders that took the run over.
+    pub recoveries: u32,
     /// Sums over winning attempts.
     pub metrics: TaskMetrics,
 }
@@ -261,6 +276,10 @@ pub struct Task {
     pub finished_at: Option<Millis>,
     /// The latest attempt's error.
     pub error: Option<Error>,
+    /// How often it had succeeded, and its output was lost.
+    pub repeats: u32,
+    /// Whether its latest attempt is an earlier leader's.
+    pub adopted: bool,
 }
 
 /// Where a task stands.
@@ -318,17 +337,8 @@ pub struct Output {
     pub footer: Footer,
     /// What it cost.
     pub metrics: TaskMetrics,
-    /// Where else it is: outside of all processes.
-    pub durable: Option<Durable>,
-}
-
-/// Where an output is in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Durable {
-    /// The position among the run's packs.
-    pub pack: usize,
-    /// Since when: readers that started later were told.
-    pub since: Millis,
+    /// Where else it is, outside of all processes: the position among the run's packs.
+    pub durable: Option<usize>,
 }
 
 /// An object of the store that holds many blocks.
@@ -340,6 +350,8 @@ pub struct Pack {
     pub crc: u32,
     /// Its size.
     pub bytes: u64,
+    /// Requests that it took to write it.
+    pub puts: u64,
 }
 
 /// A short form of an output's footer, against which readers check the footer itself.
@@ -366,6 +378,8 @@ pub struct TaskMetrics {
     pub remote_bytes: u64,
     /// Bytes written to local disk by operators and by the exchange.
     pub spilled_bytes: u64,
+    /// Requests to the store for packs.
+    pub get_requests: u64,
     /// Time in scans.
     pub scan_ns: u64,
     /// Time in other operators.
@@ -386,6 +400,7 @@ impl TaskMetrics {
         self.bytes_out += other.bytes_out;
         self.remote_bytes += other.remote_bytes;
         self.spilled_bytes += other.spilled_bytes;
+        self.get_requests += other.get_requests;
         self.scan_ns += other.scan_ns;
         self.operator_ns += other.operator_ns;
         self.encode_ns += other.encode_ns;

@@ -17,8 +17,8 @@ mod waiting;
 
 use crate::graph::StageGraph;
 pub use crate::record::LostOutput;
-use crate::record::{Capacity, Footer, Outcome, Pack, Record, RunSpec, Sheet, State, TaskMetrics};
-use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
+use crate::record::{Capacity, Footer, Kept, Outcome, Pack, Record, RunSpec, Sheet, State, TaskMetrics};
+use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
 use decide::Decider;
 pub use waiting::waiting_for;
 
@@ -50,11 +50,11 @@ pub enum Event {
     /// An attempt wrote its output.
     TaskSucceeded { run: RunId, task: TaskId, attempt: Attempt, footer: Footer, metrics: TaskMetrics },
     /// An attempt failed.
-    TaskFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, lost: Vec<LostOutput> },
+    TaskFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, lost: Lost },
     /// The reader of the result could not read an output.
-    ResultLost { run: RunId, lost: LostOutput, looked_in_pack: bool },
+    ResultLost { run: RunId, lost: Lost },
     /// The client has all rows of the result.
-    ResultDelivered { run: RunId, rows: u64 },
+    ResultDelivered { run: RunId, rows: u64, kept: Option<Kept> },
     /// The result cannot be delivered.
     ResultFailed { run: RunId, error: Error },
     /// An executor put outputs into the store.
@@ -64,9 +64,19 @@ pub enum Event {
     /// The client ended the run or went away.
     Cancelled { run: RunId },
     /// A run changed the catalogue, if it had to, and is over: both or neither.
-    CatalogueChanged { run: RunId, record: Option<Record>, rows: u64 },
+    CatalogueChanged { run: RunId, record: Option<Record>, rows: u64, kept: Option<Kept> },
     /// Time passed.
     Tick,
+}
+
+/// Outputs that a reader could not get.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// Which.
+    pub outputs: Vec<LostOutput>,
+    /// Whether it looked for them in their packs, too. Otherwise those that have one are not lost: the reader was told
+    /// before they had.
+    pub looked_in_packs: bool,
 }
 
 /// An attempt that an executor says it runs, or has finished unheard.
@@ -93,8 +103,10 @@ pub enum Action {
     Stop { executor: ExecutorId, attempt: Attempt },
     /// Tell the executor to drop every output of the run.
     Release { executor: ExecutorId, run: RunId },
-    /// Delete the pack: nobody will read it.
+    /// Delete the object: nobody will read it.
     Discard { pack: Pack },
+    /// Forget a blob that held a result: nobody will read it.
+    Forget { blob: BlobHash },
     /// Dial the executor's data port; answer with [`Event::ExecutorDead`] if it refuses.
     Probe { executor: ExecutorId },
     /// The root's outputs are available: stream them to the client.
@@ -148,13 +160,15 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
             d.task_succeeded(&run, task, attempt, footer, metrics);
         }
         Event::TaskFailed { run, task, attempt, error, lost } => d.task_failed(&run, task, attempt, error, &lost),
-        Event::ResultLost { run, lost, looked_in_pack } => d.result_lost(&run, lost, looked_in_pack),
+        Event::ResultLost { run, lost } => d.result_lost(&run, &lost),
         Event::PackDurable { run, pack, outputs } => d.pack_durable(run, pack, outputs),
-        Event::ResultDelivered { run, rows } => d.finish(&run, Outcome::Succeeded { rows }),
+        Event::ResultDelivered { run, rows, kept } => d.finish(&run, Outcome::Succeeded { rows, kept }),
         Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),
         Event::Cancelled { run } => d.cancelled(&run),
-        Event::CatalogueChanged { run, record, rows } => d.catalogue_changed(&run, record, rows),
+        Event::CatalogueChanged { run, record, rows, kept } => {
+            d.catalogue_changed(&run, record, Outcome::Succeeded { rows, kept });
+        }
         Event::Tick => d.deadlines(),
     }
     d.plan_queued();

@@ -1,9 +1,9 @@
-//! The result on its way to the client.
+//! The result on its way to the client, and kept for those who ask again.
 
-use super::LostOutput;
 use super::decide::Decider;
-use crate::RunId;
-use crate::record::{Pack, Record};
+use super::{Action, Lost, LostOutput};
+use crate::{Millis, RunId};
+use crate::record::{Kept, Pack, Record};
 
 impl Decider<'_> {
     /// Outputs are in the store. A pack of a run that has ended is of no use; one that is named already came twice.
@@ -11,22 +11,35 @@ impl Decider<'_> {
         let known = self.live_run(&run).map(|r| r.packs.iter().any(|p| p.name == pack.name));
         match known {
             Some(true) => {}
-            Some(false) => self.record(Record::PackDurable { run, pack, outputs, at: self.now }),
-            None => self.act(super::Action::Discard { pack }),
+            Some(false) => self.record(Record::PackDurable { run, pack, outputs }),
+            None => self.act(Action::Discard { pack }),
         }
     }
 
-    /// The reader found an output of the root gone before it passed on a row of it.
-    /// Where it is in the store too, and the reader did not know, it reads again.
-    pub(super) fn result_lost(&mut self, run: &RunId, lost: LostOutput, looked_in_pack: bool) {
-        let durable =
-            self.state.task(run, lost.task).and_then(|t| t.output.as_ref()).is_some_and(|o| o.durable.is_some());
-        if durable && !looked_in_pack {
-            return self.refresh(run);
-        }
+    /// The reader of the result could not read an output of the root.
+    pub(super) fn result_lost(&mut self, run: &RunId, lost: &Lost) {
         if self.live_run(run).is_some_and(|r| r.intent.is_none()) {
-            self.lose_named_output(run, lost);
+            self.lose_outputs(run, lost);
             self.refresh(run);
         }
+    }
+
+    /// Lets go of results whose retention ended.
+    pub(super) fn expire_results(&mut self) {
+        let limit = self.settings.result_retention_ms;
+        let is_old = |finished: Option<Millis>| finished.is_some_and(|at| self.now.since(at) >= limit);
+        let kept = self.state.runs.iter().filter(|(_, run)| run.kept.is_some() && is_old(run.finished_at));
+        for run in kept.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            self.expire(&run);
+        }
+    }
+
+    pub(super) fn expire(&mut self, run: &RunId) {
+        let Some(kept) = self.state.runs.get(run).and_then(|r| r.kept.clone()) else { return };
+        self.record(Record::ResultExpired { run: run.clone() });
+        self.act(match kept {
+            Kept::Blob(blob) => Action::Forget { blob },
+            Kept::Object(pack) => Action::Discard { pack },
+        });
     }
 }

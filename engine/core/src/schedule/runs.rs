@@ -54,12 +54,12 @@ impl Decider<'_> {
         }
     }
 
-    pub(super) fn catalogue_changed(&mut self, run: &RunId, record: Option<Record>, rows: u64) {
+    pub(super) fn catalogue_changed(&mut self, run: &RunId, record: Option<Record>, outcome: Outcome) {
         if self.live_run(run).is_some() {
             if let Some(record) = record {
                 self.record(record);
             }
-            self.finish(run, Outcome::Succeeded { rows });
+            self.finish(run, outcome);
         }
     }
 
@@ -108,6 +108,7 @@ impl Decider<'_> {
             .map(|(id, _)| id.clone())
             .collect();
         for run in old {
+            self.expire(&run);
             self.record(Record::RunForgotten { run });
         }
     }
@@ -125,6 +126,7 @@ impl Decider<'_> {
         self.executors_dead(&silent);
         self.close_registration();
         self.fail_without_executors();
+        self.expire_results();
     }
 
     /// Fails runs that have had tasks to run, and nobody to run them, for too long.

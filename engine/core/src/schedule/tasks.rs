@@ -1,7 +1,7 @@
 //! Tasks: ready, succeeded, failed, lost, repeated.
 
 use super::decide::Decider;
-use super::{Action, LostOutput, needed_stages};
+use super::{Action, Lost, LostOutput, needed_stages};
 use crate::graph::Determinism;
 use crate::record::{Footer, Loss, Outcome, Output, Record, TaskMetrics, TaskState};
 use crate::{Attempt, Error, ErrorKind, ExecutorId, Millis, RunId, StageId, TaskId};
@@ -29,12 +29,12 @@ impl Decider<'_> {
         task: TaskId,
         attempt: Attempt,
         error: Error,
-        lost: &[LostOutput],
+        lost: &Lost,
     ) {
         if self.running_on(run, task, attempt).is_none() {
             return;
         }
-        if error.kind == ErrorKind::LostInput && !lost.is_empty() {
+        if error.kind == ErrorKind::LostInput && !lost.outputs.is_empty() {
             self.record(Record::AttemptLost { run: run.clone(), task, attempt, cause: Loss::Input, at: self.now });
             let losses = self.state.task(run, task).map_or(0, |t| t.input_losses);
             if losses >= self.settings.task_input_losses {
@@ -42,9 +42,7 @@ impl Decider<'_> {
                 self.finish(run, Outcome::Failed { error: Error::unavailable(message) });
                 return;
             }
-            for output in lost.iter().filter(|o| !self.was_not_told(run, task, **o)).copied().collect::<Vec<_>>() {
-                self.lose_named_output(run, output);
-            }
+            self.lose_outputs(run, lost);
             self.refresh(run);
             return;
         }
@@ -58,17 +56,6 @@ impl Decider<'_> {
         }
     }
 
-    /// Whether an output is in the store since the reader's attempt started: the next one reads it there.
-    fn was_not_told(&self, run: &RunId, reader: TaskId, lost: LostOutput) -> bool {
-        let output = self.state.task(run, lost.task).and_then(|t| t.output.as_ref());
-        let durable = output.filter(|o| o.attempt == lost.attempt).and_then(|o| o.durable);
-        let reader = self.state.task(run, reader);
-        let started = reader.and_then(|t| t.started_at);
-        // One that was adopted started before that.
-        let adopted = reader.and_then(|t| t.attempt).is_some_and(|a| Some(a.epoch) < self.state.epoch);
-        durable.is_some_and(|d| adopted || started.is_none_or(|started| started <= d.since))
-    }
-
     /// The executor of the attempt, if it is the one the state names; anything else is late or doubled.
     fn running_on(&self, run: &RunId, task: TaskId, attempt: Attempt) -> Option<ExecutorId> {
         self.live_run(run)?;
@@ -80,11 +67,15 @@ impl Decider<'_> {
         self.live_run(run).and_then(|r| r.stages.get(stage.index())).is_some_and(|s| s.is_complete())
     }
 
-    /// Marks an output lost if it is still the one the reader meant.
-    pub(super) fn lose_named_output(&mut self, run: &RunId, lost: LostOutput) {
-        let current = self.state.task(run, lost.task).and_then(|t| t.output.as_ref()).map(|o| o.attempt);
-        if current == Some(lost.attempt) {
-            self.lose_output(run, lost.task);
+    /// Marks outputs lost that are still those which the reader meant. One that is in the store, where the reader did not
+    /// look, is there for the next.
+    pub(super) fn lose_outputs(&mut self, run: &RunId, lost: &Lost) {
+        for LostOutput { task, attempt } in &lost.outputs {
+            let current = self.state.task(run, *task).and_then(|t| t.output.as_ref());
+            let meant = current.filter(|o| o.attempt == *attempt);
+            if meant.is_some_and(|o| lost.looked_in_packs || o.durable.is_none()) {
+                self.lose_output(run, *task);
+            }
         }
     }
 

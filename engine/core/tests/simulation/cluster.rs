@@ -2,7 +2,7 @@
 
 use tidemill_core::graph::StageGraph;
 use tidemill_core::record::{Capacity, Footer, Run, RunSpec, State, TaskMetrics};
-use tidemill_core::schedule::{Action, Event, Launch, Reported, step};
+use tidemill_core::schedule::{Action, Event, Launch, Lost, Reported, step};
 use tidemill_core::{Epoch, Error, ExecutorId, Millis, RunId, Settings};
 
 /// A scheduler at some virtual time.
@@ -88,7 +88,7 @@ pub(crate) fn succeeded(launch: &Launch) -> Event {
 /// What a failed attempt reports.
 pub(crate) fn failed(launch: &Launch, error: Error) -> Event {
     let Launch { run, task, attempt, .. } = launch.clone();
-    Event::TaskFailed { run, task, attempt, error, lost: Vec::new() }
+    Event::TaskFailed { run, task, attempt, error, lost: Lost::default() }
 }
 
 /// The launches among the actions.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::graph::Determinism;
 use tidemill_core::record::{Capacity, Footer, Pack, TaskMetrics};
-use tidemill_core::schedule::{Event, Launch, LostOutput, Reported};
+use tidemill_core::schedule::{Event, Launch, Lost, LostOutput, Reported};
 use tidemill_core::{Attempt, Error, ExecutorId, RunId};
 
 use crate::content::Named;
@@ -54,7 +54,7 @@ struct Work {
     /// Inputs still to read.
     unread: Vec<Place>,
     read: Vec<Named>,
-    lost: Vec<Named>,
+    lost: Vec<Place>,
 }
 
 /// What a reader meets.
@@ -192,8 +192,8 @@ impl World {
     fn read_input(&mut self, work: &mut Work, place: Place) {
         match self.read(&place) {
             Reading::Done => work.read.push(place.named),
-            Reading::Gone => work.lost.push(place.named),
-            Reading::Silence if self.rng.chance(300) => work.lost.push(place.named),
+            Reading::Gone => work.lost.push(place),
+            Reading::Silence if self.rng.chance(300) => work.lost.push(place),
             Reading::Silence => work.unread.push(place),
         }
     }
@@ -221,7 +221,7 @@ impl World {
         let stream = Some((id.clone(), executor.stream));
         let name = format!("{id}-{}", output.attempt);
         self.packs.insert(output.attempt, name.clone());
-        let pack = Pack { name, crc: 1, bytes: 8 };
+        let pack = Pack { name, crc: 1, bytes: 8, puts: 1 };
         self.tell_coordinator(stream, &Event::PackDurable { run, pack, outputs: vec![output] });
     }
 
@@ -256,10 +256,12 @@ impl World {
     /// How an attempt ends that nobody stopped.
     fn outcome(&mut self, id: &ExecutorId, work: Work) -> Event {
         let Launch { run, task, attempt, .. } = work.launch;
-        let lost: Vec<LostOutput> =
-            work.lost.iter().map(|(task, attempt)| (*task, *attempt)).map(lost_output).collect();
-        let error = if !lost.is_empty() {
-            Some(Error::lost_input(format!("task {task} could not read task {}", lost[0].task)))
+        // Those of which it knows a pack are not lost before it has looked there.
+        let looked_in_packs = work.lost.iter().all(|place| place.durable);
+        let told = work.lost.iter().filter(|place| place.durable == looked_in_packs);
+        let lost = Lost { outputs: told.map(|place| lost_output(place.named)).collect(), looked_in_packs };
+        let error = if let Some(first) = lost.outputs.first() {
+            Some(Error::lost_input(format!("task {task} could not read task {}", first.task)))
         } else if self.rng.chance(self.weather.unavailable) && self.now < self.weather.calm_at {
             Some(Error::unavailable(format!("the store was busy for task {task}")))
         } else if self.rng.chance(self.weather.invalid) {

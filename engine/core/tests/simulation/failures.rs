@@ -2,7 +2,7 @@
 
 use tidemill_core::graph::{Determinism, ExchangeKind, Input, Stage, StageGraph, TaskShape};
 use tidemill_core::record::{RunState, TaskState};
-use tidemill_core::schedule::{Action, Event, LostOutput, waiting_for};
+use tidemill_core::schedule::{Action, Event, Lost, LostOutput, waiting_for};
 use tidemill_core::{Error, ErrorKind, Millis, StageId, TaskId};
 
 use crate::cluster::{Cluster, failed, launch, launches, succeeded};
@@ -119,7 +119,7 @@ fn a_complete_reader_of_lost_random_rows_starts_again_when_another_reader_needs_
         task: joins.task,
         attempt: joins.attempt,
         error: Error::lost_input("stage 0 is gone"),
-        lost: vec![lost],
+        lost: Lost { outputs: vec![lost], looked_in_packs: false },
     });
     let states: Vec<TaskState> = cluster.run("run").stages.iter().map(|s| s.tasks[0].state).collect();
     assert_eq!(states, [TaskState::Running, TaskState::Waiting, TaskState::Waiting]);

@@ -164,7 +164,7 @@ impl World {
         let published = self.log.published.entry(run.clone()).or_insert_with(|| intent.winners.clone());
         ensure!(*published == intent.winners, "run {run} published {published:?} and then {:?}", intent.winners);
         self.ledger.counts.published += 1;
-        self.tell_coordinator(None, &Event::ResultDelivered { run: run.clone(), rows: intent.rows });
+        self.tell_coordinator(None, &Event::ResultDelivered { run: run.clone(), rows: intent.rows, kept: None });
         Ok(())
     }
 

@@ -217,7 +217,7 @@ impl Ledger {
         let (explained, count) = match cause {
             Loss::Executor => (self.is_lost(&executor), &mut self.counts.lost_with_executor),
             Loss::Input => (
-                matches!(event, Event::TaskFailed { attempt: a, lost, .. } if *a == attempt && !lost.is_empty()),
+                matches!(event, Event::TaskFailed { attempt: a, lost, .. } if *a == attempt && !lost.outputs.is_empty()),
                 &mut self.counts.lost_with_input,
             ),
             Loss::Message => (
@@ -239,8 +239,10 @@ impl Ledger {
         let output = self.replayed.task(run, task).and_then(|t| t.output.as_ref());
         let Some(output) = output else { return Err("there was no output".to_owned()) };
         let missed = match event {
-            Event::TaskFailed { lost, .. } => lost.iter().any(|l| l.task == task && l.attempt == output.attempt),
-            Event::ResultLost { lost, .. } => lost.task == task && lost.attempt == output.attempt,
+            Event::TaskFailed { lost, .. } | Event::ResultLost { lost, .. } => {
+                let looked = lost.looked_in_packs || output.durable.is_none();
+                looked && lost.outputs.iter().any(|l| l.task == task && l.attempt == output.attempt)
+            }
             _ => false,
         };
         if missed || (output.durable.is_none() && self.is_lost(&output.executor)) {
@@ -326,6 +328,7 @@ impl Ledger {
                 Action::Plan { .. }
                 | Action::Commit { .. }
                 | Action::Discard { .. }
+                | Action::Forget { .. }
                 | Action::Launch(_)
                 | Action::Stop { .. }
                 | Action::Release { .. }

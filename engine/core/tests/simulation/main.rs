@@ -30,14 +30,14 @@ use weather::Counts;
 use world::{Trace, run_seed};
 
 #[test]
-fn two_thousand_seeds_hold_every_invariant() {
+fn five_thousand_seeds_hold_every_invariant() {
     if let Some(seed) = number("TIDEMILL_SEED") {
         let counts = run_seed(seed, Trace::Printed);
         println!("seed {seed}: {counts:?}");
         assert!(counts.is_ok(), "seed {seed} failed: {}", counts.unwrap_err());
         return;
     }
-    let seeds = number("TIDEMILL_SEEDS").unwrap_or(2_000);
+    let seeds = number("TIDEMILL_SEEDS").unwrap_or(5_000);
     let mut sum = Counts::default();
     let mut failures = Vec::new();
     for seed in 0..seeds {
@@ -54,7 +54,7 @@ fn two_thousand_seeds_hold_every_invariant() {
     println!("{seeds} seeds: {sum:#?}");
     let first: Vec<&str> = failures.iter().take(10).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} of {seeds} seeds failed\n{}", failures.len(), first.join("\n"));
-    if seeds >= 2_000 {
+    if seeds >= 5_000 {
         assert_eq!(sum.missing(), Vec::<&str>::new(), "the simulation no longer provokes these");
     }
 }

@@ -42,7 +42,7 @@ fn messages_about_a_finished_run_change_nothing() {
     let late = [
         succeeded(&started),
         failed(&started, Error::invalid("late")),
-        Event::ResultDelivered { run: run.clone(), rows: 1 },
+        Event::ResultDelivered { run: run.clone(), rows: 1, kept: None },
         Event::ResultFailed { run: run.clone(), error: Error::denied("late") },
         Event::Cancelled { run },
     ];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_core::schedule::Event;
+use tidemill_core::schedule::{Event, Lost};
 use tidemill_core::{Attempt, Error, RunId, TaskId};
 
 use crate::content::tasks_of;
@@ -69,8 +69,8 @@ impl World {
             Reading::Silence | Reading::Gone => {
                 self.deliveries.get_mut(run).unwrap().progress = Progress::Waiting;
                 self.ledger.counts.lost_results += 1;
-                let lost = lost_output((*task, output.attempt));
-                self.tell_coordinator(None, &Event::ResultLost { run: run.clone(), lost, looked_in_pack: durable });
+                let lost = Lost { outputs: vec![lost_output((*task, output.attempt))], looked_in_packs: durable };
+                self.tell_coordinator(None, &Event::ResultLost { run: run.clone(), lost });
                 return Ok(());
             }
         }
@@ -91,7 +91,7 @@ impl World {
             }
         } else {
             self.ledger.counts.delivered += 1;
-            Event::ResultDelivered { run: run.clone(), rows: 1 }
+            Event::ResultDelivered { run: run.clone(), rows: 1, kept: None }
         };
         self.tell_coordinator(None, &event);
     }

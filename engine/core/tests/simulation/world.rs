@@ -290,7 +290,7 @@ impl World {
                             Sheet { blob: BlobHash(String::new()), session: BlobHash(String::new()), effects: true };
                         Event::Planned { run, graph: Ok(graph), sheet: Some(sheet) }
                     }
-                    Plan::Answer => Event::Answered { run, outcome: Outcome::Succeeded { rows: 1 } },
+                    Plan::Answer => Event::Answered { run, outcome: Outcome::Succeeded { rows: 1, kept: None } },
                 };
                 self.tell_coordinator(None, &event);
             }
@@ -312,7 +312,7 @@ impl World {
                 let delay = self.delay();
                 self.after(delay, Happening::Publish(run));
             }
-            Action::Finished { .. } => {}
+            Action::Forget { .. } | Action::Finished { .. } => {}
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, StringArray, TimestampMillisecondArray, UInt32Array, UInt64Array};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, StringArray, TimestampMillisecondArray, UInt32Array, UInt64Array,
+};
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::Result;
@@ -23,6 +25,10 @@ impl Columns {
 
     pub(super) fn number(self, name: &'static str, values: impl Iterator<Item = Option<u32>>) -> Self {
         self.with(name, Arc::new(values.collect::<UInt32Array>()))
+    }
+
+    pub(super) fn flag(self, name: &'static str, values: impl Iterator<Item = Option<bool>>) -> Self {
+        self.with(name, Arc::new(values.collect::<BooleanArray>()))
     }
 
     pub(super) fn seconds(self, name: &'static str, values: impl Iterator<Item = Option<f64>>) -> Self {

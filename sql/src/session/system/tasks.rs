@@ -21,7 +21,7 @@ fn all_tasks(state: &State) -> Vec<Row<'_>> {
 /// The object of the store that holds the task's output.
 fn pack(run: &Run, task: &Task) -> Option<String> {
     let durable = task.output.as_ref()?.durable?;
-    run.packs.get(durable.pack).map(|pack| pack.name.clone())
+    run.packs.get(durable).map(|pack| pack.name.clone())
 }
 
 pub(super) fn rows(state: &State, now: Millis) -> Columns {
@@ -47,6 +47,8 @@ pub(super) fn rows(state: &State, now: Millis) -> Columns {
         .count("rows_in", all().map(|(_, _, _, t)| metric(t, |m| m.rows_in)))
         .count("rows_out", all().map(|(_, _, _, t)| metric(t, |m| m.rows_out)))
         .count("bytes_out", all().map(|(_, _, _, t)| metric(t, |m| m.bytes_out)))
+        .number("repeats", all().map(|(_, _, _, t)| Some(t.repeats)))
+        .flag("adopted", all().map(|(_, _, _, t)| Some(t.adopted)))
         .text("pack", all().map(|(_, run, _, t)| pack(run, t)))
         .time("started_at", all().map(|(_, _, _, t)| t.started_at))
         .time("finished_at", all().map(|(_, _, _, t)| t.finished_at))

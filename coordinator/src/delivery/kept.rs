@@ -1,0 +1,100 @@
+//! Results kept for those who ask again: clients that lost the answer, and `tidemill sql --run`.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use futures::StreamExt;
+use tidemill_core::record::Kept;
+use tidemill_core::{Error, Result, RunId};
+use tidemill_engine::blob::Blob;
+use tidemill_engine::exchange::{KeptRows, PondSlot, ResultKeeper, read_kept_blob, result_name};
+use tidemill_engine::planner::BlobReader;
+use tokio::sync::mpsc;
+
+use crate::runs::RunMessage;
+
+/// Keeps a result if it can; a result that cannot be kept is delivered all the same.
+#[derive(Default)]
+pub(crate) struct Keeper(Option<ResultKeeper>);
+
+impl Keeper {
+    pub(crate) fn begin(run: &RunId, schema: &SchemaRef, pond: &PondSlot) -> Self {
+        let name = result_name(run, &ulid::Ulid::new().to_string());
+        match ResultKeeper::begin(name, schema, pond) {
+            Ok(keeper) => Self(keeper),
+            Err(error) => {
+                tracing::warn!(%run, %error, "the result is not kept");
+                Self(None)
+            }
+        }
+    }
+
+    /// The answer of a statement that has no rows.
+    pub(crate) fn nothing(pond: &PondSlot) -> (Option<Kept>, Option<Blob>) {
+        let schema = Arc::new(Schema::empty());
+        match ResultKeeper::begin(String::new(), &schema, pond).ok().flatten().map(ResultKeeper::finish_small) {
+            Some((kept, blob)) => (Some(kept), Some(blob)),
+            None => (None, None),
+        }
+    }
+
+    pub(crate) async fn push(&mut self, batch: &RecordBatch) {
+        if let Some(keeper) = &mut self.0
+            && let Err(error) = keeper.push(batch).await
+        {
+            tracing::warn!(%error, "the result is not kept");
+            std::mem::take(self).abort().await;
+        }
+    }
+
+    /// Where the result is, and the blob that this names.
+    pub(crate) async fn finish(self) -> (Option<Kept>, Option<Blob>) {
+        let Some(keeper) = self.0 else { return (None, None) };
+        match keeper.finish().await {
+            Ok((kept, blob)) => (Some(kept), blob),
+            Err(error) => {
+                tracing::warn!(%error, "the result is not kept");
+                (None, None)
+            }
+        }
+    }
+
+    pub(crate) async fn abort(self) {
+        if let Some(keeper) = self.0 {
+            keeper.abort().await;
+        }
+    }
+}
+
+/// Sends a kept result to a client, from its beginning.
+pub(crate) fn answer_again(kept: Kept, blobs: &dyn BlobReader, pond: &PondSlot, client: mpsc::Sender<RunMessage>) {
+    let blob = match &kept {
+        Kept::Blob(hash) => blobs.read(hash),
+        Kept::Object(_) => None,
+    };
+    let pond = pond.get();
+    tokio::spawn(async move {
+        let rows = match (kept, blob, pond) {
+            (Kept::Blob(_), Some(blob), _) => read_kept_blob(&blob),
+            (Kept::Object(pack), _, Some(pond)) => pond.read_kept(pack).await,
+            _ => Err(Error::not_found("the run's result is kept no longer: submit the statement again")),
+        };
+        if let Err(error) = send(rows, &client).await {
+            // A client that went away needs no message.
+            let _ = client.send(RunMessage::Failed(error)).await;
+        }
+    });
+}
+
+async fn send(rows: Result<KeptRows>, client: &mpsc::Sender<RunMessage>) -> Result<()> {
+    let (schema, mut batches) = rows?;
+    let mut listens = client.send(RunMessage::Schema(schema)).await.is_ok();
+    while listens {
+        let Some(batch) = batches.next().await else { break };
+        listens = client.send(RunMessage::Batch(batch?)).await.is_ok();
+    }
+    // As above.
+    let _ = client.send(RunMessage::Done).await;
+    Ok(())
+}

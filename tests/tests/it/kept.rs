@@ -1,0 +1,166 @@
+//! What stays of a run that has finished, for how long, and what it took to write and read it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tidemill::client::Client;
+use tidemill::oracle::compare;
+use tidemill_core::ErrorKind;
+use tidemill_tests::harness::s3::S3Server;
+use tidemill_tests::harness::{Process, ProcessCluster, Proxy, SMALL_SCALE, create_tpch, rows, tpch_oracle, value};
+
+/// More rows than stand in the log, and than are under way at once.
+const LARGE: &str = "SELECT l_orderkey, l_linenumber, l_comment FROM lineitem";
+const LARGE_SCALE: f64 = 0.5;
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.flat_map(|e| if e.path().is_dir() { files_below(&e.path()) } else { vec![e.path()] }).collect()
+}
+
+async fn no_files_below(folder: &Path) {
+    let start = Instant::now();
+    while !files_below(folder).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?} are left", files_below(folder));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn server(state: &str, more: &[&str]) -> Process {
+    let args = ["server", "--bind", "127.0.0.1:0", "--state", state, "--slots", "2"];
+    Process::start(&[args.as_slice(), more].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_can_be_fetched_again_after_a_restart_until_its_retention_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = format!("file://{}", folder.path().display());
+    let mut process = server(&state, &[]);
+    let mut client = Client::connect(&process.url()).await.expect("a client");
+    create_tpch(&mut client, LARGE_SCALE).await;
+    let oracle = tpch_oracle(LARGE_SCALE).await;
+    let statements = ["SELECT n_name, n_regionkey FROM nation", LARGE, "SELECT 1 + 1 AS two", "SHOW TABLES"];
+    let mut runs = Vec::new();
+    for sql in statements {
+        let result = client.query(sql).await.expect("a run");
+        let run = result.run.clone().expect("a run");
+        runs.push((run, result.collect().await.expect("rows")));
+    }
+    assert_eq!(files_below(&folder.path().join("runs")).len(), 1, "only the large one is an object");
+    // The log has what the client has a moment later.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    process.kill();
+    process = server(&state, &[]);
+    client = Client::connect(&process.url()).await.expect("a client");
+    for (run, before) in &runs {
+        let again = client.fetch(run).await.expect("it is kept").collect().await.expect("rows");
+        assert_eq!(&again, before, "the same rows in the same batches");
+    }
+    let large = oracle.answer(LARGE).await.expect("an answer");
+    assert!(compare(&large, &runs[1].1).expect("a comparison").is_none());
+    // By hand, as a user would.
+    let url = process.url();
+    let printed = Process::run(&["sql", "--connect", &url, "--format", "csv", "--run", &runs[0].0.0]);
+    assert_eq!((printed.code, printed.stdout.lines().count()), (Some(0), 26), "{}", printed.stderr);
+    let unknown = Process::run(&["sql", "--connect", &url, "--run", "01ARZ3NDEKTSV4RRFFQ69G5FAV"]);
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.stderr.contains("is not known here"), "{}", unknown.stderr);
+    // A leader that keeps results for no time lets go of them.
+    process.signal("TERM");
+    process.wait();
+    let process = server(&state, &["--result-retention", "0"]);
+    no_files_below(&folder.path().join("runs")).await;
+    no_files_below(&folder.path().join("pond")).await;
+    let client = Client::connect(&process.url()).await.expect("a client");
+    for (run, _) in &runs {
+        let gone = client.fetch(run).await.err().expect("it is kept no longer");
+        assert_eq!(gone.kind, ErrorKind::NotFound, "{gone}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_goes_on_from_its_packs_after_rows_of_it_were_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = format!("file://{}", folder.path().display());
+    let mut cluster = ProcessCluster::durable(2, 1, &state).await;
+    let mut client = cluster.client().await;
+    create_tpch(&mut client, LARGE_SCALE).await;
+    let mut result = client.query(LARGE).await.expect("a run");
+    let run = result.run.clone().expect("a run");
+    let mut batches = vec![result.next().await.expect("rows").expect("rows")];
+    let packed = format!("SELECT count(*) FILTER (WHERE pack IS NULL) FROM system.tasks WHERE run_id = '{run}'");
+    let start = Instant::now();
+    while value(&mut client, &packed).await != "0" {
+        assert!(start.elapsed() < Duration::from_secs(30), "it is not in the store");
+    }
+    let ended = format!("SELECT state FROM system.runs WHERE run_id = '{run}'");
+    assert_eq!(value(&mut client, &ended).await, "running", "rows must be left to read");
+    for executor in &mut cluster.executors {
+        executor.kill();
+    }
+    while let Some(batch) = result.next().await {
+        batches.push(batch.expect("the rest"));
+    }
+    let expected = tpch_oracle(LARGE_SCALE).await.answer(LARGE).await.expect("an answer");
+    assert!(compare(&expected, &batches).expect("a comparison").is_none());
+    let again = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{run}'");
+    assert_eq!(value(&mut client, &again).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
+    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
+    s3.create_bucket("tide");
+    let wire = Proxy::start(s3.address()).await;
+    let mut environment = s3.environment().to_vec();
+    environment[0].1 = format!("http://{}", wire.address);
+    let cluster = ProcessCluster::with(2, 1, "s3://tide/cluster", &environment).await;
+    let mut client = cluster.client().await;
+    create_tpch(&mut client, LARGE_SCALE).await;
+    client.set("datafusion.execution.target_partitions", "8").expect("a setting");
+    let start = Instant::now();
+    let log_before = wire.requests("/ctl/").values().sum::<usize>();
+    // Exchanges tens of megabytes, and takes seconds.
+    let sql = "SELECT count(*), max(n), max(c) FROM (
+        SELECT l_comment, count(*) AS n, max(l_shipinstruct) AS c FROM lineitem GROUP BY l_comment, l_orderkey) AS x";
+    let run = {
+        let result = client.query(sql).await.expect("a run");
+        let run = result.run.clone().expect("a run");
+        result.collect().await.expect("rows");
+        run
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let log = wire.requests("/ctl/log").get("PUT").copied().unwrap_or_default();
+    let column = |name: &str| format!("SELECT {name} FROM system.runs WHERE run_id = '{run}'");
+    let number = async |client: &mut Client, name| value(client, &column(name)).await.parse::<u64>().expect("a number");
+    let (packs, bytes) = (number(&mut client, "packs").await, number(&mut client, "durable_bytes").await);
+    assert!(packs > 0 && bytes > 16 << 20, "{packs} packs of {bytes} bytes");
+    let seen = wire.requests("/pond/");
+    let of = |method: &str| seen.get(method).copied().unwrap_or_default() as u64;
+    assert_eq!((of("GET"), of("HEAD"), of("LIST")), (0, 0, 0), "{seen:?}");
+    assert_eq!(number(&mut client, "get_requests").await, 0);
+    let puts = of("PUT") + of("POST");
+    assert!(puts <= bytes / (16 << 20) + 2 * packs + 2 * packs, "{puts} requests for {packs} packs of {bytes} bytes");
+    // What a pack that was never reported cost is on the wire only.
+    assert!(number(&mut client, "put_requests").await <= puts);
+    assert!(log_before > 0 && (log as f64) <= 5.0 * seconds + 40.0, "{log} log batches in {seconds} s");
+    let exchanged = number(&mut client, "exchanged_bytes").await;
+    assert!(bytes <= exchanged, "{bytes} bytes were stored of {exchanged} exchanged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_were_submitted_again_after_their_end_are_answered_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = format!("file://{}", folder.path().display());
+    let process = server(&state, &[]);
+    let mut client = Client::connect(&process.url()).await.expect("a client");
+    create_tpch(&mut client, SMALL_SCALE).await;
+    for sql in ["CREATE VIEW v AS SELECT 1 AS x", "CREATE TABLE t AS SELECT n_name FROM nation", "SELECT * FROM region"] {
+        let result = client.query(sql).await.expect("a run");
+        let (run, schema) = (result.run.clone().expect("a run"), result.schema.clone());
+        let before = result.collect().await.expect("an answer");
+        let again = client.fetch(&run).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        assert_eq!(again.schema, schema, "{sql}");
+        assert_eq!(again.collect().await.expect("an answer"), before, "{sql}");
+    }
+}
