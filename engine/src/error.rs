@@ -128,19 +128,20 @@ pub fn object_store_error(error: &object_store::Error) -> Error {
             (ErrorKind::Denied, format!("the store refused the credentials for {path}; check the server's environment"))
         }
         Store::AlreadyExists { path, .. } => (ErrorKind::Conflict, format!("{path} exists already")),
-        other => match io_source(other) {
-            Some(io) => return io_error(io),
-            None => (ErrorKind::Unavailable, format!("the object store failed: {}", first_line(&other.to_string()))),
+        other => match (source::<Error>(other), source::<std::io::Error>(other)) {
+            (Some(ours), _) => return ours.clone(),
+            (None, Some(io)) => return io_error(io),
+            (None, None) => (ErrorKind::Unavailable, format!("the object store failed: {}", first_line(&other.to_string()))),
         },
     };
     Error { kind, message: what }
 }
 
-fn io_source<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
     let mut current = Some(error);
     while let Some(e) = current {
-        if let Some(io) = e.downcast_ref::<std::io::Error>() {
-            return Some(io);
+        if let Some(found) = e.downcast_ref::<E>() {
+            return Some(found);
         }
         current = e.source();
     }

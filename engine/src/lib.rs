@@ -8,6 +8,7 @@ pub mod codec;
 pub mod control;
 pub mod error;
 pub mod exchange;
+pub mod pinned;
 pub mod plan;
 pub mod planner;
 pub mod runtime;

@@ -23,7 +23,7 @@ const PACK_AFTER: Duration = Duration::from_millis(500);
 /// Arrow bytes of a pack's outputs after which it is written at once.
 const PACK_BYTES: u64 = 64 << 20;
 /// Bytes of one part of an upload, and what is held of a pack in memory.
-const PART: usize = 16 << 20;
+const PART: usize = 32 << 20;
 /// After a store refused.
 const RETRY: Duration = Duration::from_secs(2);
 

@@ -55,8 +55,8 @@ pub struct ExecutorShared {
 }
 
 impl ExecutorShared {
-    /// A fresh task context over the shared runtime.
-    pub(crate) fn task_context(&self, attempt: Attempt, config: SessionConfig) -> TaskContext {
+    /// A fresh task context over the shared runtime, or a copy of it with the task's own view of files.
+    pub(crate) fn task_context(&self, attempt: Attempt, config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
         TaskContext::new(
             Some(attempt.to_string()),
             attempt.to_string(),
@@ -65,7 +65,7 @@ impl ExecutorShared {
             self.functions.higher_order_functions().clone(),
             self.functions.aggregate_functions().clone(),
             self.functions.window_functions().clone(),
-            Arc::clone(&self.runtime),
+            runtime,
         )
     }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{CsvSource, FileGroup, FileScanConfig, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
@@ -38,9 +39,18 @@ pub struct EncodedScan {
     pub groups: Vec<FileGroup>,
 }
 
-/// The files of one task: by scan, then by partition.
+/// The files of one task, by scan.
 #[derive(Debug, Clone, Default)]
-pub struct TaskScans(BTreeMap<u32, BTreeMap<u32, FileGroup>>);
+pub struct TaskScans(BTreeMap<u32, ScannedFiles>);
+
+/// The files of one scan.
+#[derive(Debug, Clone, Default)]
+struct ScannedFiles {
+    /// The URL of their store.
+    store: String,
+    /// By partition.
+    groups: BTreeMap<u32, FileGroup>,
+}
 
 impl TaskScans {
     /// The files of the partitions that a task `needs` of each scan, as a blob's content; `None` if there are none.
@@ -50,11 +60,14 @@ impl TaskScans {
     pub fn encode(scans: &[EncodedScan], needs: &[Vec<Range<usize>>]) -> Result<Option<Vec<u8>>> {
         let mut spec = wire::ScanSpec::default();
         for ((scan, encoded), needs) in (0u32..).zip(scans).zip(needs) {
-            let mut files = wire::ScanFiles { scan, partitions: Vec::new() };
+            let store = file_scan(&encoded.node).map(|scan| scan.object_store_url.to_string()).unwrap_or_default();
+            let mut files = wire::ScanFiles { scan, partitions: Vec::new(), store };
             for (partition, group) in (0u32..).zip(&encoded.groups) {
                 if needs.iter().any(|range| range.contains(&(partition as usize))) && !group.is_empty() {
                     let file_group = protobuf::FileGroup::try_from(group)?.encode_to_vec();
-                    files.partitions.push(wire::PartitionFiles { partition, file_group });
+                    let tag = |file: &PartitionedFile| file.object_meta.e_tag.clone().unwrap_or_default();
+                    let e_tags = group.files().iter().map(tag).collect();
+                    files.partitions.push(wire::PartitionFiles { partition, file_group, e_tags });
                 }
             }
             if !files.partitions.is_empty() {
@@ -70,20 +83,39 @@ impl TaskScans {
     /// The bytes are damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let external = |e: prost::DecodeError| DataFusionError::External(Box::new(e));
-        let mut scans: BTreeMap<u32, BTreeMap<u32, FileGroup>> = BTreeMap::new();
+        let mut scans: BTreeMap<u32, ScannedFiles> = BTreeMap::new();
         for scan in wire::ScanSpec::decode(bytes).map_err(external)?.scans {
+            let scanned = scans.entry(scan.scan).or_default();
+            scanned.store = scan.store;
             for files in scan.partitions {
                 let group = protobuf::FileGroup::decode(files.file_group.as_slice()).map_err(external)?;
-                scans.entry(scan.scan).or_default().insert(files.partition, FileGroup::try_from(&group)?);
+                let group = with_tags(FileGroup::try_from(&group)?, &files.e_tags);
+                scanned.groups.insert(files.partition, group);
             }
         }
         Ok(Self(scans))
     }
 
+    /// All files, each with its store's URL.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &PartitionedFile)> {
+        self.0.values().flat_map(|scan| {
+            let files = scan.groups.values().flat_map(FileGroup::files);
+            files.map(move |file| (scan.store.as_str(), file))
+        })
+    }
+
     fn groups(&self, scan: u32, partitions: u32) -> Vec<FileGroup> {
         let files = self.0.get(&scan);
-        (0..partitions).map(|p| files.and_then(|f| f.get(&p)).cloned().unwrap_or_default()).collect()
+        (0..partitions).map(|p| files.and_then(|f| f.groups.get(&p)).cloned().unwrap_or_default()).collect()
     }
+}
+
+fn with_tags(group: FileGroup, tags: &[String]) -> FileGroup {
+    let files = group.into_inner().into_iter().zip(tags).map(|(mut file, tag)| {
+        file.object_meta.e_tag = Some(tag.clone()).filter(|tag| !tag.is_empty());
+        file
+    });
+    FileGroup::new(files.collect())
 }
 
 fn without_statistics(group: &FileGroup) -> FileGroup {

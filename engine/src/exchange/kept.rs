@@ -23,7 +23,7 @@ use crate::wire;
 /// Results up to this many bytes stand in the log; larger ones in an object of their own.
 const INLINE_BYTES: usize = 16 << 10;
 /// Bytes of one part of an upload, and what is held of a result in memory.
-const PART: usize = 16 << 20;
+const PART: usize = 32 << 20;
 /// The most bytes that are kept of a result.
 pub const KEPT_BYTES: usize = 1 << 30;
 

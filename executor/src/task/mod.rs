@@ -23,6 +23,7 @@ use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{ExchangeWriterExec, IoMetrics, TaskIo};
+use tidemill_engine::pinned::PinnedFiles;
 use tidemill_engine::plan::{TaskPlan, stage_codec, task_plan};
 use tidemill_engine::runtime::{register_stores, task_config};
 use tidemill_engine::wire::{self, missing};
@@ -67,7 +68,8 @@ pub(crate) async fn run(
 ) -> std::result::Result<(Footer, TaskMetrics), TaskError> {
     let prepared = prepare(&shared, &spec).await?;
     let plan = Arc::clone(&prepared.plan);
-    let (footer, spilled) = execute(&shared, &spec, &prepared).await?;
+    let executed = execute(&shared, &spec, &prepared).await;
+    let (footer, spilled) = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
     let metrics = metrics::collect(&plan, &prepared.io.metrics, spilled);
     Ok((footer, metrics))
 }
@@ -83,6 +85,7 @@ struct Prepared {
     stage: wire::StageSpec,
     /// Whether the output goes into the store, too.
     durable: bool,
+    pinned: PinnedFiles,
 }
 
 async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::result::Result<Prepared, TaskError> {
@@ -100,7 +103,10 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     let values = inputs::values(shared, spec, &stage, &inputs, &metrics).await?;
     let mut config = task_config(&session.config.into_iter().collect())?;
     // The writer decides how many blocks there are, so the plan is decoded before its sink is made.
-    let bare = shared.task_context(spec.attempt, config.clone());
+    // Readers of some formats take their store while they are decoded.
+    let pinned = PinnedFiles::of(&values.scans);
+    let runtime = pinned.runtime(&shared.runtime);
+    let bare = shared.task_context(spec.attempt, config.clone(), Arc::clone(&runtime));
     let decoded = stage_codec().decode(&stage.plan, values, &bare)?;
     let own = (stage.whole_partitions == 0).then_some(spec.task.index as usize);
     let TaskPlan { plan, partition } = task_plan(decoded, own, config.options_mut())?;
@@ -121,8 +127,9 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
         sink: Arc::clone(&sink) as _,
         metrics,
     });
-    let context = Arc::new(shared.task_context(spec.attempt, config.with_extension(Arc::clone(&io))));
-    Ok(Prepared { plan, partition, context, io, sink, stage, durable })
+    let config = config.with_extension(Arc::clone(&io));
+    let context = Arc::new(shared.task_context(spec.attempt, config, runtime));
+    Ok(Prepared { plan, partition, context, io, sink, stage, durable, pinned })
 }
 
 /// What DataFusion reserves and assumes on machines of many gigabytes, cut to this executor's size.

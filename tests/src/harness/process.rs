@@ -1,8 +1,10 @@
 //! Real processes of the binary under test.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
@@ -224,10 +226,15 @@ pub struct ProcessCluster {
 }
 
 /// A free port that nobody is given who asks for any: a process that starts again finds it free again.
-fn lasting_port() -> u16 {
+///
+/// # Panics
+/// There is none.
+pub(super) fn lasting_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.find(is_free).expect("a free port")
+    ports.find(|port| is_free(port) && given.insert(*port)).expect("a free port")
 }
 
 impl ProcessCluster {

