@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
 use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
+use tidemill_engine::crash;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::wire::{self, BUILD, from_executor, to_executor};
 use tokio::sync::{mpsc, watch};
@@ -162,17 +163,21 @@ impl Agent {
                     self.note(&completion);
                     self.running.remove(&attempt);
                     self.unacknowledged.insert(attempt, completion.clone());
+                    crash::before("task.report");
                     if to.send(completion).await.is_err() {
                         return Ok(Ended::Broken);
                     }
+                    crash::after("task.report");
                 }
                 Some(durable) = packs.recv() => {
                     let name = durable.pack.as_ref().map(|p| p.name.clone()).unwrap_or_default();
                     let message = self.message(from_executor::Message::PackDurable(durable));
                     self.packs.insert(name, message.clone());
+                    crash::before("pack.report");
                     if to.send(message).await.is_err() {
                         return Ok(Ended::Broken);
                     }
+                    crash::after("pack.report");
                 }
                 _ = heartbeat.tick() => {
                     // A full queue means that the stream is stuck; the coordinator will notice the silence.
@@ -258,7 +263,9 @@ impl Agent {
             self.stop(attempt);
         }
         self.unacknowledged.retain(|_, message| attempt_of(message).is_none_or(|r| r.run != run.0));
+        crash::before("output.release");
         self.shared.store.release(run);
+        crash::after("output.release");
         if self.running.is_empty() && self.trimmed.elapsed() > TRIM_EVERY {
             self.trimmed = Instant::now();
             tokio::task::spawn_blocking(trim::trim);

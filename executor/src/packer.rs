@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{ExecutorId, Result, RunId};
+use tidemill_engine::crash;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{PackBuilder, PackUpload, PondSlot, pack_name};
 use tidemill_engine::wire;
@@ -118,7 +119,9 @@ impl PackerParts {
             return Err(error.error);
         }
         let (rest, crc, bytes) = builder.finish();
+        crash::before("pack.finish");
         let puts = upload.finish(rest).await?;
+        crash::after("pack.finish");
         let pack = wire::PackDurable {
             run: run.0.clone(),
             pack: Some(wire::Pack { name, crc, bytes, puts }),

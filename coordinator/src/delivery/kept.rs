@@ -8,6 +8,7 @@ use futures::StreamExt;
 use tidemill_core::record::Kept;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
+use tidemill_engine::crash;
 use tidemill_engine::exchange::{KeptRows, PondSlot, ResultKeeper, read_kept_blob, result_name};
 use tidemill_engine::planner::BlobReader;
 use tokio::sync::mpsc;
@@ -51,8 +52,12 @@ impl Keeper {
     /// Where the result is, and the blob that this names.
     pub(crate) async fn finish(self) -> (Option<Kept>, Option<Blob>) {
         let Some(keeper) = self.0 else { return (None, None) };
+        crash::before("result.keep");
         match keeper.finish().await {
-            Ok((kept, blob)) => (Some(kept), blob),
+            Ok((kept, blob)) => {
+                crash::after("result.keep");
+                (Some(kept), blob)
+            }
             Err(error) => {
                 tracing::warn!(%error, "the result is not kept");
                 (None, None)

@@ -3,6 +3,7 @@
 use tidemill_core::record::{Pack, RunState};
 use tidemill_core::schedule::{Action, Launch};
 use tidemill_core::{Error, RunId};
+use tidemill_engine::crash;
 use tidemill_engine::wire::{self, to_executor::Message};
 
 use super::Driver;
@@ -70,9 +71,11 @@ impl Driver {
     fn discard(&self, pack: Pack) {
         let Some(pond) = self.config.pond.get() else { return };
         tokio::spawn(async move {
+            crash::before("pack.delete");
             if let Err(error) = pond.delete(&pack.name).await {
                 tracing::warn!(pack = pack.name, %error, "a pack could not be deleted");
             }
+            crash::after("pack.delete");
         });
     }
 
@@ -109,6 +112,8 @@ impl Driver {
                 finished.error.clone().unwrap_or_else(|| Error::internal(format!("run {run} failed without an error"))),
             ),
         };
+        crash::before("answer.end");
         tell(&client.messages, message);
+        crash::after("answer.end");
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tidemill_core::{Epoch, Result};
+use tidemill_engine::crash;
 
 use super::lease::lease_name;
 use super::{Objects, batch_name, epoch_name, list, numbers, snapshot_name};
@@ -28,7 +29,9 @@ async fn try_collect(objects: &dyn Objects, own: Epoch, kept: Position) -> Resul
         return Ok(());
     }
     for name in old {
+        crash::before("log.collect");
         objects.delete(&name).await?;
+        crash::after("log.collect");
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill_core::{Epoch, Result};
+use tidemill_engine::crash;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -93,10 +94,12 @@ impl Lease {
                     return;
                 }
                 let body = Bytes::from(format!("{} {count}", leader.boot));
+                crash::before("lease.renew");
                 if let Err(error) = objects.overwrite(&lease_name(epoch), body).await {
                     // A standby that takes over for that is right to: this leader cannot append either.
                     tracing::warn!(%error, "the lease could not be renewed");
                 }
+                crash::after("lease.renew");
             }
         });
         Self(renewing.abort_handle())

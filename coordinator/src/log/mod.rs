@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::record::{Record, State};
 use tidemill_core::{BlobHash, Epoch, Error, Result};
 use tidemill_engine::blob::Blob;
+use tidemill_engine::crash;
 use tokio::sync::mpsc;
 
 pub(crate) use appender::{Appender, Entry, News};
@@ -95,6 +96,23 @@ const SNAPSHOT_EVERY: u64 = 1_024;
 /// Batches after which blobs are forgotten that nothing names any more.
 const FORGET_EVERY: u64 = 32;
 
+/// Where a process can be made to die around these.
+fn points_of(records: &[Record]) -> BTreeSet<&'static str> {
+    let point = |record: &Record| match record {
+        Record::RunAccepted { .. } => "log.accept",
+        Record::RunPlanned { .. } => "log.plan",
+        Record::AttemptStarted { .. } => "log.start",
+        Record::AttemptSucceeded { .. } => "log.success",
+        Record::AttemptLost { .. } | Record::OutputLost { .. } | Record::ExecutorLost { .. } => "log.lost",
+        Record::PackDurable { .. } => "log.pack",
+        Record::RunCommitting { .. } => "log.intent",
+        Record::RunFinished { .. } => "log.finish",
+        Record::CatalogueSet { .. } | Record::CatalogueDropped { .. } => "log.catalogue",
+        _ => "log.append",
+    };
+    records.iter().map(point).chain(["log.append"]).collect()
+}
+
 fn fenced(epoch: Epoch, leader: &Leader, what: &str) -> Error {
     Error::conflict(format!(
         "another coordinator leads the cluster now and has sealed {what} of epoch {}: this one, {}, stops",
@@ -144,9 +162,11 @@ impl Log {
     ) -> Result<Option<(Self, Recovered)>> {
         let epoch = Epoch(newest.map_or(1, |e| e.0 + 1));
         let claim = serde_json::to_vec(&leader).map_err(|e| Error::internal(format!("a claim: {e}")))?;
+        crash::before("epoch.claim");
         if create(objects.as_ref(), &epoch_name(epoch), &Bytes::from(claim)).await? != Created::Ours {
             return Ok(None);
         }
+        crash::after("epoch.claim");
         let mut log = Self { objects, leader, epoch, next: 0, mirror: Recovered::default(), snapshot: None };
         // A long replay must not look like a leader that died.
         let _renewed = Lease::renew(Arc::clone(&log.objects), epoch, &log.leader, None);
@@ -165,8 +185,9 @@ impl Log {
         let blobs = self.mirror.blobs.values().cloned().collect();
         let content = Content::Snapshot(Box::new(self.mirror.state.clone()));
         let snapshot = Batch::new(&self.leader.boot, self.epoch, self.next, content, blobs).encode()?;
+        crash::before("snapshot.write");
         match create(self.objects.as_ref(), &snapshot_name(self.epoch, self.next), &snapshot).await? {
-            Created::Ours => {}
+            Created::Ours => crash::after("snapshot.write"),
             Created::Theirs(_) => return Err(self.fenced("its snapshot")),
         }
         // The one before it stays, should this one be damaged, and the log from there.
@@ -192,12 +213,15 @@ impl Log {
     /// # Errors
     /// `Conflict` if a later epoch began; this process must not do anything more. Otherwise the store refused.
     pub async fn append(&mut self, records: Vec<Record>, blobs: Vec<Blob>) -> Result<()> {
+        let points = points_of(&records);
         let batch = Batch::new(&self.leader.boot, self.epoch, self.next, Content::Records(records), blobs);
         let name = batch_name(self.epoch, self.next);
+        points.iter().for_each(|point| crash::before(point));
         match create(self.objects.as_ref(), &name, &batch.encode()?).await? {
             Created::Ours => self.next += 1,
             Created::Theirs(_) => return Err(self.fenced("its log")),
         }
+        points.iter().for_each(|point| crash::after(point));
         self.mirror.take(batch);
         if self.next.is_multiple_of(FORGET_EVERY) {
             self.mirror = std::mem::take(&mut self.mirror).needed();
@@ -245,6 +269,13 @@ impl Log {
         Ok((recovered, found))
     }
 
+    async fn seal(&self, name: &str, seal: &Bytes) -> Result<Created> {
+        crash::before("epoch.seal");
+        let created = create(self.objects.as_ref(), name, seal).await?;
+        crash::after("epoch.seal");
+        Ok(created)
+    }
+
     async fn replay_epoch(&self, epoch: Epoch, mut seq: u64, recovered: &mut Recovered) -> Result<()> {
         let seal =
             |seq| Batch::new(&self.leader.boot, epoch, seq, Content::Seal { by: self.epoch }, Vec::new()).encode();
@@ -253,7 +284,7 @@ impl Log {
             let body = match read(self.objects.as_ref(), &name).await? {
                 Some(body) => body,
                 // The end, unless the old leader is still quicker.
-                None => match create(self.objects.as_ref(), &name, &seal(seq)?).await? {
+                None => match self.seal(&name, &seal(seq)?).await? {
                     Created::Ours => return Ok(()),
                     Created::Theirs(body) => body,
                 },

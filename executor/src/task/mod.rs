@@ -21,6 +21,7 @@ use prost::Message;
 use tidemill_core::record::{Footer, TaskMetrics};
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
+use tidemill_engine::crash;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{ExchangeWriterExec, IoMetrics, TaskIo};
 use tidemill_engine::pinned::PinnedFiles;
@@ -171,7 +172,9 @@ async fn execute(
     }
     let start = Instant::now();
     let (stored, footer, spilled) = prepared.sink.finish().await;
+    crash::before("output.insert");
     shared.store.insert(&spec.run, spec.output(), stored);
+    crash::after("output.insert");
     if prepared.durable && shared.pond.get().is_some() {
         shared.packer.offer(&spec.run, spec.output());
     }

@@ -10,6 +10,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use tidemill_core::Error;
+use tidemill_engine::crash;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{BlockSink, ExchangeWriterExec, IoMetrics};
 use tidemill_engine::plan::{SinkTarget, redirect, stage_codec};
@@ -36,7 +37,9 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
         Some(partition) => writer.input.execute(partition, Arc::clone(&prepared.context))?,
         None => CoalescePartitionsExec::new(Arc::clone(&writer.input)).execute(0, Arc::clone(&prepared.context))?,
     };
+    crash::before("sink.write");
     let count = sink.write_all(rows, &prepared.context).await?;
+    crash::after("sink.write");
     let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
     let counts = Arc::new(UInt64Array::from(vec![count]));
     let batch = RecordBatch::try_new(schema, vec![counts]).map_err(DataFusionError::from)?;

@@ -16,6 +16,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Attempt, Error, Result, RunId};
+use tidemill_engine::crash;
 use tidemill_engine::error::{from_datafusion, object_store_error};
 use tidemill_engine::plan::{SinkTarget, StageSink, encode, stage};
 use tidemill_engine::planner::{Commit, Plan, StagedPlan};
@@ -226,7 +227,9 @@ impl Directory {
 impl Commit for Directory {
     async fn commit(&self, winners: &[Attempt], _: bool) -> Result<()> {
         let names = self.names(winners);
+        crash::before("publish.files");
         self.remove_others(&names).await?;
+        crash::after("publish.files");
         // Never a part of a result: whoever took a file away, the directory is not complete.
         for name in &names {
             let part = self.path.clone().join(name.as_str());
@@ -240,7 +243,9 @@ impl Commit for Directory {
         }
         // Empty, as readers expect: DataFusion and others skip empty files in a folder.
         let success = self.path.clone().join(SUCCESS);
+        crash::before("publish.marker");
         self.store.put(&success, PutPayload::new()).await.map_err(|e| object_store_error(&e))?;
+        crash::after("publish.marker");
         Ok(())
     }
 

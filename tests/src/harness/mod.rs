@@ -2,6 +2,7 @@
 
 mod cluster;
 mod data;
+mod journals;
 mod process;
 mod proxy;
 pub mod s3;
@@ -9,6 +10,7 @@ mod tables;
 
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch, tpch_of};
+pub use journals::repeated_after_success;
 pub use process::{Output, Process, ProcessCluster};
 pub use proxy::{Proxy, Wire};
 pub use tables::{create_small_tables, small_tables, statements_of};

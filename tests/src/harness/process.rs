@@ -123,18 +123,33 @@ impl Process {
     /// It says that not.
     pub fn start_saying(args: &[&str], environment: &[(&str, String)], says: &str) -> Self {
         let start = Instant::now();
-        let mut child = Command::new(binary())
+        let mut process = Self::spawn(args, environment);
+        let stdout = process.child.stdout.take().expect("stdout");
+        BufReader::new(stdout).read_line(&mut process.ready).expect("a ready line");
+        assert!(process.ready.contains(says), "tidemill {}: {:?}", args.join(" "), process.ready);
+        process.ready_after = start.elapsed();
+        process
+    }
+
+    fn spawn(args: &[&str], environment: &[(&str, String)]) -> Self {
+        let child = Command::new(binary())
             .args(args)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let mut ready = String::new();
-        let stdout = child.stdout.take().expect("stdout");
-        BufReader::new(stdout).read_line(&mut ready).expect("a ready line");
-        assert!(ready.contains(says), "tidemill {}: {ready:?}", args.join(" "));
-        Self { child, ready, ready_after: start.elapsed() }
+        Self { child, ready: String::new(), ready_after: Duration::ZERO }
+    }
+
+    /// Whether it ended by SIGKILL.
+    ///
+    /// # Panics
+    /// It ended otherwise.
+    pub fn was_killed(&mut self) -> bool {
+        let Some(status) = self.child.try_wait().expect("a process can be waited for") else { return false };
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "it ended by itself: {status}");
+        true
     }
 
     /// The URL of the ready line.
@@ -270,16 +285,17 @@ impl ProcessCluster {
         for _ in 0..executors {
             cluster.add_executor(slots);
         }
-        let mut client = cluster.client().await;
-        let known = "SELECT count(*) FROM system.executors WHERE state = 'alive'";
-        while super::value(&mut client, known).await != executors.to_string() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        cluster.wait_for_executors(executors).await;
         cluster
     }
 
     /// Starts one more executor.
     pub fn add_executor(&mut self, slots: u32) {
+        self.add_executor_with(slots, &[]);
+    }
+
+    /// The same, with more variables in its environment.
+    pub fn add_executor_with(&mut self, slots: u32, more: &[(&'static str, String)]) {
         let url = self.coordinator.url();
         let work = self.work_dir().display().to_string();
         let slots = slots.to_string();
@@ -288,6 +304,7 @@ impl ProcessCluster {
         let journal = self.journal(self.started).display().to_string();
         let mut environment = self.environment.clone();
         environment.push(("TIDEMILL_ATTEMPT_JOURNAL", journal));
+        environment.extend_from_slice(more);
         self.executors.push(Process::start_with(&args, &environment));
     }
 
@@ -313,11 +330,56 @@ impl ProcessCluster {
     /// # Panics
     /// It does not start.
     pub fn restart_coordinator(&mut self) -> SystemTime {
-        self.coordinator.kill();
-        let killed = SystemTime::now();
-        let args: Vec<&str> = self.coordinator_args.iter().map(String::as_str).collect();
-        self.coordinator = Process::start_with(&args, &self.environment);
+        self.restart_coordinator_with(&[])
+    }
+
+    /// The same, with more variables in its environment.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn restart_coordinator_with(&mut self, more: &[(&'static str, String)]) -> SystemTime {
+        let killed = self.kill_coordinator();
+        let environment = [self.environment.as_slice(), more].concat();
+        self.coordinator = Process::start_with(&self.coordinator_args(), &environment);
         killed
+    }
+
+    /// Kills the coordinator. When that was.
+    pub fn kill_coordinator(&mut self) -> SystemTime {
+        self.coordinator.kill();
+        SystemTime::now()
+    }
+
+    /// Starts a coordinator that is killed while it takes over.
+    ///
+    /// # Panics
+    /// It is not.
+    pub fn succeed_and_die(&self, more: &[(&'static str, String)], context: &str) {
+        let environment = [self.environment.as_slice(), more].concat();
+        let mut process = Process::spawn(&self.coordinator_args(), &environment);
+        let start = Instant::now();
+        while !process.was_killed() {
+            assert!(start.elapsed() < PATIENCE, "{context}: the point was not reached");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn coordinator_args(&self) -> Vec<&str> {
+        self.coordinator_args.iter().map(String::as_str).collect()
+    }
+
+    /// Waits until so many executors are alive.
+    ///
+    /// # Panics
+    /// They do not come.
+    pub async fn wait_for_executors(&self, executors: usize) {
+        let mut client = self.client().await;
+        let known = "SELECT count(*) FROM system.executors WHERE state = 'alive'";
+        let start = Instant::now();
+        while super::value(&mut client, known).await != executors.to_string() {
+            assert!(start.elapsed() < PATIENCE, "{executors} executors do not come");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Where executors spill.

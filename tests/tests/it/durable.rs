@@ -10,7 +10,7 @@ use tidemill::oracle::compare;
 use tidemill::tpch::QUERIES;
 use tidemill_core::ErrorKind;
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Process, ProcessCluster, SMALL_SCALE, create_tpch, rows, tpch_oracle, value};
+use tidemill_tests::harness::{Process, ProcessCluster, SMALL_SCALE, create_tpch, repeated_after_success, rows, tpch_oracle, value};
 
 /// Large enough that a run has a middle.
 const SCALE: f64 = 0.5;
@@ -93,31 +93,6 @@ async fn a_killed_coordinator_costs_no_answer_and_no_finished_task() {
     }
     // Without this the test would pass if every coordinator died too early or too late to matter.
     assert!(survived >= 2, "only {survived} runs had tasks under both leaders");
-}
-
-/// Tasks of which an attempt began although another had ended well before `known`.
-fn repeated_after_success(journals: &[Vec<String>], known: SystemTime) -> BTreeSet<String> {
-    let known = known.duration_since(UNIX_EPOCH).expect("a time").as_millis();
-    let mut events: Vec<(u64, bool, String)> = Vec::new();
-    for line in journals.iter().flatten() {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let [at, what, run, task, _attempt] = fields[..] else { panic!("a journal says {line:?}") };
-        if what == "failed" {
-            continue;
-        }
-        events.push((at.parse().expect("a time"), what == "succeeded", format!("{run} {task}")));
-    }
-    events.sort();
-    let mut done = BTreeSet::new();
-    let mut repeated = BTreeSet::new();
-    for (at, succeeded, task) in events {
-        if succeeded && u128::from(at) < known {
-            done.insert(task);
-        } else if !succeeded && done.contains(&task) {
-            repeated.insert(task);
-        }
-    }
-    repeated
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 mod cancel;
 mod command_line;
 mod copy;
+mod crash_points;
 mod differential;
 mod durable;
 mod executor_loss;

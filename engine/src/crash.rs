@@ -1,0 +1,81 @@
+//! Named points around everything that must outlive a process. Tests let a process die there, as if its power went:
+//! `TIDEMILL_CRASH_AT=log.finish:before:2` kills it before it finishes a run for the second time.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The variable that names a point, a side of it, and how often it is passed first.
+pub const VARIABLE: &str = "TIDEMILL_CRASH_AT";
+
+/// All points. A coordinator's, but for those that begin with the name of something only executors write.
+pub const POINTS: [&str; 26] = [
+    "answer.end",
+    "epoch.claim",
+    "epoch.seal",
+    "lease.renew",
+    "log.accept",
+    "log.append",
+    "log.catalogue",
+    "log.collect",
+    "log.finish",
+    "log.intent",
+    "log.lost",
+    "log.pack",
+    "log.plan",
+    "log.start",
+    "log.success",
+    "output.insert",
+    "output.release",
+    "pack.delete",
+    "pack.finish",
+    "pack.report",
+    "publish.files",
+    "publish.marker",
+    "result.keep",
+    "sink.write",
+    "snapshot.write",
+    "task.report",
+];
+
+/// Where this process is to die.
+struct Armed {
+    point: String,
+    side: String,
+    passes: AtomicU64,
+}
+
+/// Nothing of this point's work was done.
+pub fn before(point: &str) {
+    reached(point, "before");
+}
+
+/// All of it was done, and nobody was told.
+pub fn after(point: &str) {
+    reached(point, "after");
+}
+
+fn reached(point: &str, side: &str) {
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+    let armed = ARMED.get_or_init(|| {
+        let value = std::env::var(VARIABLE).ok()?;
+        let mut parts = value.split(':').map(str::to_owned);
+        let (point, side) = (parts.next()?, parts.next()?);
+        let passes = parts.next().and_then(|n| n.parse().ok()).unwrap_or(1);
+        Some(Armed { point, side, passes: AtomicU64::new(passes) })
+    });
+    if let Some(armed) = armed
+        && armed.point == point
+        && armed.side == side
+        && armed.passes.fetch_sub(1, Ordering::AcqRel) == 1
+    {
+        die();
+    }
+}
+
+#[expect(unsafe_code, reason = "a call of the C library without arguments that could be wrong")]
+fn die() {
+    // SAFETY: the process ends here; nothing of it is used again.
+    unsafe {
+        libc::raise(libc::SIGKILL);
+    }
+}

@@ -1,0 +1,188 @@
+//! Processes that die before and after each thing that must outlive them: the answer is the same, effects happen once, and
+//! what was known to be finished is not done again.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use arrow::record_batch::RecordBatch;
+use tidemill::oracle::compare;
+use tidemill_engine::crash::{POINTS, VARIABLE};
+use tidemill_tests::harness::{
+    ProcessCluster, create_tpch, is_full, repeated_after_success, rows, tpch_oracle, value,
+};
+
+const SCALE: f64 = 0.1;
+/// Takes long enough for its first stages to be in the store before it ends.
+const COPIED: &str = "SELECT a.l_orderkey % 5000 AS k, sum(a.l_quantity) AS q, max(md5(repeat(l_comment, 40)) || c) AS c
+    FROM lineitem AS a JOIN (SELECT l_orderkey % 5000 AS k2, max(l_comment) AS c FROM lineitem GROUP BY 1) AS b
+    ON a.l_orderkey % 5000 = k2 GROUP BY 1";
+/// More than stands in the log.
+const SELECTED: &str = "SELECT o_orderkey, o_custkey, o_orderdate FROM orders WHERE o_orderkey % 10 = 1 ORDER BY 1";
+
+/// Who dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Coordinator,
+    /// A coordinator that takes over from one that was killed.
+    Successor,
+    Executor,
+}
+
+fn victim(point: &str) -> Victim {
+    match point {
+        "epoch.claim" | "epoch.seal" | "snapshot.write" | "log.collect" => Victim::Successor,
+        "output.insert" | "output.release" | "pack.finish" | "pack.report" | "sink.write" | "task.report" => {
+            Victim::Executor
+        }
+        _ => Victim::Coordinator,
+    }
+}
+
+/// Passes before the kill: some points are passed before the work begins.
+const fn passes(point: &str) -> u32 {
+    match point.as_bytes() {
+        b"lease.renew" => 2,
+        b"log.append" => 4,
+        _ => 1,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_of_the_first_third() {
+    every_point(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_of_the_second_third() {
+    every_point(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_of_the_last_third() {
+    every_point(2).await;
+}
+
+async fn every_point(third: usize) {
+    let oracle = tpch_oracle(SCALE).await;
+    let expected = [oracle.answer(SELECTED).await.expect("rows"), oracle.answer(COPIED).await.expect("rows")];
+    for (index, point) in POINTS.into_iter().enumerate().filter(|(index, _)| index % 3 == third) {
+        // All four in the full run; otherwise each point once, and neighbours differ.
+        let variants: &[usize] = if is_full() { &[0, 1, 2, 3] } else { &[index / 3 % 4] };
+        for variant in variants {
+            let (side, everybody) = (["before", "after"][variant % 2], variant / 2 == 1);
+            let context = format!("{point}:{side}, everybody: {everybody}");
+            let [selected, copied] = &expected;
+            die_at(point, side, everybody, &context, |ours, file| {
+                let answer = if file { copied } else { selected };
+                let difference = compare(answer, ours).expect("a comparison");
+                assert!(difference.is_none(), "{context}: {difference:?}");
+            })
+            .await;
+        }
+    }
+}
+
+async fn die_at(point: &str, side: &str, everybody: bool, context: &str, check: impl Fn(&[RecordBatch], bool)) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    let state = format!("file://{}", folder.path().join("state").display());
+    let armed = [(VARIABLE, format!("{point}:{side}:{}", passes(point)))];
+    let mut cluster = ProcessCluster::durable(1, 1, &state).await;
+    create_tpch(&mut cluster.client().await, SCALE).await;
+    // The log has the tables' runs, too: none is finished by the next leader.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    match victim(point) {
+        Victim::Executor => cluster.add_executor_with(1, &armed),
+        Victim::Coordinator | Victim::Successor => cluster.add_executor(1),
+    }
+    cluster.wait_for_executors(2).await;
+    if victim(point) == Victim::Coordinator {
+        cluster.restart_coordinator_with(&armed);
+    }
+    let (mut client, other) = (cluster.client().await, cluster.client().await);
+    client.set("datafusion.execution.target_partitions", "6").expect("a setting");
+    let copy = format!("COPY ({COPIED}) TO '{}/' STORED AS PARQUET", out.display());
+    let work = tokio::spawn(async move {
+        let copied = async {
+            let result = client.query(&copy).await?;
+            let run = result.run.clone();
+            result.collect().await.map(|rows| (run, rows))
+        };
+        let created = async { other.query("CREATE VIEW seen AS SELECT 1 AS x").await?.collect().await };
+        let selected = async { other.query(SELECTED).await?.collect().await };
+        let ((copied, _), selected) = tokio::try_join!(async { tokio::try_join!(copied, created) }, selected)?;
+        Ok::<_, tidemill_core::Error>((copied, selected))
+    });
+    let killed = strike(&mut cluster, point, everybody, &armed, context).await;
+    let ((run, count), selected) = work.await.expect("no panic").unwrap_or_else(|e| panic!("{context}: {e}"));
+    check(&selected, false);
+    assert_eq!(count.iter().map(RecordBatch::num_rows).sum::<usize>(), 1, "{context}");
+    // Everything is there once.
+    let mut client = cluster.client().await;
+    let create = format!("CREATE EXTERNAL TABLE written STORED AS PARQUET LOCATION '{}/'", out.display());
+    rows(&mut client, &create).await;
+    check(&rows(&mut client, "SELECT k, q, c FROM written").await, true);
+    assert!(out.join("_SUCCESS").exists(), "{context}");
+    assert_eq!(value(&mut client, "SELECT x FROM seen").await, "1", "{context}");
+    if let Some(run) = run {
+        let state = format!("SELECT state FROM system.runs WHERE run_id = '{run}'");
+        assert_eq!(value(&mut client, &state).await, "succeeded", "{context}");
+    }
+    if victim(point) != Victim::Executor && !everybody {
+        let repeated = repeated_after_success(&cluster.journals(), killed - Duration::from_millis(400));
+        assert!(repeated.is_empty(), "{context} repeated {repeated:?}\n{:#?}", cluster.journals());
+    }
+}
+
+/// Lets the victim die at its point, and whoever else has to, and starts them again. When that was.
+async fn strike(
+    cluster: &mut ProcessCluster,
+    point: &str,
+    everybody: bool,
+    armed: &[(&'static str, String)],
+    context: &str,
+) -> SystemTime {
+    if point == "log.lost" {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        cluster.executors[0].kill();
+    }
+    if victim(point) == Victim::Successor {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let killed = cluster.kill_coordinator();
+        cluster.succeed_and_die(armed, context);
+        if everybody {
+            cluster.executors.iter_mut().for_each(tidemill_tests::harness::Process::kill);
+        }
+        revive(cluster, everybody);
+        return killed;
+    }
+    let start = Instant::now();
+    let died = loop {
+        let victim = match victim(point) {
+            Victim::Executor => cluster.executors.last_mut().expect("an executor"),
+            Victim::Coordinator | Victim::Successor => &mut cluster.coordinator,
+        };
+        if victim.was_killed() {
+            break SystemTime::now();
+        }
+        assert!(start.elapsed() < Duration::from_secs(40), "{context}: the point was not reached");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    if everybody {
+        cluster.executors.iter_mut().for_each(tidemill_tests::harness::Process::kill);
+    }
+    if victim(point) == Victim::Coordinator || everybody {
+        revive(cluster, everybody);
+    } else {
+        cluster.add_executor(1);
+    }
+    died
+}
+
+fn revive(cluster: &mut ProcessCluster, everybody: bool) {
+    cluster.restart_coordinator();
+    if everybody {
+        cluster.executors.clear();
+        cluster.add_executor(1);
+        cluster.add_executor(1);
+    }
+}
