@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use tidemill_core::{BlobHash, Error, ExecutorId, Result};
+use tidemill_core::record::Pack;
+use tidemill_core::schedule::LostOutput;
+use tidemill_core::{BlobHash, Error, ExecutorId, Result, RunId};
 use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
 use tidemill_engine::planner::BlobReader;
 use tidemill_engine::wire::{self, from_executor, missing};
@@ -43,6 +45,10 @@ impl ControlLink for LocalLink {
 
     async fn fetch_blob(&self, hash: &BlobHash) -> Result<Bytes> {
         read_blob(&self.0, hash)
+    }
+
+    async fn locate(&self, run: &RunId, outputs: &[LostOutput]) -> Result<Vec<Option<Pack>>> {
+        self.0.inbox().locate(run.clone(), outputs.to_vec()).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Named points around everything that must outlive a process. Tests let a process die there, as if its power went:
-//! `TIDEMILL_CRASH_AT=log.finish:before:2` kills it before it finishes a run for the second time.
+//! `TIDEMILL_CRASH_AT=log.finish:before:2` kills it before it finishes a run for the second time; `output.insert:panic:1`
+//! lets a task panic.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,13 +64,20 @@ fn reached(point: &str, side: &str) {
         let passes = parts.next().and_then(|n| n.parse().ok()).unwrap_or(1);
         Some(Armed { point, side, passes: AtomicU64::new(passes) })
     });
-    if let Some(armed) = armed
-        && armed.point == point
-        && armed.side == side
-        && armed.passes.fetch_sub(1, Ordering::AcqRel) == 1
-    {
+    let Some(armed) = armed.as_ref().filter(|armed| armed.point == point) else { return };
+    let panics = armed.side == "panic" && side == "before";
+    if (panics || armed.side == side) && armed.passes.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if panics {
+            panic_once(point);
+        }
         die();
     }
+}
+
+/// The end of a task that goes wrong in a way that nobody foresaw.
+#[expect(clippy::panic, reason = "that is what is asked for")]
+fn panic_once(point: &str) {
+    panic!("a test asked for it at {point}");
 }
 
 #[expect(unsafe_code, reason = "a call of the C library without arguments that could be wrong")]

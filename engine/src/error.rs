@@ -153,7 +153,9 @@ fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error 
 pub fn io_error(error: &std::io::Error) -> Error {
     use std::io::ErrorKind as Io;
     let message = format!("input or output failed: {error}");
-    match error.kind() {
+    // Libraries wrap the system's error in one of no kind.
+    let inner = error.get_ref().and_then(|inner| source::<std::io::Error>(inner));
+    match inner.map_or_else(|| error.kind(), std::io::Error::kind) {
         Io::NotFound => Error::not_found(message),
         Io::PermissionDenied => Error::denied(message),
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Error::resources_exhausted(message),

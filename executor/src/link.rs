@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tidemill_core::{BlobHash, Error, Result};
+use tidemill_core::record::Pack;
+use tidemill_core::schedule::LostOutput;
+use tidemill_core::{BlobHash, Error, Result, RunId};
 use tidemill_engine::control::ControlLink;
 use tidemill_engine::wire::control_client::ControlClient;
 use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, statuses};
@@ -79,5 +81,12 @@ impl ControlLink for GrpcLink {
             bytes.extend_from_slice(&chunk.data);
         }
         Ok(bytes.freeze())
+    }
+
+    async fn locate(&self, run: &RunId, outputs: &[LostOutput]) -> Result<Vec<Option<Pack>>> {
+        let outputs = outputs.iter().copied().map(Into::into).collect();
+        let request = wire::LocateRequest { run: run.0.clone(), outputs };
+        let located = self.client.clone().locate(request).await.map_err(|s| self.unreachable(&s))?.into_inner();
+        Ok(located.packs.iter().map(|pack| (!pack.name.is_empty()).then(|| Pack::from(pack))).collect())
     }
 }

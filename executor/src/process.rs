@@ -109,6 +109,7 @@ impl Executor {
             .map_err(|e| Error::unavailable(format!("the cpu runtime cannot start: {e}")))?;
         let local: Arc<dyn LocalBlocks> = Arc::clone(&store) as _;
         let pond = PondSlot::default();
+        pond.ask(Arc::clone(&link));
         let remote = FlightBlocks::new(Handle::current(), pond.clone());
         let source = Arc::new(BlockTransport::new(Some(local), Arc::new(remote)));
         let (written, packs) = mpsc::channel(CONTROL_QUEUE);

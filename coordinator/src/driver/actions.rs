@@ -1,6 +1,6 @@
 //! The one place where actions are carried out.
 
-use tidemill_core::record::{Pack, RunState};
+use tidemill_core::record::{Outcome, Pack};
 use tidemill_core::schedule::{Action, Launch};
 use tidemill_core::{Error, RunId};
 use tidemill_engine::crash;
@@ -29,7 +29,7 @@ impl Driver {
             Action::Discard { pack } => self.discard(pack),
             Action::Forget { blob } => self.blobs.release(&blob),
             Action::Commit { run } => self.commit(&run),
-            Action::Finished { run } => self.finished(&run),
+            Action::Finished { run, outcome, published } => self.finished(&run, outcome, published),
         }
     }
 
@@ -92,25 +92,20 @@ impl Driver {
         }
     }
 
-    fn finished(&mut self, run: &RunId) {
+    fn finished(&mut self, run: &RunId, outcome: Outcome, published: Option<u64>) {
         self.blobs.release_run(run);
         self.manifests.forget(run);
         self.deliveries.forget(run);
         self.requests.remove(run);
         self.unheard.remove(run);
         let Some(client) = self.clients.remove(run) else { return };
-        let Some(finished) = self.state.runs.get(run) else { return };
-        if let (RunState::Succeeded, Some(intent)) = (finished.state, &finished.intent)
-            && let Ok(count) = count(intent.rows)
-        {
+        if let (Outcome::Succeeded { .. }, Some(Ok(count))) = (&outcome, published.map(count)) {
             tell(&client.messages, RunMessage::Batch(count));
         }
-        let message = match finished.state {
-            RunState::Succeeded => RunMessage::Done,
-            RunState::Cancelled => RunMessage::Failed(Error::cancelled(format!("run {run} was cancelled"))),
-            _ => RunMessage::Failed(
-                finished.error.clone().unwrap_or_else(|| Error::internal(format!("run {run} failed without an error"))),
-            ),
+        let message = match outcome {
+            Outcome::Succeeded { .. } => RunMessage::Done,
+            Outcome::Cancelled => RunMessage::Failed(Error::cancelled(format!("run {run} was cancelled"))),
+            Outcome::Failed { error } => RunMessage::Failed(error),
         };
         crash::before("answer.end");
         tell(&client.messages, message);

@@ -1,8 +1,8 @@
 //! What reaches the driver.
 
 use async_trait::async_trait;
-use tidemill_core::record::{CatalogueEntry, Kept, Outcome, Record, State};
-use tidemill_core::schedule::Event;
+use tidemill_core::record::{CatalogueEntry, Kept, Outcome, Pack, Record, State};
+use tidemill_core::schedule::{Event, LostOutput};
 use tidemill_core::{Error, ExecutorId, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::planner::{Plan, StateReader};
@@ -38,6 +38,8 @@ pub(crate) enum Input {
     Answered { run: RunId, outcome: Outcome, blob: Option<Blob> },
     /// A run's delivery got on, and names a blob perhaps.
     Delivered { run: RunId, number: u64, event: Event, blob: Option<Blob> },
+    /// A reader asks for packs of outputs.
+    Locate { run: RunId, outputs: Vec<LostOutput>, reply: Reply<Vec<Option<Pack>>> },
     /// Somebody asks for the state.
     State(Reply<State>),
     /// An executor opened its control stream.
@@ -83,6 +85,12 @@ impl Inbox {
                 });
             }
         }
+    }
+
+    pub(crate) async fn locate(&self, run: RunId, outputs: Vec<LostOutput>) -> Result<Vec<Option<Pack>>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Locate { run, outputs, reply }).await?;
+        answer.await.map_err(|_| stopping())
     }
 
     pub(crate) async fn state(&self) -> Result<State> {

@@ -8,7 +8,7 @@ mod planning;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -278,6 +278,10 @@ impl Driver {
                     self.handle(Event::Answered { run, outcome });
                 }
             }
+            Input::Locate { run, outputs, reply } => {
+                // As below.
+                let _ = reply.send(outputs.iter().map(|output| self.state.pack_of(&run, *output).cloned()).collect());
+            }
             Input::State(reply) => {
                 // The asker may have gone away.
                 let _ = reply.send(self.state.clone());
@@ -350,10 +354,13 @@ impl Driver {
     }
 }
 
-/// The wall clock, read here and nowhere below.
+/// The wall clock as it was when the process began, and from there on steady: who sets the clock moves no deadline. Read
+/// here and nowhere below.
 fn now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    static START: OnceLock<(Duration, Instant)> = OnceLock::new();
+    let wall = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (began, since) = START.get_or_init(|| (wall(), Instant::now()));
+    Millis(u64::try_from((*began + since.elapsed()).as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Where the answer to a question goes.

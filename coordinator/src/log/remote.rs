@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
-use tidemill_core::Result;
+use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_engine::error::object_store_error;
 use url::Url;
 
@@ -22,6 +22,12 @@ pub(super) struct RemoteObjects {
 impl RemoteObjects {
     pub(super) fn new(store: Arc<dyn ObjectStore>, url: &Url) -> Self {
         Self { store, prefix: Path::from(url.path()) }
+    }
+
+    /// Why the store refuses to list: what it says of listings has no kind.
+    async fn refusal(&self, folder: &str) -> Option<Error> {
+        let asked = self.store.head(&self.path(folder)).await.err().map(|e| object_store_error(&e));
+        asked.filter(|error| error.kind == ErrorKind::Denied)
     }
 
     fn path(&self, name: &str) -> Path {
@@ -57,8 +63,10 @@ impl Objects for RemoteObjects {
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<String>> {
-        let listed = self.store.list_with_delimiter(Some(&self.path(folder))).await;
-        let listed = listed.map_err(|e| object_store_error(&e))?;
+        let listed = match self.store.list_with_delimiter(Some(&self.path(folder))).await {
+            Ok(listed) => listed,
+            Err(error) => return Err(self.refusal(folder).await.unwrap_or_else(|| object_store_error(&error))),
+        };
         let files = listed.objects.iter().filter_map(|o| o.location.filename());
         let folders = listed.common_prefixes.iter().filter_map(Path::filename);
         let mut names: Vec<String> = files.chain(folders).map(str::to_owned).collect();

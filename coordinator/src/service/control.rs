@@ -2,7 +2,8 @@
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tidemill_core::BlobHash;
+use tidemill_core::schedule::LostOutput;
+use tidemill_core::{BlobHash, RunId};
 use tidemill_engine::wire::control_server::{Control, ControlServer};
 use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, status_of, statuses};
 use tonic::{Request, Response, Status, Streaming};
@@ -39,6 +40,15 @@ impl Control for ControlService {
         let messages = request.into_inner().map(|m| m.map_err(|s| statuses(&s))).boxed();
         let answers = attach(self.0.inbox().downgrade(), messages);
         Ok(Response::new(answers.map(|m| m.map_err(|e| status_of(&e))).boxed()))
+    }
+
+    async fn locate(&self, request: Request<wire::LocateRequest>) -> Result<Response<wire::Located>, Status> {
+        let request = request.into_inner();
+        let outputs = request.outputs.iter().map(LostOutput::try_from).collect::<Result<_, _>>();
+        let outputs = outputs.map_err(|e| status_of(&e))?;
+        let packs = self.0.inbox().locate(RunId(request.run), outputs).await.map_err(|e| status_of(&e))?;
+        let packs = packs.iter().map(|pack| pack.as_ref().map(wire::Pack::from).unwrap_or_default()).collect();
+        Ok(Response::new(wire::Located { packs }))
     }
 
     async fn fetch_blob(&self, request: Request<wire::BlobRequest>) -> Result<Response<Self::FetchBlobStream>, Status> {

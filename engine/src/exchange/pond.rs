@@ -21,6 +21,7 @@ use super::merged::{check_footer, counted, lost};
 use super::pack::{TAIL_BYTES, decode_index, index_bytes};
 use super::resume::Unfinished;
 use super::{BlockRequest, BlockStream, IoMetrics, KeptRows, OutputFooter};
+use crate::control::ControlLink;
 use crate::error::{TaskError, object_store_error};
 use crate::runtime::object_store;
 use crate::wire;
@@ -49,7 +50,13 @@ impl fmt::Debug for Pond {
 
 /// Where a process finds the pond, once it knows where its state lives.
 #[derive(Debug, Clone, Default)]
-pub struct PondSlot(Arc<OnceLock<Arc<Pond>>>);
+pub struct PondSlot(Arc<Slot>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    pond: OnceLock<Arc<Pond>>,
+    link: OnceLock<Arc<dyn ControlLink>>,
+}
 
 impl PondSlot {
     /// The packs below `state`, from now on.
@@ -57,11 +64,11 @@ impl PondSlot {
     /// # Errors
     /// The store cannot be opened.
     pub fn open(&self, state: &str) -> Result<()> {
-        if self.0.get().is_none()
+        if self.0.pond.get().is_none()
             && let Some(pond) = Pond::open(state)?
         {
             // Another may have been quicker, with the same.
-            let _ = self.0.set(Arc::new(pond));
+            let _ = self.0.pond.set(Arc::new(pond));
         }
         Ok(())
     }
@@ -69,7 +76,17 @@ impl PondSlot {
     /// The pond, if this process was told.
     #[must_use]
     pub fn get(&self) -> Option<Arc<Pond>> {
-        self.0.get().cloned()
+        self.0.pond.get().cloned()
+    }
+
+    /// From now on `link` is asked for packs that a reader was not told of.
+    pub fn ask(&self, link: Arc<dyn ControlLink>) {
+        // A process has one coordinator.
+        let _ = self.0.link.set(link);
+    }
+
+    pub(super) fn link(&self) -> Option<&Arc<dyn ControlLink>> {
+        self.0.link.get()
     }
 }
 

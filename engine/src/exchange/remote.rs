@@ -77,7 +77,7 @@ impl FlightBlocks {
                 Err(error) => {
                     pool.forget(&holder.endpoint);
                     let left = blocks.iter().cloned().map(Unfinished::new).collect();
-                    pool.pond.go_on(left, unreadable(&blocks, &error), schema, metrics)
+                    pool.pond.go_on(&run, left, unreadable(&blocks, &error), schema, metrics)
                 }
             }
         };
@@ -249,7 +249,7 @@ impl Reading {
     fn go_on(&self, error: TaskError) -> BlockStream {
         let open = self.blocks.iter().zip(&self.progress).filter(|(_, progress)| !progress.ended);
         let left = open.map(|(block, p)| Unfinished { block: block.clone(), frames: p.frames, rows: p.rows }).collect();
-        self.pool.pond.go_on(left, error, Arc::clone(&self.schema), Arc::clone(&self.metrics))
+        self.pool.pond.go_on(&self.run, left, error, Arc::clone(&self.schema), Arc::clone(&self.metrics))
     }
 
     async fn next(&mut self) -> Option<Result<RecordBatch, TaskError>> {

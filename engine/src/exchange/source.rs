@@ -103,10 +103,7 @@ impl BlockTransport {
             }
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
         };
-        match block.pack {
-            Some(_) => super::resume::or_pack(frames, block.clone(), self.pond.clone(), schema, metrics),
-            None => frames,
-        }
+        super::resume::or_pack(run, frames, block.clone(), self.pond.clone(), schema, metrics)
     }
 }
 

@@ -55,7 +55,8 @@ impl MemoryArgs {
     }
 
     fn executor(&self, bind: SocketAddr) -> ExecutorProcess {
-        ExecutorProcess { bind, slots: self.slots(), memory: self.memory(), work_dir: self.work_dir() }
+        let (slots, memory, work_dir) = (self.slots(), self.memory(), self.work_dir());
+        ExecutorProcess { bind, advertise: None, slots, memory, work_dir }
     }
 }
 
@@ -86,6 +87,9 @@ pub(super) struct ExecutorArgs {
     /// Address to listen on for readers of its blocks; port 0 takes any free one
     #[arg(long, env = "TIDEMILL_BIND", default_value = ANY_PORT, value_name = "ADDR")]
     bind: SocketAddr,
+    /// Address at which other executors reach it, where that is not the one it listens on
+    #[arg(long, env = "TIDEMILL_ADVERTISE", value_name = "ADDR")]
+    advertise: Option<SocketAddr>,
     #[command(flatten)]
     memory: MemoryArgs,
 }
@@ -148,7 +152,7 @@ pub(super) async fn coordinator(args: CoordinatorArgs) -> Result<Done> {
 
 pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
     let link = Arc::new(GrpcLink::new(&args.connect)?);
-    let mut process = args.memory.executor(args.bind);
+    let mut process = ExecutorProcess { advertise: args.advertise, ..args.memory.executor(args.bind) };
     let mut server = process.clone().start(Arc::clone(&link) as _).await?;
     process.bind = server.address;
     ready("executor", server.address, &format!("; {} slots for {}", args.memory.slots(), args.connect));

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidemill_coordinator::{Coordinator, LocalLink};
-use tidemill_core::{BlobHash, Error, ExecutorId, Result, Settings};
+use tidemill_core::record::{LostOutput, Pack};
+use tidemill_core::{BlobHash, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::control::ControlLink;
 use tidemill_executor::{Executor, ExecutorConfig, MemoryLimits};
 
@@ -83,7 +84,7 @@ impl Drop for Embedded {
 }
 
 /// A link that is known only after the executor is made, because the coordinator reads the executor's blocks.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct LateLink(std::sync::OnceLock<LocalLink>);
 
 impl LateLink {
@@ -108,5 +109,9 @@ impl ControlLink for LateLink {
 
     async fn fetch_blob(&self, hash: &BlobHash) -> Result<bytes::Bytes> {
         self.get()?.fetch_blob(hash).await
+    }
+
+    async fn locate(&self, run: &RunId, outputs: &[LostOutput]) -> Result<Vec<Option<Pack>>> {
+        self.get()?.locate(run, outputs).await
     }
 }

@@ -18,6 +18,8 @@ use super::coordinator::bind;
 pub struct ExecutorProcess {
     /// Where it listens for block readers.
     pub bind: SocketAddr,
+    /// Where others reach it, if that is elsewhere.
+    pub advertise: Option<SocketAddr>,
     /// Tasks it runs at once.
     pub slots: u32,
     /// Bytes it may use.
@@ -42,9 +44,9 @@ impl ExecutorProcess {
     /// # Errors
     /// The address or the work directory cannot be used.
     pub async fn start(self, link: Arc<dyn ControlLink>) -> Result<ExecutorServer> {
-        if self.bind.ip().is_unspecified() {
+        if self.bind.ip().is_unspecified() && self.advertise.is_none() {
             return Err(Error::invalid(format!(
-                "--bind {} tells other executors no address: bind to the one that they reach",
+                "--bind {} tells other executors no address: bind to the one that they reach, or name it with --advertise",
                 self.bind
             )));
         }
@@ -52,7 +54,7 @@ impl ExecutorProcess {
         let address = listener.local_addr().map_err(|e| Error::unavailable(e.to_string()))?;
         let config = ExecutorConfig {
             executor: ExecutorId(format!("{}-{}", address.port(), ulid::Ulid::new())),
-            endpoint: format!("http://{address}"),
+            endpoint: format!("http://{}", self.advertise.unwrap_or(address)),
             slots: self.slots,
             memory: MemoryLimits::of(self.memory),
             work_dir: self.work_dir,

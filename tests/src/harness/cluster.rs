@@ -63,7 +63,7 @@ impl LocalCluster {
         let bind = "127.0.0.1:0".parse().expect("an address");
         let work_dir = self.work.path().to_owned();
         let link = Arc::new(GrpcLink::new(&self.url()).expect("a link"));
-        let executor = ExecutorProcess { bind, slots, memory: MEMORY, work_dir }.start(link).await;
+        let executor = ExecutorProcess { bind, advertise: None, slots, memory: MEMORY, work_dir }.start(link).await;
         self.executors.push(executor.expect("an executor starts"));
         while self.coordinator.coordinator().state().await.expect("a state").executors.len() < self.executors.len() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;

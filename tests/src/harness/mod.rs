@@ -11,7 +11,7 @@ mod tables;
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch, tpch_of};
 pub use journals::repeated_after_success;
-pub use process::{Output, Process, ProcessCluster};
+pub use process::{Output, Process, ProcessCluster, lasting_port};
 pub use proxy::{Proxy, Wire};
 pub use tables::{create_small_tables, small_tables, statements_of};
 

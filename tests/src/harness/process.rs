@@ -80,6 +80,14 @@ impl Process {
         Self::finish(&mut command, args)
     }
 
+    /// Runs a command to its end, with variables in its environment.
+    ///
+    /// # Panics
+    /// It does not end within 30 s: a hang.
+    pub fn run_with(args: &[&str], environment: &[(&str, String)]) -> Output {
+        Self::finish(Command::new(binary()).envs(environment.iter().map(|(name, value)| (name, value))), args)
+    }
+
     fn finish(command: &mut Command, args: &[&str]) -> Output {
         let start = Instant::now();
         let mut child = command
@@ -122,8 +130,11 @@ impl Process {
     /// # Panics
     /// It says that not.
     pub fn start_saying(args: &[&str], environment: &[(&str, String)], says: &str) -> Self {
+        Self::wait_for(Self::spawn(Command::new(binary()), args, environment), args, says)
+    }
+
+    fn wait_for(mut process: Self, args: &[&str], says: &str) -> Self {
         let start = Instant::now();
-        let mut process = Self::spawn(args, environment);
         let stdout = process.child.stdout.take().expect("stdout");
         BufReader::new(stdout).read_line(&mut process.ready).expect("a ready line");
         assert!(process.ready.contains(says), "tidemill {}: {:?}", args.join(" "), process.ready);
@@ -131,8 +142,8 @@ impl Process {
         process
     }
 
-    fn spawn(args: &[&str], environment: &[(&str, String)]) -> Self {
-        let child = Command::new(binary())
+    fn spawn(mut command: Command, args: &[&str], environment: &[(&str, String)]) -> Self {
+        let child = command
             .args(args)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -244,7 +255,8 @@ pub struct ProcessCluster {
 ///
 /// # Panics
 /// There is none.
-pub(super) fn lasting_port() -> u16 {
+#[must_use]
+pub fn lasting_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
@@ -297,15 +309,34 @@ impl ProcessCluster {
     /// The same, with more variables in its environment.
     pub fn add_executor_with(&mut self, slots: u32, more: &[(&'static str, String)]) {
         let url = self.coordinator.url();
+        self.add_executor_through(slots, &url, more);
+    }
+
+    /// The same, for one that reaches its coordinator at another URL.
+    pub fn add_executor_through(&mut self, slots: u32, url: &str, more: &[(&'static str, String)]) {
+        self.add_executor_by(Command::new(binary()), slots, url, more);
+    }
+
+    /// Starts an executor that cannot write files of more than a few MiB, as if its disk were full.
+    pub fn add_executor_with_small_files(&mut self, slots: u32) {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\""]).arg(binary());
+        let url = self.coordinator.url();
+        self.add_executor_by(shell, slots, &url, &[]);
+    }
+
+    fn add_executor_by(&mut self, command: Command, slots: u32, url: &str, more: &[(&'static str, String)]) {
         let work = self.work_dir().display().to_string();
         let slots = slots.to_string();
-        let args = ["executor", "--connect", &url, "--slots", &slots, "--memory", "256MiB", "--work-dir", &work];
+        let args = ["executor", "--connect", url, "--slots", &slots, "--work-dir", &work];
         self.started += 1;
         let journal = self.journal(self.started).display().to_string();
-        let mut environment = self.environment.clone();
+        let mut environment = vec![("TIDEMILL_MEMORY", "256MiB".to_owned())];
+        environment.extend_from_slice(&self.environment);
         environment.push(("TIDEMILL_ATTEMPT_JOURNAL", journal));
         environment.extend_from_slice(more);
-        self.executors.push(Process::start_with(&args, &environment));
+        let process = Process::spawn(command, &args, &environment);
+        self.executors.push(Process::wait_for(process, &args, "is ready at http://"));
     }
 
     fn journal(&self, executor: usize) -> PathBuf {
@@ -356,7 +387,7 @@ impl ProcessCluster {
     /// It is not.
     pub fn succeed_and_die(&self, more: &[(&'static str, String)], context: &str) {
         let environment = [self.environment.as_slice(), more].concat();
-        let mut process = Process::spawn(&self.coordinator_args(), &environment);
+        let mut process = Process::spawn(Command::new(binary()), &self.coordinator_args(), &environment);
         let start = Instant::now();
         while !process.was_killed() {
             assert!(start.elapsed() < PATIENCE, "{context}: the point was not reached");

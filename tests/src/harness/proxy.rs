@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +21,8 @@ pub enum Wire {
     Cut,
     /// Every HTTP request is answered with this status, and does not arrive.
     Refusing(u16),
+    /// Once per connection, a bit of a large answer changes.
+    Flipping,
 }
 
 /// HTTP requests by method and path, as they came.
@@ -31,6 +34,7 @@ pub struct Proxy {
     pub address: SocketAddr,
     wire: watch::Sender<Wire>,
     requests: Requests,
+    refused: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
 }
 
@@ -45,18 +49,26 @@ impl Proxy {
         let (wire, state) = watch::channel(Wire::Whole);
         let requests = Requests::default();
         let heard = Arc::clone(&requests);
+        let refused = Arc::new(AtomicUsize::new(0));
+        let harmed = Arc::clone(&refused);
         let serving = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (state, heard) = (state.clone(), Arc::clone(&heard));
-                tokio::spawn(async move { connection(client, target, state, heard).await });
+                let wired = Wired { wire: state.clone(), heard: Arc::clone(&heard), refused: Arc::clone(&harmed) };
+                tokio::spawn(wired.connection(client, target));
             }
         });
-        Self { address, wire, requests, serving }
+        Self { address, wire, requests, refused, serving }
     }
 
     /// Changes what becomes of bytes, from now on.
     pub fn set(&self, wire: Wire) {
         self.wire.send_replace(wire);
+    }
+
+    /// How many connections were cut or not taken, requests refused, and answers changed.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// How many HTTP requests went through whose path contains `path`, by method; listings are `LIST`.
@@ -83,48 +95,64 @@ impl Drop for Proxy {
     }
 }
 
-async fn connection(mut client: TcpStream, target: SocketAddr, mut wire: watch::Receiver<Wire>, heard: Requests) {
-    let Ok(mut server) = TcpStream::connect(target).await else { return };
-    let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    // A request begins where bytes come after an answer: clients of HTTP/1.1 wait for it.
-    let mut begins = true;
-    loop {
-        let now = *wire.borrow_and_update();
-        let moved = match now {
-            Wire::Cut => return,
-            Wire::Frozen => {
-                if wire.changed().await.is_err() {
-                    return;
+/// Bytes of an answer that is large enough to be changed.
+const LARGE: usize = 4 << 10;
+
+struct Wired {
+    wire: watch::Receiver<Wire>,
+    heard: Requests,
+    refused: Arc<AtomicUsize>,
+}
+
+impl Wired {
+    async fn connection(mut self, mut client: TcpStream, target: SocketAddr) {
+        let Ok(mut server) = TcpStream::connect(target).await else { return };
+        let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+        // A request begins where bytes come after an answer: clients of HTTP/1.1 wait for it.
+        let (mut begins, mut flipped) = (true, false);
+        loop {
+            let now = *self.wire.borrow_and_update();
+            match now {
+                Wire::Cut => return self.count(),
+                Wire::Frozen => {
+                    if self.wire.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
                 }
-                continue;
+                Wire::Whole | Wire::Refusing(_) | Wire::Flipping => {}
             }
-            Wire::Whole | Wire::Refusing(_) => tokio::select! {
-                _ = wire.changed() => continue,
-                read = client.read(&mut asked) => match read {
-                    Ok(bytes) if bytes > 0 => {
-                        let request = asked.get(..bytes).unwrap_or_default();
-                        if std::mem::take(&mut begins) {
-                            note(request, &heard);
-                        }
-                        match now {
-                            Wire::Refusing(status) => return refuse(&mut client, status).await,
-                            _ => server.write_all(request).await,
-                        }
+            let moved = tokio::select! {
+                _ = self.wire.changed() => continue,
+                read = client.read(&mut asked) => {
+                    let Some(request) = read.ok().filter(|n| *n > 0).and_then(|n| asked.get(..n)) else { return };
+                    if std::mem::take(&mut begins) {
+                        note(request, &self.heard);
                     }
-                    _ => return,
-                },
-                read = server.read(&mut answered) => match read {
-                    Ok(bytes) if bytes > 0 => {
-                        begins = true;
-                        client.write_all(answered.get(..bytes).unwrap_or_default()).await
+                    if let Wire::Refusing(status) = now {
+                        self.count();
+                        return refuse(&mut client, status).await;
                     }
-                    _ => return,
-                },
-            },
-        };
-        if moved.is_err() {
-            return;
+                    server.write_all(request).await
+                }
+                read = server.read(&mut answered) => {
+                    let Some(answer) = read.ok().filter(|n| *n > 0).and_then(|n| answered.get_mut(..n)) else { return };
+                    begins = true;
+                    if now == Wire::Flipping && answer.len() > LARGE && !std::mem::replace(&mut flipped, true) {
+                        self.count();
+                        answer[LARGE / 2] ^= 0x10;
+                    }
+                    client.write_all(answer).await
+                }
+            };
+            if moved.is_err() {
+                return;
+            }
         }
+    }
+
+    fn count(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
 

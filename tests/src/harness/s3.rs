@@ -74,6 +74,8 @@ impl S3Server {
             "s3.port",
             "s3.port.grpc",
         ];
+        // Whose default ports are the same for every server.
+        command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
         for (name, port) in names.iter().zip(ports) {
             command.arg(format!("-{name}={port}"));
         }

@@ -13,11 +13,11 @@ use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{Process, ProcessCluster, SMALL_SCALE, create_tpch, repeated_after_success, rows, tpch_oracle, value};
 
 /// Large enough that a run has a middle.
-const SCALE: f64 = 0.5;
+pub(crate) const SCALE: f64 = 0.5;
 /// When the coordinator dies: when so many tasks have succeeded.
 const MOMENTS: [u64; 6] = [0, 1, 6, 12, 20, 30];
 
-fn state_in(folder: &Path) -> String {
+pub(crate) fn state_in(folder: &Path) -> String {
     format!("file://{}", folder.display())
 }
 
@@ -172,11 +172,11 @@ async fn state_lives_in_s3_too() {
 }
 
 /// Tasks whose output is in the store.
-fn durable_tasks(run: &str) -> String {
+pub(crate) fn durable_tasks(run: &str) -> String {
     format!("SELECT count(*) FROM system.tasks WHERE run_id = '{run}' AND pack IS NOT NULL")
 }
 
-async fn at_least(client: &mut Client, query: &str, least: u64) -> bool {
+pub(crate) async fn at_least(client: &mut Client, query: &str, least: u64) -> bool {
     let start = Instant::now();
     while value(client, query).await.parse::<u64>().expect("a number") < least {
         if start.elapsed() > Duration::from_secs(20) {
@@ -186,13 +186,13 @@ async fn at_least(client: &mut Client, query: &str, least: u64) -> bool {
     true
 }
 
-fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     entries.flat_map(|e| if e.path().is_dir() { files_below(&e.path()) } else { vec![e.path()] }).collect()
 }
 
 /// A run that cannot end by itself before it is killed: its last stage waits for rows that take long.
-const SLOW: &str = "SELECT l_returnflag, count(*) AS n, sum(x) AS s FROM (
+pub(crate) const SLOW: &str = "SELECT l_returnflag, count(*) AS n, sum(x) AS s FROM (
         SELECT l_returnflag, l_orderkey % 1000 AS k, sum(l_quantity) AS x FROM lineitem GROUP BY 1, 2
     ) AS a JOIN (SELECT l_orderkey % 1000 AS k2, max(l_comment) AS c FROM lineitem GROUP BY 1) AS b ON k = k2
     CROSS JOIN (SELECT 1 AS one FROM generate_series(1, 20000)) AS g

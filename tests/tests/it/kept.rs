@@ -1,6 +1,6 @@
 //! What stays of a run that has finished, for how long, and what it took to write and read it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tidemill::client::Client;
@@ -9,14 +9,11 @@ use tidemill_core::ErrorKind;
 use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{Process, ProcessCluster, Proxy, SMALL_SCALE, create_tpch, tpch_oracle, value};
 
+use crate::durable::files_below;
+
 /// More rows than stand in the log, and than are under way at once.
 const LARGE: &str = "SELECT l_orderkey, l_linenumber, l_comment FROM lineitem";
 const LARGE_SCALE: f64 = 0.5;
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries.flat_map(|e| if e.path().is_dir() { files_below(&e.path()) } else { vec![e.path()] }).collect()
-}
 
 async fn no_files_below(folder: &Path) {
     let start = Instant::now();

@@ -9,6 +9,7 @@ mod crash_points;
 mod differential;
 mod durable;
 mod executor_loss;
+mod faults;
 mod gathers;
 mod kept;
 mod memory;

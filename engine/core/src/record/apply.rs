@@ -110,6 +110,13 @@ impl State {
         })
     }
 
+    /// The pack that holds an output, if one does.
+    #[must_use]
+    pub fn pack_of(&self, run: &RunId, output: LostOutput) -> Option<&Pack> {
+        let current = self.task(run, output.task)?.output.as_ref().filter(|o| o.attempt == output.attempt)?;
+        self.runs.get(run)?.packs.get(current.durable?)
+    }
+
     /// A task of a run that is still remembered.
     #[must_use]
     pub fn task(&self, run: &RunId, task: TaskId) -> Option<&Task> {
@@ -160,6 +167,7 @@ impl State {
         for run in &self.live {
             if let Some(run) = self.runs.get_mut(run) {
                 run.totals.recoveries += 1;
+                run.wait_until_at_most(at);
             }
         }
     }
@@ -357,6 +365,14 @@ impl Run {
         self.graph = Some(graph.clone());
         self.sheet = sheet.cloned();
         self.state = RunState::Running;
+    }
+
+    /// Lets ready tasks start by `at`: the last leader's clock may have been ahead.
+    fn wait_until_at_most(&mut self, at: Millis) {
+        self.ready = std::mem::take(&mut self.ready).into_iter().map(|(from, task)| (from.min(at), task)).collect();
+        for task in self.stages.iter_mut().flat_map(|s| &mut s.tasks) {
+            task.not_before = task.not_before.min(at);
+        }
     }
 
     fn packed(&mut self, pack: &Pack, outputs: &[LostOutput]) {

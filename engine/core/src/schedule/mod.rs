@@ -113,8 +113,9 @@ pub enum Action {
     Deliver { run: RunId },
     /// Publish what the run wrote, even if that was tried before; answer with [`Event::ResultDelivered`].
     Commit { run: RunId },
-    /// The run reached its terminal state: tell whoever waits.
-    Finished { run: RunId },
+    /// The run reached its terminal state: tell whoever waits, even if the history has forgotten it by then. `published`
+    /// are the rows that a run with effects wrote.
+    Finished { run: RunId, outcome: Outcome, published: Option<u64> },
 }
 
 /// An attempt for an executor.

@@ -74,7 +74,8 @@ impl Decider<'_> {
     pub(super) fn finish(&mut self, run: &RunId, outcome: Outcome) {
         let Some(live) = self.live_run(run) else { return };
         let running = live.running();
-        self.record(Record::RunFinished { run: run.clone(), outcome, at: self.now });
+        let published = live.intent.as_ref().map(|intent| intent.rows);
+        self.record(Record::RunFinished { run: run.clone(), outcome: outcome.clone(), at: self.now });
         for (executor, attempt) in running {
             self.act(Action::Stop { executor, attempt });
         }
@@ -92,22 +93,21 @@ impl Decider<'_> {
         for pack in self.state.runs.get(run).map(|r| r.packs.clone()).unwrap_or_default() {
             self.act(Action::Discard { pack });
         }
-        self.act(Action::Finished { run: run.clone() });
+        self.act(Action::Finished { run: run.clone(), outcome, published });
         self.forget_old_runs();
     }
 
     fn forget_old_runs(&mut self) {
         let finished = self.state.runs.len() - self.state.live.len();
         let excess = finished.saturating_sub(self.settings.run_history);
-        let old: Vec<RunId> = self
-            .state
-            .runs
-            .iter()
-            .filter(|(_, r)| r.state.is_terminal())
-            .take(excess)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for run in old {
+        if excess == 0 {
+            return;
+        }
+        // Those that ended first. One that has just ended is still to be told of, however long ago it began.
+        let ended = self.state.runs.iter().filter(|(_, r)| r.state.is_terminal());
+        let mut old: Vec<_> = ended.map(|(id, run)| (run.finished_at, id.clone())).collect();
+        old.sort();
+        for (_, run) in old.into_iter().take(excess) {
             self.expire(&run);
             self.record(Record::RunForgotten { run });
         }

@@ -14,6 +14,7 @@ use crate::world::{Check, World};
 
 /// How long records wait for others.
 const FLUSH_MS: u64 = 200;
+const HOUR_MS: u64 = 3_600_000;
 
 /// What the leader wrote.
 #[derive(Debug, Default)]
@@ -30,13 +31,15 @@ pub(crate) struct Log {
     pub(crate) epoch: u64,
     /// Whether nobody leads.
     pub(crate) is_down: bool,
+    /// What the leader's clock is ahead of the world's.
+    ahead: u64,
     /// What runs with effects published.
     published: BTreeMap<RunId, Vec<Attempt>>,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
-        Self { epoch: 1, ..Self::default() }
+        Self { epoch: 1, ahead: 2 * HOUR_MS, ..Self::default() }
     }
 }
 
@@ -78,6 +81,11 @@ impl World {
         if self.log.durable == self.log.records.len() {
             self.flush();
         }
+    }
+
+    /// What the leader takes for the time. Each has a clock of its own.
+    pub(crate) const fn clock(&self) -> u64 {
+        self.now + self.log.ahead
     }
 
     /// An executor may forget a completion when it cannot be lost any more.
@@ -125,6 +133,7 @@ impl World {
         self.log.discards.clear();
         self.log.records.truncate(self.log.durable);
         self.log.epoch += 1;
+        self.log.ahead = *self.rng.pick(&[2 * HOUR_MS, HOUR_MS, 3 * HOUR_MS]).unwrap();
         self.state = State::default();
         for record in &self.log.records {
             self.state.apply(record);

@@ -316,7 +316,7 @@ impl Ledger {
         ensure!(started.eq(launched), "launches differ from the recorded attempts");
         for action in &step.actions {
             match action {
-                Action::Finished { run } => {
+                Action::Finished { run, .. } => {
                     ensure!(self.outcomes.contains_key(run), "run {run} is announced but did not end");
                     ensure!(self.told.insert(run.clone()), "run {run} is announced twice");
                     self.announced.insert(run.clone());

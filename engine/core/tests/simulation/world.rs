@@ -267,7 +267,8 @@ impl World {
         if event != Event::Tick {
             self.trace(|| format!("{event:?}"));
         }
-        let step = step(&mut self.state, &self.settings, event.clone(), Millis(self.now));
+        let now = Millis(self.clock());
+        let step = step(&mut self.state, &self.settings, event.clone(), now);
         for record in &step.records {
             self.trace(|| format!("    {record:?}"));
         }
@@ -335,7 +336,7 @@ impl World {
             for (stage, progress) in (0u32..).zip(&run.stages) {
                 for (index, task) in (0u32..).zip(&progress.tasks) {
                     let task_id = TaskId { stage: tidemill_core::StageId(stage), index };
-                    let reason = waiting_for(&self.state, run, task_id, Millis(self.now)).unwrap_or_default();
+                    let reason = waiting_for(&self.state, run, task_id, Millis(self.clock())).unwrap_or_default();
                     waits.push(format!("  task {task_id} is {} {reason}", task.state.name()));
                 }
             }
