@@ -338,6 +338,9 @@ impl Driver {
                 self.manifests.forget(run);
             }
             Record::ExecutorLost { .. } => self.manifests.forget_all(),
+            Record::StageDiffers { run, stage } => {
+                tracing::warn!(%run, %stage, "a repeated task gave other rows: all that read the stage starts again");
+            }
             Record::CatalogueSet { name, .. } | Record::CatalogueDropped { name } => {
                 let before = self.catalogue.entries.get(name).map(|entry| entry.kind.clone());
                 if let Some(CatalogueKind::Table { rows }) = before {

@@ -55,6 +55,10 @@ pub struct BlockFooter {
     pub bytes: u64,
     /// Frames.
     pub frames: u64,
+    /// XOR of the rows' hashes.
+    pub xor: u64,
+    /// Sum of the rows' hashes, wrapping.
+    pub sum: u64,
 }
 
 impl OutputFooter {
@@ -65,20 +69,36 @@ impl OutputFooter {
             crc: crc32c::crc32c(&self.to_wire().encode_to_vec()),
             rows: self.blocks.iter().map(|b| b.rows).sum(),
             bytes: self.blocks.iter().map(|b| b.bytes).sum(),
+            checksum: self.checksum(),
         }
+    }
+
+    /// What the rows of all blocks are; `None` where they were not looked at.
+    fn checksum(&self) -> Option<u64> {
+        let is_known = self.blocks.iter().any(|b| b.sum != 0 || b.xor != 0);
+        let words = self.blocks.iter().flat_map(|b| [b.rows, b.xor, b.sum]);
+        let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        let (low, high) = bytes.split_at(bytes.len() / 2);
+        is_known.then(|| u64::from(crc32c::crc32c(low)) << 32 | u64::from(crc32c::crc32c(high)))
     }
 
     /// The wire form.
     #[must_use]
     pub fn to_wire(&self) -> wire::OutputFooter {
-        let block = |b: &BlockFooter| wire::BlockFooter { rows: b.rows, bytes: b.bytes, frames: b.frames };
+        let block = |b: &BlockFooter| {
+            let BlockFooter { rows, bytes, frames, xor, sum } = *b;
+            wire::BlockFooter { rows, bytes, frames, xor, sum }
+        };
         wire::OutputFooter { blocks: self.blocks.iter().map(block).collect() }
     }
 
     /// The domain form.
     #[must_use]
     pub fn from_wire(footer: &wire::OutputFooter) -> Self {
-        let block = |b: &wire::BlockFooter| BlockFooter { rows: b.rows, bytes: b.bytes, frames: b.frames };
+        let block = |b: &wire::BlockFooter| {
+            let wire::BlockFooter { rows, bytes, frames, xor, sum } = *b;
+            BlockFooter { rows, bytes, frames, xor, sum }
+        };
         Self { blocks: footer.blocks.iter().map(block).collect() }
     }
 }

@@ -8,6 +8,7 @@
 //! Invariant: a reader reads exactly the attempts its [`Manifest`] names, and compares what it read with the footer:
 //! absence is an error, never an empty stream.
 
+mod checksum;
 mod codec;
 pub mod frame;
 mod kept;

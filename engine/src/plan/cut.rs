@@ -11,7 +11,7 @@
 //! Rule 4: a scalar subquery becomes a stage of one task; its `ScalarSubqueryExec` is dropped, and the expressions that
 //! use it name the stage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -25,18 +25,20 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitio
 use tidemill_core::StageId;
 use tidemill_core::graph::{ExchangeKind, Input, TaskShape};
 
-use super::{PlannedStage, StagedQuery, determinism, exchanges};
+use super::{PlannedStage, StagedQuery, determinism, exchanges, inexact};
 use crate::codec::ScalarSource;
 use crate::exchange::{ExchangeExec, ExchangeReaderExec, ExchangeWriterExec, ReadMode, Transfer};
 
 pub(super) fn cut(plan: Arc<dyn ExecutionPlan>) -> Result<StagedQuery> {
-    let mut cutter = Cutter { query: StagedQuery { stages: Vec::new(), scalars: Vec::new() } };
+    let mut cutter = Cutter { query: StagedQuery { stages: Vec::new(), scalars: Vec::new() }, inexact: BTreeMap::new() };
     cutter.stage(plan, None)?;
     Ok(cutter.query)
 }
 
 struct Cutter {
     query: StagedQuery,
+    /// Columns of stages' outputs whose last digits may differ when they are repeated.
+    inexact: BTreeMap<StageId, BTreeSet<usize>>,
 }
 
 impl Cutter {
@@ -51,10 +53,18 @@ impl Cutter {
         let partitions = u32::try_from(plan.output_partitioning().partition_count()).unwrap_or(u32::MAX);
         let shape = if whole { TaskShape::Whole(partitions) } else { TaskShape::PerPartition(partitions) };
         // An indeterminate input does not matter here: its rows are fixed once they are written.
-        let determinism = determinism::of(&plan)?;
+        let mut inexact = inexact::of(&plan, partitioning.as_ref(), &self.inexact)?;
+        // A value that is compared with may decide about rows.
+        let is_inexact = |stage: &StageId| self.inexact.get(stage).is_some_and(|columns| !columns.is_empty());
+        inexact.rows |= inputs.iter().any(|i| i.kind == ExchangeKind::Scalar && is_inexact(&i.stage));
+        let determinism = determinism::of(&plan, &inexact)?;
         let id = StageId(u32::try_from(self.query.stages.len()).unwrap_or(u32::MAX));
+        let columns = u32::try_from(plan.schema().fields().len()).unwrap_or(u32::MAX);
+        let exact = (0..columns).filter(|column| !inexact.columns.contains(&(*column as usize))).collect();
+        self.inexact.insert(id, inexact.columns);
         let plan: Arc<dyn ExecutionPlan> = Arc::new(ExchangeWriterExec::new(plan, partitioning));
-        self.query.stages.push(PlannedStage { id, plan, shape, inputs: inputs.into_iter().collect(), determinism });
+        let inputs = inputs.into_iter().collect();
+        self.query.stages.push(PlannedStage { id, plan, shape, inputs, determinism, exact });
         Ok(id)
     }
 

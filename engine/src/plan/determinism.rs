@@ -1,7 +1,8 @@
-//! Whether a repeated attempt of a stage gives the same rows.
+//! Whether a repeated attempt of a stage gives the same rows: which of the three kinds a stage is.
 //!
 //! Rule 20. Volatile functions (`random()`, `uuid()`) do not, and neither does what depends on the order of rows over an
-//! exchange, whose blocks arrive in any order: limits and ranks (ties), `array_agg` and its like.
+//! exchange, whose blocks arrive in any order: limits and ranks (ties), `array_agg` and its like. Sums of floating-point numbers
+//! depend on it in their last digits only (`inexact`).
 
 use std::sync::Arc;
 
@@ -14,10 +15,15 @@ use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use tidemill_core::graph::Determinism;
 
+use super::inexact::Inexact;
 use crate::exchange::ExchangeReaderExec;
 
-pub(super) fn of(plan: &Arc<dyn ExecutionPlan>) -> Result<Determinism> {
-    let mut determinism = Determinism::Exact;
+pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, inexact: &Inexact) -> Result<Determinism> {
+    let mut determinism = match (inexact.rows, inexact.columns.is_empty()) {
+        (true, _) => Determinism::RowIndeterminate,
+        (false, false) => Determinism::ValueIndeterminate,
+        (false, true) => Determinism::Exact,
+    };
     plan.apply(|node| {
         if depends_on_arrival(node)? {
             determinism = Determinism::RowIndeterminate;

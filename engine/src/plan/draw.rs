@@ -40,6 +40,7 @@ fn draw_stage(text: &mut String, query: &StagedQuery, stage: &PlannedStage) {
     };
     let kind = match stage.determinism {
         Determinism::Exact => "",
+        Determinism::ValueIndeterminate => " · last digits may differ when repeated",
         Determinism::RowIndeterminate => " · rows may differ when repeated",
     };
     // Writing to a String cannot fail.

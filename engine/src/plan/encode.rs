@@ -154,7 +154,15 @@ fn stage_spec(
         Ok(wire::ScalarStage { stage: id.0, schema: encode_schema(&producer.plan.schema())? })
     });
     let scalars = scalars.collect::<Result<_>>()?;
-    Ok(wire::StageSpec { plan: encoded.bytes.to_vec(), whole_partitions, partitions, sink, sink_single_file, scalars })
+    Ok(wire::StageSpec {
+        plan: encoded.bytes.to_vec(),
+        whole_partitions,
+        partitions,
+        sink,
+        sink_single_file,
+        scalars,
+        exact: stage.exact.clone(),
+    })
 }
 
 /// One blob per task that scans anything; nothing at all for stages without scans.

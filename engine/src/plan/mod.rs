@@ -19,6 +19,7 @@ mod draw;
 mod encode;
 mod exchanges;
 mod gathers;
+mod inexact;
 mod inline;
 mod joins;
 mod narrow;
@@ -58,6 +59,8 @@ pub struct PlannedStage {
     pub inputs: Vec<Input>,
     /// Whether a repeated attempt gives the same rows.
     pub determinism: Determinism,
+    /// Columns of its output that are the same in every attempt.
+    pub exact: Vec<u32>,
 }
 
 /// A physical plan in stages.

@@ -40,13 +40,13 @@ impl From<pb::TaskId> for TaskId {
 
 impl From<Footer> for pb::Footer {
     fn from(f: Footer) -> Self {
-        Self { crc: f.crc, rows: f.rows, bytes: f.bytes }
+        Self { crc: f.crc, rows: f.rows, bytes: f.bytes, checksum: f.checksum }
     }
 }
 
 impl From<pb::Footer> for Footer {
     fn from(f: pb::Footer) -> Self {
-        Self { crc: f.crc, rows: f.rows, bytes: f.bytes }
+        Self { crc: f.crc, rows: f.rows, bytes: f.bytes, checksum: f.checksum }
     }
 }
 

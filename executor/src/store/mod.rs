@@ -75,9 +75,16 @@ impl BlockStore {
     }
 
     /// A sink for one attempt's output.
-    pub(crate) fn sink(self: &Arc<Self>, run: &RunId, output: LostOutput, blocks: u32, encode: bool) -> AttemptSink {
+    pub(crate) fn sink(
+        self: &Arc<Self>,
+        run: &RunId,
+        output: LostOutput,
+        blocks: u32,
+        encode: bool,
+        exact: Vec<u32>,
+    ) -> AttemptSink {
         let name = format!("{run}-{}-{}.frames", output.task, output.attempt);
-        AttemptSink::new(Arc::clone(&self.budget), self.directory.join(name), blocks, encode)
+        AttemptSink::new(Arc::clone(&self.budget), self.directory.join(name), blocks, encode, exact)
     }
 
     /// Expects outputs of a run, until it is released.

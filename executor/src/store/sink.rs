@@ -23,6 +23,8 @@ pub(crate) struct AttemptSink {
     budget: Arc<Budget>,
     path: PathBuf,
     encode: bool,
+    /// Columns whose rows are looked at, for comparison with another attempt.
+    exact: Vec<u32>,
     state: Mutex<Writing>,
 }
 
@@ -42,7 +44,7 @@ impl Drop for Writing {
 }
 
 impl AttemptSink {
-    pub(super) fn new(budget: Arc<Budget>, path: PathBuf, blocks: u32, encode: bool) -> Self {
+    pub(super) fn new(budget: Arc<Budget>, path: PathBuf, blocks: u32, encode: bool, exact: Vec<u32>) -> Self {
         let count = blocks as usize;
         let state = Writing {
             budget: Arc::clone(&budget),
@@ -51,7 +53,7 @@ impl AttemptSink {
             memory: 0,
             file: None,
         };
-        Self { budget, path, encode, state: Mutex::new(state) }
+        Self { budget, path, encode, exact, state: Mutex::new(state) }
     }
 
     /// The finished output, its footer, and the bytes it has on disk.
@@ -71,6 +73,10 @@ impl BlockSink for AttemptSink {
     async fn push(&self, partition: u32, batch: RecordBatch) -> Result<(), TaskError> {
         let size = batch.get_array_memory_size();
         let rows = batch.num_rows() as u64;
+        let mut looked = BlockFooter::default();
+        if !self.exact.is_empty() {
+            looked.add_rows(&batch, &self.exact)?;
+        }
         let held = match self.encode {
             true => Held::Encoded(Frame::encode(&batch, Compression::Lz4)?),
             false => Held::Batch(batch),
@@ -83,6 +89,8 @@ impl BlockSink for AttemptSink {
         block.rows += rows;
         block.bytes += size as u64;
         block.frames += 1;
+        block.xor ^= looked.xor;
+        block.sum = block.sum.wrapping_add(looked.sum);
         let held = match self.budget.try_take(size) {
             true => {
                 state.memory += size;

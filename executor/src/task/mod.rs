@@ -18,7 +18,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use futures::TryStreamExt;
 use prost::Message;
-use tidemill_core::record::{Footer, TaskMetrics};
+use tidemill_core::record::{Footer, LOCAL, TaskMetrics};
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
 use tidemill_engine::crash;
@@ -119,7 +119,9 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
         None => return Err(Error::internal("a stage's plan has no exchange writer").into()),
     };
     let blocks = u32::try_from(blocks).map_err(|_| Error::internal("an output has too many blocks"))?;
-    let sink = Arc::new(shared.store.sink(&spec.run, spec.output(), blocks, session.force_encode));
+    // What shares the coordinator's process is lost with it: nothing of it is repeated.
+    let exact = if shared.config.endpoint == LOCAL { Vec::new() } else { stage.exact.clone() };
+    let sink = Arc::new(shared.store.sink(&spec.run, spec.output(), blocks, session.force_encode, exact));
     let io = Arc::new(TaskIo {
         run: spec.run.clone(),
         epoch: spec.epoch(),

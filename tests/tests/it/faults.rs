@@ -377,3 +377,23 @@ async fn a_slow_reader_of_a_result_that_expires_gets_all_of_it_or_an_error() {
         _ => assert_eq!(rows, all, "a part of a result is never all of it"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sums_in_another_order_are_not_taken_for_other_rows() {
+    let (mut cluster, mut client) = cluster("memory://", &[]).await;
+    let sql = "SELECT l_returnflag, CAST(sum(x) / 1000 AS BIGINT) AS x, max(m) AS m FROM (
+        SELECT l_orderkey, l_returnflag, sum(CAST(l_extendedprice AS DOUBLE) / 3) AS x, max(md5(repeat(l_comment, 60))) AS m
+        FROM lineitem GROUP BY 1, 2) AS s GROUP BY 1 ORDER BY 1";
+    let going = Going::start(&cluster, sql).await;
+    let done = format!("SELECT count(*) FROM system.tasks WHERE run_id = '{}' AND state = 'succeeded'", going.run);
+    assert!(at_least(&mut client, &done, 9).await, "it does not get on");
+    cluster.executors[0].kill();
+    cluster.add_executor(1);
+    let run = going.run.clone();
+    going.is_right(sql).await;
+    let repeats = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{run}'");
+    assert_ne!(value(&mut client, &repeats).await, "0", "nothing was repeated");
+    let kinds = format!("SELECT count(*) FROM system.stages WHERE run_id = '{run}' AND determinism = ");
+    assert_eq!(value(&mut client, &format!("{kinds} 'row-indeterminate'")).await, "0", "a healthy stage was doubted");
+    assert_ne!(value(&mut client, &format!("{kinds} 'value-indeterminate'")).await, "0");
+}

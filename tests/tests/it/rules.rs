@@ -374,3 +374,25 @@ async fn rule_20_stages_whose_rows_may_differ_say_so() {
         assert_eq!(plan.contains(differs), expected, "{query}\n{plan}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_20_sums_whose_last_digits_decide_about_rows_are_not_repeatable() {
+    let (_cluster, mut client) = cluster(2).await;
+    let (digits, rows) = ("last digits may differ when repeated", "rows may differ when repeated");
+    let sums = "SELECT k, sum(CAST(id AS DOUBLE)) AS x FROM many GROUP BY k";
+    for (query, digits_differ, rows_differ) in [
+        (sums.to_owned(), true, false),
+        (format!("SELECT k, x * 2 AS y FROM ({sums})"), true, false),
+        (format!("SELECT * FROM ({sums}) ORDER BY x"), true, false),
+        ("SELECT k, sum(id), count(*) FROM many GROUP BY k".to_owned(), false, false),
+        ("SELECT k, max(CAST(id AS DOUBLE)) FROM many GROUP BY k".to_owned(), false, false),
+        (format!("{sums} HAVING sum(CAST(id AS DOUBLE)) > 5"), true, true),
+        (format!("SELECT x, count(*) FROM ({sums}) GROUP BY x"), true, true),
+        (format!("SELECT * FROM ({sums}) a JOIN skew b ON a.x = b.k"), true, true),
+        (format!("SELECT * FROM many WHERE id > (SELECT max(x) FROM ({sums}))"), true, true),
+    ] {
+        let plan = explain(&mut client, &query).await;
+        assert_eq!(plan.contains(digits), digits_differ, "{query}\n{plan}");
+        assert_eq!(plan.contains(rows), rows_differ, "{query}\n{plan}");
+    }
+}

@@ -82,8 +82,10 @@ pub enum ExchangeKind {
 /// Whether a repeated attempt gives the same rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Determinism {
-    /// The same rows, though floating-point sums may differ in their last digits.
+    /// The same rows.
     Exact,
+    /// The same rows, but for the last digits of floating-point sums, which decide nothing in this stage.
+    ValueIndeterminate,
     /// Perhaps other rows (`random()`): when an output is lost after somebody read it, all consumers start again.
     RowIndeterminate,
 }

@@ -8,7 +8,7 @@ use super::state::{
 };
 use super::{Capacity, Catalogue, CatalogueEntry, CatalogueKind, Outcome, Record, RunSpec};
 use crate::graph::{Determinism, StageGraph};
-use crate::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, TaskId};
+use crate::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, StageId, TaskId};
 
 impl State {
     /// Applies one record. Records about runs or executors that are unknown, because they were forgotten, change nothing.
@@ -68,6 +68,15 @@ impl State {
                     t.state = TaskState::Lost;
                 })
             }
+            Record::StageDiffers { run, stage } => {
+                let epoch = self.epoch;
+                self.with_run(run, |r| r.differs(*stage, epoch));
+            }
+            Record::StageDiscarded { run, stage } => self.with_run(run, |r| {
+                for task in r.stages.get_mut(stage.index()).into_iter().flat_map(|s| &mut s.tasks) {
+                    task.checksum = None;
+                }
+            }),
             Record::OutputLost { run, task } => self.lose_output(run, *task),
             Record::PackDurable { run, pack, outputs } => self.with_run(run, |r| r.packed(pack, outputs)),
             Record::RunCommitting { run, winners, rows } => {
@@ -248,6 +257,7 @@ impl State {
         self.end_attempt(run, task, attempt, at, |r, t| {
             r.totals.metrics.add(&output.metrics);
             t.state = TaskState::Succeeded;
+            t.checksum = t.checksum.or(output.footer.checksum);
             t.output = Some(output.clone());
         });
         self.with_run(run, |r| r.count_complete(task, 1));
@@ -355,6 +365,7 @@ impl Run {
             finished_at: None,
             error: None,
             repeats: 0,
+            checksum: None,
             adopted: false,
         };
         self.stages = graph
@@ -365,6 +376,13 @@ impl Run {
         self.graph = Some(graph.clone());
         self.sheet = sheet.cloned();
         self.state = RunState::Running;
+    }
+
+    fn differs(&mut self, stage: StageId, epoch: Option<Epoch>) {
+        if let Some(planned) = self.graph.as_mut().and_then(|g| g.stages.get_mut(stage.index())) {
+            planned.determinism = Determinism::RowIndeterminate;
+        }
+        self.changed.extend(epoch.map(|epoch| (stage, epoch)));
     }
 
     /// Lets ready tasks start by `at`: the last leader's clock may have been ahead.

@@ -16,7 +16,7 @@ pub use state::{
 };
 
 use crate::graph::{Determinism, StageGraph};
-use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, TaskId};
+use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, StageId, TaskId};
 
 /// The version of the record encoding. A reader refuses versions it does not know, by name.
 pub const RECORD_VERSION: u32 = 2;
@@ -56,6 +56,10 @@ pub enum Record {
     AttemptFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, at: Millis },
     /// An attempt ended through no fault of its own: its executor died, or an input vanished.
     AttemptLost { run: RunId, task: TaskId, attempt: Attempt, cause: Loss, at: Millis },
+    /// A repeated task gave other rows than before: from now on nothing is taken for granted of its stage.
+    StageDiffers { run: RunId, stage: StageId },
+    /// A stage starts again with other inputs: its rows may be others.
+    StageDiscarded { run: RunId, stage: StageId },
     /// A finished task's output is gone.
     OutputLost { run: RunId, task: TaskId },
     /// Outputs of a run are in an object of the store, too.
@@ -108,6 +112,8 @@ pub enum Loss {
     Message,
     /// Its stage starts again because an indeterminate producer did.
     Rollback,
+    /// Its rows are not those that the task gave before.
+    Differs,
 }
 
 /// The one terminal state of a run.

@@ -278,6 +278,8 @@ pub struct Task {
     pub error: Option<Error>,
     /// How often it had succeeded, and its output was lost.
     pub repeats: u32,
+    /// What its output's rows were when it first succeeded, from the inputs that it has.
+    pub checksum: Option<u64>,
     /// Whether its latest attempt is an earlier leader's.
     pub adopted: bool,
 }
@@ -363,6 +365,8 @@ pub struct Footer {
     pub rows: u64,
     /// Arrow in-memory bytes over all blocks.
     pub bytes: u64,
+    /// What the rows are, in any order, as far as they must be the same when the task is repeated.
+    pub checksum: Option<u64>,
 }
 
 /// What an attempt cost. Times in nanoseconds, sizes in bytes.

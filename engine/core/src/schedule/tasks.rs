@@ -16,6 +16,12 @@ impl Decider<'_> {
         metrics: TaskMetrics,
     ) {
         let Some(executor) = self.running_on(run, task, attempt) else { return };
+        if self.differs(run, task, footer) {
+            self.record(Record::StageDiffers { run: run.clone(), stage: task.stage });
+            self.record(Record::AttemptLost { run: run.clone(), task, attempt, cause: Loss::Differs, at: self.now });
+            self.refresh(run);
+            return;
+        }
         let output = Output { attempt, executor, footer, metrics, durable: None };
         self.record(Record::AttemptSucceeded { run: run.clone(), task, attempt, output, at: self.now });
         if self.stage_is_complete(run, task.stage) {
@@ -54,6 +60,15 @@ impl Decider<'_> {
         } else {
             self.finish(run, Outcome::Failed { error });
         }
+    }
+
+    /// Whether a repeated task gave other rows than those that were read before, where they should be the same.
+    fn differs(&self, run: &RunId, task: TaskId, footer: Footer) -> bool {
+        let graph = self.live_run(run).and_then(|r| r.graph.as_ref());
+        let stage = graph.and_then(|g| g.stages.get(task.stage.index()));
+        let before = self.state.task(run, task).and_then(|t| t.checksum);
+        let comparable = stage.is_some_and(|s| s.determinism != Determinism::RowIndeterminate);
+        comparable && before.zip(footer.checksum).is_some_and(|(before, now)| before != now)
     }
 
     /// The executor of the attempt, if it is the one the state names; anything else is late or doubled.
@@ -123,7 +138,9 @@ impl Decider<'_> {
 
     fn discard_stage(&mut self, run: &RunId, stage: StageId) {
         let Some(progress) = self.live_run(run).and_then(|r| r.stages.get(stage.index())) else { return };
-        for (index, state) in (0u32..).zip(progress.tasks.clone()) {
+        let tasks = progress.tasks.clone();
+        self.record(Record::StageDiscarded { run: run.clone(), stage });
+        for (index, state) in (0u32..).zip(tasks) {
             let task = TaskId { stage, index };
             if let (TaskState::Running, Some(attempt), Some(executor)) = (state.state, state.attempt, state.executor) {
                 self.act(Action::Stop { executor, attempt });

@@ -273,15 +273,17 @@ impl World {
             return Event::TaskFailed { run, task, attempt, error, lost };
         }
         let Some(graph) = self.plans[&run].graph() else { unreachable!("run {run} has no stages") };
-        let determinism: Determinism = graph.stages[task.stage.index()].determinism;
-        self.contents.write(&run, task, attempt, determinism, work.read);
+        let planned: Determinism = graph.stages[task.stage.index()].determinism;
+        let differs = self.rng.chance(self.weather.differs);
+        let determinism = if differs { Determinism::RowIndeterminate } else { planned };
+        let checksum = self.contents.write(&run, task, attempt, determinism, work.read);
         self.executors.get_mut(id).unwrap().outputs.insert(attempt, run.clone());
         if self.rng.chance(self.weather.durable) {
             let delay = self.rng.between(50, 2_000);
             let (executor, output) = (id.clone(), LostOutput { task, attempt });
             self.after(delay, Happening::PackWritten { executor, run: run.clone(), output });
         }
-        let footer = Footer { crc: 1, rows: 1, bytes: 8 };
+        let footer = Footer { crc: 1, rows: 1, bytes: 8, checksum: Some(checksum) };
         Event::TaskSucceeded { run, task, attempt, footer, metrics: TaskMetrics { rows_out: 1, ..Default::default() } }
     }
 }

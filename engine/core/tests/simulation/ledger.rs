@@ -226,6 +226,11 @@ impl Ledger {
                         && running.iter().chain(holding).all(|r| r.attempt != attempt)),
                 &mut self.counts.lost_with_message,
             ),
+            Loss::Differs => (
+                matches!(event, Event::TaskSucceeded { attempt: a, footer, .. } if *a == attempt
+                    && footer.checksum != self.replayed.task(run, task).and_then(|t| t.checksum)),
+                &mut self.counts.differing,
+            ),
             Loss::Rollback => {
                 (follows_lost_rows(&self.replayed.runs[run], task.stage), &mut self.counts.rolled_back_attempts)
             }

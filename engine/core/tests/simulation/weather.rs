@@ -25,6 +25,8 @@ pub(crate) struct Weather {
     pub(crate) doubled: u64,
     /// That an attempt takes seconds.
     pub(crate) slow: u64,
+    /// That a task that should give the same rows again does not.
+    pub(crate) differs: u64,
 }
 
 impl Weather {
@@ -32,16 +34,20 @@ impl Weather {
         let calm_at = rng.between(5_000, 60_000);
         let calm = rng.chance(150);
         let unless_calm = |value: u64| if calm { 0 } else { value };
+        let leader = *rng.pick(&[0, 0, 100, 500]).unwrap();
+        // What a leader did not write down it cannot compare with.
+        let differs = if leader == 0 { *rng.pick(&[0, 0, 100]).unwrap() } else { 0 };
         Self {
             calm_at,
             fault_every: unless_calm(*rng.pick(&[0, 300, 1_000, 3_000, 10_000]).unwrap()),
             durable: *rng.pick(&[0, 500, 1_000]).unwrap(),
-            leader: *rng.pick(&[0, 0, 100, 500]).unwrap(),
+            leader,
             unavailable: unless_calm(*rng.pick(&[0, 0, 20, 150]).unwrap()),
             invalid: unless_calm(*rng.pick(&[0, 0, 0, 5]).unwrap()),
             failing_runs: unless_calm(*rng.pick(&[0, 50]).unwrap()),
             doubled: *rng.pick(&[0, 50, 300]).unwrap(),
             slow: *rng.pick(&[0, 200, 700]).unwrap(),
+            differs,
         }
     }
 
@@ -111,6 +117,8 @@ counts! {
     rolled_back_attempts,
     /// Outputs rolled back.
     rolled_back_outputs,
+    /// Attempts that gave other rows than before.
+    differing,
     /// Outputs that vanished.
     lost_outputs,
     /// Results found incomplete while they were read.

@@ -23,6 +23,7 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         |p: &Planned| Some(if matches!(p.shape, TaskShape::Whole(_)) { "all partitions" } else { "one partition" });
     let repeatable = |p: &Planned| match p.determinism {
         Determinism::Exact => Some("exact"),
+        Determinism::ValueIndeterminate => Some("value-indeterminate"),
         Determinism::RowIndeterminate => Some("row-indeterminate"),
     };
     Columns::default()
