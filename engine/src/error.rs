@@ -131,7 +131,9 @@ pub fn object_store_error(error: &object_store::Error) -> Error {
         other => match (source::<Error>(other), source::<std::io::Error>(other)) {
             (Some(ours), _) => return ours.clone(),
             (None, Some(io)) => return io_error(io),
-            (None, None) => (ErrorKind::Unavailable, format!("the object store failed: {}", first_line(&other.to_string()))),
+            (None, None) => {
+                (ErrorKind::Unavailable, format!("the object store failed: {}", first_line(&other.to_string())))
+            }
         },
     };
     Error { kind, message: what }

@@ -56,7 +56,12 @@ pub struct ExecutorShared {
 
 impl ExecutorShared {
     /// A fresh task context over the shared runtime, or a copy of it with the task's own view of files.
-    pub(crate) fn task_context(&self, attempt: Attempt, config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
+    pub(crate) fn task_context(
+        &self,
+        attempt: Attempt,
+        config: SessionConfig,
+        runtime: Arc<RuntimeEnv>,
+    ) -> TaskContext {
         TaskContext::new(
             Some(attempt.to_string()),
             attempt.to_string(),

@@ -4,7 +4,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness fails its test where something is not as it must be")]
 
+pub mod faults;
 pub mod harness;
 pub mod mutants;
-
 pub mod random;

@@ -1,13 +1,13 @@
 //! Sets up what the tests need and runs them: `cargo run -p tidemill-tests` the bounded part that CI runs,
 //! `cargo run -p tidemill-tests -- full` everything, with the report that is committed; `… -- mutants` whether the tests
-//! notice when a rule of the planner is switched off.
+//! notice when a rule of the planner is switched off; `… -- faults` the tests of `docs/faults.md`, which it writes.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use tidemill_tests::harness::{FULL, s3};
-use tidemill_tests::mutants;
+use tidemill_tests::{faults, mutants};
 
 /// Seeds of the scheduler's simulation in the full run.
 const FULL_SEEDS: &str = "100000";
@@ -16,14 +16,18 @@ const FULL_QUERY_SEEDS: &str = "20000";
 /// Scales of the benchmarks in the full run, and their committed reports.
 const BENCHMARKS: &[(&str, &str)] = &[("1", "docs/benchmarks.md"), ("10", "docs/benchmarks-sf10.md")];
 
+/// Where the faults and their tests stand.
+const FAULTS_PAGE: &str = "docs/faults.md";
+
 fn main() -> ExitCode {
     let mode = std::env::args().nth(1);
     let full = match mode.as_deref() {
         None => false,
         Some("full") => true,
         Some("mutants") => return run_mutants(),
+        Some("faults") => return run_faults(),
         Some(other) => {
-            eprintln!("error: `{other}` is no mode: run without one, with `full`, or with `mutants`");
+            eprintln!("error: `{other}` is no mode: run without one, with `full`, `mutants` or `faults`");
             return ExitCode::FAILURE;
         }
     };
@@ -56,6 +60,19 @@ fn run_mutants() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_faults() -> ExitCode {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let written = faults::run(nested(&cargo)).and_then(|(page, all)| std::fs::write(FAULTS_PAGE, page).map(|()| all));
+    match written {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {FAULTS_PAGE} cannot be made: {error}");
             ExitCode::FAILURE
         }
     }

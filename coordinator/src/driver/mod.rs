@@ -8,8 +8,8 @@ mod planning;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidemill_core::record::{Catalogue, CatalogueKind, Loss, Record, State};
@@ -200,7 +200,7 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self, epoch: Epoch, mut inputs: mpsc::Receiver<Input>, mut news: mpsc::Receiver<News>) {
-        self.handle(Event::Elected { epoch });
+        self.handle(Event::Elected { epoch, build: wire::BUILD.to_owned() });
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -338,6 +338,10 @@ impl Driver {
                 self.manifests.forget(run);
             }
             Record::ExecutorLost { .. } => self.manifests.forget_all(),
+            Record::RunRestarted { run } => {
+                tracing::warn!(%run, "another build planned it: it begins again from its statement");
+                self.manifests.forget(run);
+            }
             Record::StageDiffers { run, stage } => {
                 tracing::warn!(%run, %stage, "a repeated task gave other rows: all that read the stage starts again");
             }

@@ -28,7 +28,13 @@ impl Driver {
         for run in live {
             let named = self.state.blobs_of(&run);
             self.blobs.keep_for_run(&run, named.iter().filter_map(|hash| blobs.get(hash)).cloned().collect());
-            let sheet = self.state.runs.get(&run).and_then(|r| r.sheet.as_ref());
+            let known = self.state.runs.get(&run);
+            let sheet = known.and_then(|r| r.sheet.as_ref());
+            // Planned anew, unless it is being published: what to publish is said in words that all builds know.
+            let other = known.is_some_and(|r| r.planned_by.as_ref().is_some_and(|(_, build)| build != wire::BUILD));
+            if other && known.is_some_and(|r| r.intent.is_none()) {
+                continue;
+            }
             if sheet.is_none_or(|s| !s.effects) {
                 self.unclaimed.insert(run.clone(), Instant::now());
             } else {

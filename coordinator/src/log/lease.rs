@@ -80,7 +80,12 @@ pub(crate) struct Lease(tokio::task::AbortHandle);
 
 impl Lease {
     /// `news` tells of a later epoch: a leader that has nothing to append would not find out. Without it nobody leads yet.
-    pub(super) fn renew(objects: Arc<dyn Objects>, epoch: Epoch, leader: &Leader, news: Option<mpsc::Sender<News>>) -> Self {
+    pub(super) fn renew(
+        objects: Arc<dyn Objects>,
+        epoch: Epoch,
+        leader: &Leader,
+        news: Option<mpsc::Sender<News>>,
+    ) -> Self {
         let leader = leader.clone();
         let renewing = tokio::spawn(async move {
             let mut beat = tokio::time::interval(RENEW);

@@ -122,7 +122,8 @@ pub fn read_kept_blob(bytes: &Bytes) -> Result<KeptRows> {
     let mut batches = Vec::new();
     for frame in index.blocks.iter().flat_map(|b| &b.frames) {
         let range = usize::try_from(frame.offset).ok().zip(usize::try_from(frame.offset + frame.length).ok());
-        let range = range.filter(|(_, end)| *end <= start).ok_or_else(|| Error::internal("a kept result is damaged"))?;
+        let range =
+            range.filter(|(_, end)| *end <= start).ok_or_else(|| Error::internal("a kept result is damaged"))?;
         batches.push(Frame::from_bytes(bytes.slice(range.0..range.1), frame.crc)?.decode(&schema));
     }
     Ok((schema, futures::stream::iter(batches).boxed()))

@@ -264,12 +264,14 @@ impl Pond {
     ) -> BlockStream {
         let Unfinished { block, frames: passed, rows } = left;
         let opened = async move {
-            let (frames, expected) = self.frames(&block, &pack, &metrics).await.map_err(|e| lost(&block, &e.message))?;
+            let (frames, expected) =
+                self.frames(&block, &pack, &metrics).await.map_err(|e| lost(&block, &e.message))?;
             let frames = frames.get(passed..).unwrap_or_default().to_vec();
             let path = self.path(&pack.name);
             let reader = block.clone();
             let ranges = futures::stream::iter(ranges(frames)).map(move |frames| {
-                let (pond, path, block, schema) = (Arc::clone(&self), path.clone(), reader.clone(), Arc::clone(&schema));
+                let (pond, path, block, schema) =
+                    (Arc::clone(&self), path.clone(), reader.clone(), Arc::clone(&schema));
                 let metrics = Arc::clone(&metrics);
                 async move {
                     let batches = pond.range(&path, &frames, &schema, &metrics).await;

@@ -30,7 +30,8 @@ use crate::codec::ScalarSource;
 use crate::exchange::{ExchangeExec, ExchangeReaderExec, ExchangeWriterExec, ReadMode, Transfer};
 
 pub(super) fn cut(plan: Arc<dyn ExecutionPlan>) -> Result<StagedQuery> {
-    let mut cutter = Cutter { query: StagedQuery { stages: Vec::new(), scalars: Vec::new() }, inexact: BTreeMap::new() };
+    let mut cutter =
+        Cutter { query: StagedQuery { stages: Vec::new(), scalars: Vec::new() }, inexact: BTreeMap::new() };
     cutter.stage(plan, None)?;
     Ok(cutter.query)
 }

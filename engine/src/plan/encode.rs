@@ -49,8 +49,8 @@ pub struct StageSink<'a> {
 pub struct ExchangeSettings {
     /// Every frame goes through its encoding, in the same process too.
     pub force_encode: bool,
-    /// Outputs stay with their executors.
-    pub local_only: bool,
+    /// What becomes of outputs.
+    pub durability: wire::Durability,
 }
 
 /// The codec that knows all of Tidemill's nodes.
@@ -71,9 +71,9 @@ pub fn encode(
 ) -> Result<EncodedGraph> {
     let codec = stage_codec();
     let config = config_entries(context.session_config().options());
-    let ExchangeSettings { force_encode, local_only } = exchange;
+    let ExchangeSettings { force_encode, durability } = exchange;
     let (config, stores) = (config.into_iter().collect(), stores(query, sink)?);
-    let spec = wire::SessionSpec { config, stores, force_encode, local_only };
+    let spec = wire::SessionSpec { config, stores, force_encode, durability: durability.into() };
     let session = Blob::new(spec.encode_to_vec());
     let mut graph = StageGraph { stages: Vec::new() };
     let hash = session.hash.clone();

@@ -20,8 +20,23 @@ use crate::exchange::ExchangeReaderExec;
 
 /// Aggregates that add in the order of their input.
 const ADDING: &[&str] = &[
-    "avg", "corr", "covar_pop", "covar_samp", "regr_avgx", "regr_avgy", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx",
-    "regr_sxy", "regr_syy", "stddev", "stddev_pop", "sum", "var", "var_pop",
+    "avg",
+    "corr",
+    "covar_pop",
+    "covar_samp",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "sum",
+    "var",
+    "var_pop",
 ];
 
 /// What a repetition of a plan may change.

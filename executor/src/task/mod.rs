@@ -8,7 +8,7 @@ mod metrics;
 mod sink;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNode;
@@ -85,11 +85,13 @@ struct Prepared {
     sink: Arc<AttemptSink>,
     stage: wire::StageSpec,
     /// Whether the output goes into the store, too.
-    durable: bool,
+    durability: wire::Durability,
+    began: Instant,
     pinned: PinnedFiles,
 }
 
 async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::result::Result<Prepared, TaskError> {
+    let began = Instant::now();
     let stage = shared.blobs.get(&BlobHash(spec.launch.stage.clone())).await?;
     let stage = wire::StageSpec::decode(stage).map_err(|e| undecodable("stage", &e))?;
     let session = shared.blobs.get(&BlobHash(spec.launch.session.clone())).await?;
@@ -98,7 +100,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
         let url = url::Url::parse(store).map_err(|e| Error::internal(format!("`{store}` is no store: {e}")))?;
         register_stores(&shared.runtime, [&url])?;
     }
-    let durable = !session.local_only;
+    let durability = session.durability();
     let metrics = Arc::new(IoMetrics::default());
     let inputs = inputs::read(shared, spec).await?;
     let values = inputs::values(shared, spec, &stage, &inputs, &metrics).await?;
@@ -132,7 +134,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     });
     let config = config.with_extension(Arc::clone(&io));
     let context = Arc::new(shared.task_context(spec.attempt, config, runtime));
-    Ok(Prepared { plan, partition, context, io, sink, stage, durable, pinned })
+    Ok(Prepared { plan, partition, context, io, sink, stage, durability, began, pinned })
 }
 
 /// What DataFusion reserves and assumes on machines of many gigabytes, cut to this executor's size.
@@ -177,11 +179,27 @@ async fn execute(
     crash::before("output.insert");
     shared.store.insert(&spec.run, spec.output(), stored);
     crash::after("output.insert");
-    if prepared.durable && shared.pond.get().is_some() {
+    let bytes = footer.blocks.iter().map(|b| b.bytes).sum();
+    let is_stored = match prepared.durability {
+        wire::Durability::Always => true,
+        wire::Durability::Auto => is_worth_storing(prepared.began.elapsed(), bytes),
+        wire::Durability::Off => false,
+    };
+    if is_stored && shared.pond.get().is_some() {
         shared.packer.offer(&spec.run, spec.output());
     }
     IoMetrics::add_since(&prepared.io.metrics.exchange_ns, start);
     Ok((footer.summary(), spilled))
+}
+
+/// Bytes of Arrow data that a store is expected to take in a second, with their encoding.
+const STORED_PER_SECOND: u64 = 100 << 20;
+/// A lost output is the exception: making it must take so many times as long as storing it.
+const WORTH: u32 = 4;
+
+/// Whether an output that took so long to make costs less to store than to risk.
+fn is_worth_storing(took: Duration, bytes: u64) -> bool {
+    took > Duration::from_micros(bytes.saturating_mul(1_000_000) / STORED_PER_SECOND) * WORTH
 }
 
 /// One partition, or all of them side by side: never another subset.

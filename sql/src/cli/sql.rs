@@ -123,12 +123,7 @@ async fn execute(client: &mut Client, statement: &str, format: Format, closed: &
     show(client.execute(statement).await?, start, format, closed).await
 }
 
-async fn show(
-    result: QueryResult,
-    start: Instant,
-    format: Format,
-    closed: &AtomicBool,
-) -> Result<(), PrintError> {
+async fn show(result: QueryResult, start: Instant, format: Format, closed: &AtomicBool) -> Result<(), PrintError> {
     let run = result.run.as_ref().map(|run| format!(", run {run}")).unwrap_or_default();
     let shows_rows = !result.schema.fields().is_empty();
     let mut out = std::io::BufWriter::new(Output { closed });

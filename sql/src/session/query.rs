@@ -10,6 +10,7 @@ use tidemill_core::Result;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{encode, stage};
 use tidemill_engine::planner::{Plan, StagedPlan};
+use tidemill_engine::wire::Durability;
 
 use super::finish::FinishSpec;
 use super::{Planning, system};
@@ -36,7 +37,8 @@ pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: &
     // What the stages give, which may differ from the logical schema in nullability.
     let schema = query.stages.last().map_or(schema, |root| root.plan.schema());
     let effects = finish.has_effects();
-    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: finish.encode()?, effects, keep: !exchange.local_only }))
+    let keep = exchange.durability != Durability::Off;
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: finish.encode()?, effects, keep }))
 }
 
 /// The physical plan of a logical one.

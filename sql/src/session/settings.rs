@@ -8,6 +8,7 @@ use tidemill_core::{Error, Result};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::ExchangeSettings;
 use tidemill_engine::runtime::planning_config;
+use tidemill_engine::wire::Durability;
 
 /// The directory that relative locations in a client's statements belong to.
 pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
@@ -90,15 +91,13 @@ impl RunSettings {
             Some("true") => true,
             Some(other) => return Err(Error::invalid(format!("{FORCE_ENCODE} is `{other}`: set true or false"))),
         };
-        let local_only = match settings.get(DURABILITY).map(String::as_str) {
-            None | Some("always") => false,
-            Some("off") => true,
-            Some("auto") => {
-                return Err(Error::invalid(format!("{DURABILITY} = 'auto' is not built yet: set always or off")));
-            }
-            Some(other) => return Err(Error::invalid(format!("{DURABILITY} is `{other}`: set always or off"))),
+        let durability = match settings.get(DURABILITY).map(String::as_str) {
+            None | Some("always") => Durability::Always,
+            Some("auto") => Durability::Auto,
+            Some("off") => Durability::Off,
+            Some(other) => return Err(Error::invalid(format!("{DURABILITY} is `{other}`: set always, auto or off"))),
         };
-        let exchange = ExchangeSettings { force_encode, local_only };
+        let exchange = ExchangeSettings { force_encode, durability };
         Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), exchange })
     }
 }

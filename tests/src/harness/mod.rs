@@ -4,6 +4,7 @@ mod cluster;
 mod data;
 mod journals;
 mod process;
+mod process_cluster;
 mod proxy;
 pub mod s3;
 mod tables;
@@ -11,7 +12,8 @@ mod tables;
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch, tpch_of};
 pub use journals::repeated_after_success;
-pub use process::{Output, Process, ProcessCluster, lasting_port};
+pub use process::{Output, Process};
+pub use process_cluster::{ProcessCluster, lasting_port};
 pub use proxy::{Proxy, Wire};
 pub use tables::{create_small_tables, small_tables, statements_of};
 

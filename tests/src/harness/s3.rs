@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::process::lasting_port;
+use super::process_cluster::lasting_port;
 
 /// The version that is set up.
 pub const VERSION: &str = "4.48";

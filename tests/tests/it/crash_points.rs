@@ -6,13 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow::record_batch::RecordBatch;
 use tidemill::oracle::compare;
 use tidemill_engine::crash::{POINTS, VARIABLE};
-use tidemill_tests::harness::{
-    ProcessCluster, create_tpch, is_full, repeated_after_success, rows, tpch_oracle, value,
-};
+use tidemill_tests::harness::{ProcessCluster, create_tpch, is_full, repeated_after_success, rows, tpch_oracle, value};
 
 const SCALE: f64 = 0.1;
 /// Takes long enough for its first stages to be in the store before it ends.
-const COPIED: &str = "SELECT a.l_orderkey % 5000 AS k, sum(a.l_quantity) AS q, max(md5(repeat(l_comment, 40)) || c) AS c
+const COPIED: &str =
+    "SELECT a.l_orderkey % 5000 AS k, sum(a.l_quantity) AS q, max(md5(repeat(l_comment, 40)) || c) AS c
     FROM lineitem AS a JOIN (SELECT l_orderkey % 5000 AS k2, max(l_comment) AS c FROM lineitem GROUP BY 1) AS b
     ON a.l_orderkey % 5000 = k2 GROUP BY 1";
 /// More than stands in the log.

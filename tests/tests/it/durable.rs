@@ -9,8 +9,11 @@ use tidemill::client::Client;
 use tidemill::oracle::compare;
 use tidemill::tpch::QUERIES;
 use tidemill_core::ErrorKind;
+use tidemill_engine::wire::BUILD;
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Process, ProcessCluster, SMALL_SCALE, create_tpch, repeated_after_success, rows, tpch_oracle, value};
+use tidemill_tests::harness::{
+    Process, ProcessCluster, SMALL_SCALE, create_tpch, repeated_after_success, rows, tpch_oracle, value,
+};
 
 /// Large enough that a run has a middle.
 pub(crate) const SCALE: f64 = 0.5;
@@ -278,4 +281,77 @@ async fn never_again(state: &str, environment: &[(&'static str, String)], victim
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Lets every part of the log say that another build wrote it.
+fn written_by_another_build(state: &Path) {
+    let (ours, theirs) = (BUILD.to_owned(), BUILD.replacen('0', "9", 1));
+    let mut changed = 0;
+    for file in files_below(&state.join("ctl")) {
+        let bytes = std::fs::read(&file).expect("an object of the log");
+        let Some(content) = bytes.len().checked_sub(4).map(|end| &bytes[..end]) else { continue };
+        let positions: Vec<usize> = (0..content.len().saturating_sub(ours.len()))
+            .filter(|at| content[*at..].starts_with(ours.as_bytes()))
+            .collect();
+        let mut content = content.to_vec();
+        for at in &positions {
+            content[*at..at + theirs.len()].copy_from_slice(theirs.as_bytes());
+        }
+        if !positions.is_empty() {
+            changed += 1;
+            let crc = crc32c::crc32c(&content).to_le_bytes();
+            std::fs::write(&file, [content, crc.to_vec()].concat()).expect("the object, changed");
+        }
+    }
+    assert!(changed > 0, "the log names no build");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_another_build_planned_begins_again_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = ProcessCluster::durable(2, 1, &state_in(folder.path())).await;
+    let mut client = cluster.client().await;
+    create_tpch(&mut client, SCALE).await;
+    let result = client.query(SLOW).await.expect("a run");
+    let run = result.run.clone().expect("a run");
+    let reading = tokio::spawn(result.collect());
+    assert!(at_least(&mut client, &durable_tasks(&run.0), 2).await, "no packs were written");
+    cluster.kill_coordinator();
+    cluster.executors.iter_mut().for_each(Process::kill);
+    assert!(!reading.is_finished(), "the run was over too early");
+    written_by_another_build(folder.path());
+    cluster.restart_coordinator();
+    cluster.executors.clear();
+    cluster.add_executor(1);
+    let ours = reading.await.expect("no panic").expect("an answer");
+    let expected = tpch_oracle(SCALE).await.answer(SLOW).await.expect("an answer");
+    let difference = compare(&expected, &ours).expect("a comparison");
+    assert!(difference.is_none(), "{difference:?}");
+    let mut client = cluster.client().await;
+    assert_eq!(value(&mut client, &format!("SELECT restarts FROM system.runs WHERE run_id = '{run}'")).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_stores_what_takes_longer_to_make_than_to_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = ProcessCluster::durable(1, 1, &state_in(folder.path())).await;
+    let mut client = cluster.client().await;
+    create_tpch(&mut client, SCALE).await;
+    client.set("tidemill.durability", "auto").expect("a setting");
+    client.set("datafusion.execution.target_partitions", "4").expect("a setting");
+    // Two of its rows take long, and millions of its rows take no time.
+    let sql = "SELECT count(*) FROM (
+        SELECT l_linestatus, max(md5(repeat(l_comment, 60))) AS m FROM lineitem GROUP BY 1) AS a,
+        (SELECT l_comment, l_orderkey, l_linenumber FROM lineitem GROUP BY 1, 2, 3) AS b
+        WHERE a.m > 'b' AND l_comment > 'c'";
+    let result = client.query(sql).await.expect("a run");
+    let run = result.run.clone().expect("a run");
+    let reading = tokio::spawn(result.collect());
+    let stored = format!("SELECT count(*) FROM system.tasks WHERE run_id = '{run}' AND pack IS NOT NULL");
+    assert!(at_least(&mut client, &stored, 1).await, "nothing was stored");
+    reading.await.expect("no panic").expect("an answer");
+    let per_row = "SELECT count(*) FROM system.tasks WHERE pack IS NOT NULL AND bytes_out > 4000000 AND run_id = ";
+    assert_eq!(value(&mut client, &format!("{per_row} '{run}'")).await, "0", "what is cheap to make was stored");
+    let large = format!("SELECT count(*) FROM system.tasks WHERE bytes_out > 4000000 AND run_id = '{run}'");
+    assert_ne!(value(&mut client, &large).await, "0");
 }

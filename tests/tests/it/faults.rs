@@ -39,7 +39,7 @@ impl Going {
     }
 
     /// Its answer, which is right.
-    async fn is_right(self, sql: &str) {
+    async fn answers(self, sql: &str) {
         let ours = self.reading.await.expect("no panic").expect("an answer");
         let expected = tpch_oracle(SCALE).await.answer(sql).await.expect("an answer");
         let difference = compare(&expected, &ours).expect("a comparison");
@@ -82,7 +82,7 @@ async fn packs_are_harmed(harm: impl Fn(&Path)) {
     cluster.add_executor(1);
     cluster.add_executor(1);
     let run = going.run.clone();
-    going.is_right(SLOW).await;
+    going.answers(SLOW).await;
     let repeats = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{run}'");
     assert_ne!(value(&mut client, &repeats).await, "0", "the harm was not noticed");
 }
@@ -121,7 +121,7 @@ async fn a_flipped_byte_in_a_spilled_block_is_read_from_its_pack() {
     }
     assert!(flipped > 0);
     let repeats = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{}'", going.run);
-    going.is_right(WIDE).await;
+    going.answers(WIDE).await;
     assert_eq!(value(&mut client, &repeats).await, "0", "all of it was in the store");
 }
 
@@ -157,7 +157,7 @@ async fn a_store_that_refuses_for_a_while_stops_nothing() {
         assert!(wire.refused() > before || state == Wire::Frozen, "{state:?}: nobody asked the store");
         copying.await.expect("no panic").unwrap_or_else(|e| panic!("{state:?}: {e}"));
         assert!(to.join("_SUCCESS").exists());
-        going.is_right(SLOW).await;
+        going.answers(SLOW).await;
     }
     let lost = "SELECT count(*) FROM system.executors WHERE state <> 'alive'";
     assert_eq!(value(&mut client, lost).await, "0", "nobody was given up for it");
@@ -185,13 +185,14 @@ async fn five_successors_that_die_while_they_take_over_change_nothing() {
     let going = Going::start(&cluster, SLOW).await;
     going.until_durable(&mut client, 8).await;
     cluster.kill_coordinator();
-    for point in ["epoch.claim:after", "epoch.seal:before", "epoch.seal:after", "snapshot.write:before", "log.collect:after"]
+    for point in
+        ["epoch.claim:after", "epoch.seal:before", "epoch.seal:after", "snapshot.write:before", "log.collect:after"]
     {
         cluster.succeed_and_die(&[(VARIABLE, format!("{point}:1"))], point);
     }
     cluster.restart_coordinator();
     let run = going.run.clone();
-    going.is_right(SLOW).await;
+    going.answers(SLOW).await;
     let column = |name: &str| format!("SELECT {name} FROM system.runs WHERE run_id = '{run}'");
     let mut client = cluster.client().await;
     assert_eq!(value(&mut client, &column("repeated_task_seconds")).await, "0.0");
@@ -277,7 +278,7 @@ async fn a_network_blip_repeats_no_work() {
     let lost = "SELECT count(*) FROM system.executors WHERE state = 'lost'";
     assert_eq!(value(&mut client, lost).await, "0");
     assert_eq!(going.sum(&mut client, "repeats").await, 0);
-    going.is_right(SLOW).await;
+    going.answers(SLOW).await;
     let again = cluster.journals().concat();
     let started = again.iter().filter(|line| line.contains(" started ")).map(|line| line.split(' ').nth(3));
     let (all, tasks) = (started.clone().count(), started.collect::<std::collections::BTreeSet<_>>().len());
@@ -315,7 +316,7 @@ async fn readers_that_cannot_reach_a_peer_go_on_in_the_store_and_the_peer_stays(
     wires[0].data.set(Wire::Cut);
     wires[1].data.set(Wire::Cut);
     let run = going.run.clone();
-    going.is_right(SLOW).await;
+    going.answers(SLOW).await;
     let gone = "SELECT count(*) FROM system.executors WHERE state = 'lost'";
     assert_eq!(value(&mut client, gone).await, "0", "a healthy peer was given up");
     let read = format!("SELECT get_requests FROM system.runs WHERE run_id = '{run}'");
@@ -330,7 +331,7 @@ async fn bytes_that_change_on_the_network_are_noticed() {
         wire.data.set(Wire::Flipping);
     }
     let going = Going::start(&cluster, WIDE).await;
-    going.is_right(WIDE).await;
+    going.answers(WIDE).await;
     assert!(wires.iter().any(|wire| wire.data.refused() > 0), "nothing was changed");
     assert_eq!(value(&mut client, "SELECT count(*) FROM system.executors WHERE state = 'lost'").await, "0");
 }
@@ -347,7 +348,7 @@ async fn a_stopped_executor_is_given_up_and_comes_back_as_another() {
     assert!(at_least(&mut client, lost, 1).await, "it was not given up");
     let repeats = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{}' AND pack IS NOT NULL", going.run);
     assert_eq!(value(&mut client, &repeats).await, "0", "what is in the store is not done again");
-    going.is_right(SLOW).await;
+    going.answers(SLOW).await;
     cluster.executors[0].signal("CONT");
     let alive = "SELECT count(*) FROM system.executors WHERE state = 'alive'";
     assert!(at_least(&mut client, alive, 2).await, "it did not join again");
@@ -390,7 +391,7 @@ async fn sums_in_another_order_are_not_taken_for_other_rows() {
     cluster.executors[0].kill();
     cluster.add_executor(1);
     let run = going.run.clone();
-    going.is_right(sql).await;
+    going.answers(sql).await;
     let repeats = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{run}'");
     assert_ne!(value(&mut client, &repeats).await, "0", "nothing was repeated");
     let kinds = format!("SELECT count(*) FROM system.stages WHERE run_id = '{run}' AND determinism = ");

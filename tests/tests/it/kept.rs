@@ -154,7 +154,8 @@ async fn statements_that_were_submitted_again_after_their_end_are_answered_again
     let process = server(&state, &[]);
     let mut client = Client::connect(&process.url()).await.expect("a client");
     create_tpch(&mut client, SMALL_SCALE).await;
-    for sql in ["CREATE VIEW v AS SELECT 1 AS x", "CREATE TABLE t AS SELECT n_name FROM nation", "SELECT * FROM region"] {
+    for sql in ["CREATE VIEW v AS SELECT 1 AS x", "CREATE TABLE t AS SELECT n_name FROM nation", "SELECT * FROM region"]
+    {
         let result = client.query(sql).await.expect("a run");
         let (run, schema) = (result.run.clone().expect("a run"), result.schema.clone());
         let before = result.collect().await.expect("an answer");

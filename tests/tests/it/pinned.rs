@@ -91,8 +91,11 @@ async fn a_changed_input_is_named_and_never_mixed() {
             let options = if format == "csv" { " OPTIONS ('format.has_header' 'true')" } else { "" };
             let name = format!("{format}_{change:?}");
             let location = file.display();
-            rows(&mut client, &format!("CREATE EXTERNAL TABLE {name} STORED AS {format} LOCATION '{location}'{options}"))
-                .await;
+            rows(
+                &mut client,
+                &format!("CREATE EXTERNAL TABLE {name} STORED AS {format} LOCATION '{location}'{options}"),
+            )
+            .await;
             let sql = format!("SELECT y, count(*), sum(x) FROM {name} GROUP BY y");
             waiting.push((client.query(&sql).await.expect("a plan"), change, file.clone(), name));
         }

@@ -3,18 +3,17 @@
 use std::cmp::Reverse;
 
 use super::state::{
-    Executor, ExecutorState, Intent, Kept, LostOutput, Output, Pack, Run, RunState, RunTotals, RunningAttempt,
-    Sheet, Stage, State, Task, TaskState,
+    Executor, ExecutorState, Intent, Output, Run, RunState, RunTotals, RunningAttempt, State, Task, TaskState,
 };
-use super::{Capacity, Catalogue, CatalogueEntry, CatalogueKind, Outcome, Record, RunSpec};
-use crate::graph::{Determinism, StageGraph};
-use crate::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, StageId, TaskId};
+use super::{Capacity, Catalogue, CatalogueEntry, Outcome, Record, RunSpec};
+use crate::graph::Determinism;
+use crate::{Attempt, Epoch, ExecutorId, Millis, RunId, TaskId};
 
 impl State {
     /// Applies one record. Records about runs or executors that are unknown, because they were forgotten, change nothing.
     pub fn apply(&mut self, record: &Record) {
         match record {
-            Record::EpochClaimed { epoch, at } => self.claim(*epoch, *at),
+            Record::EpochClaimed { epoch, build, at } => self.claim(*epoch, build, *at),
             Record::RegistrationClosed => self.awaited.clear(),
             Record::ExecutorJoined { executor, endpoint, capacity, at } => {
                 self.join(executor, endpoint, *capacity, *at)
@@ -38,7 +37,41 @@ impl State {
                     r.started_at = Some(*at);
                 });
             }
-            Record::RunPlanned { run, graph, sheet } => self.with_run(run, |r| r.planned(graph, sheet.as_ref())),
+            Record::RunPlanned { run, graph, sheet } => {
+                let by = self.epoch.map(|epoch| (epoch, self.build.clone()));
+                self.with_run(run, |r| {
+                    r.planned(graph, sheet.as_ref());
+                    r.planned_by = by;
+                });
+            }
+            Record::RunRestarted { run } => self.restart(run),
+            Record::TaskReady { .. }
+            | Record::TaskWaiting { .. }
+            | Record::AttemptStarted { .. }
+            | Record::AttemptSucceeded { .. }
+            | Record::AttemptFailed { .. }
+            | Record::AttemptLost { .. }
+            | Record::StageDiffers { .. }
+            | Record::StageDiscarded { .. }
+            | Record::OutputLost { .. } => self.apply_to_tasks(record),
+            Record::PackDurable { run, pack, outputs } => self.with_run(run, |r| r.packed(pack, outputs)),
+            Record::RunCommitting { run, winners, rows } => {
+                let intent = Intent { winners: winners.clone(), rows: *rows };
+                self.with_run(run, |r| r.intent = Some(intent));
+            }
+            Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
+            Record::ResultExpired { run } => self.with_run(run, |r| r.kept = None),
+            Record::RunForgotten { run } => {
+                self.runs.shift_remove(run);
+            }
+            Record::CatalogueSet { name, entry } => self.catalogue.set(name, entry),
+            Record::CatalogueDropped { name } => self.catalogue.drop(name),
+        }
+    }
+
+    /// Records about a run's tasks.
+    fn apply_to_tasks(&mut self, record: &Record) {
+        match record {
             Record::TaskReady { run, task, not_before } => self.with_task(run, *task, |r, t| {
                 r.ready.insert((*not_before, *task));
                 t.not_before = *not_before;
@@ -78,58 +111,8 @@ impl State {
                 }
             }),
             Record::OutputLost { run, task } => self.lose_output(run, *task),
-            Record::PackDurable { run, pack, outputs } => self.with_run(run, |r| r.packed(pack, outputs)),
-            Record::RunCommitting { run, winners, rows } => {
-                let intent = Intent { winners: winners.clone(), rows: *rows };
-                self.with_run(run, |r| r.intent = Some(intent));
-            }
-            Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
-            Record::ResultExpired { run } => self.with_run(run, |r| r.kept = None),
-            Record::RunForgotten { run } => {
-                self.runs.shift_remove(run);
-            }
-            Record::CatalogueSet { name, entry } => self.catalogue.set(name, entry),
-            Record::CatalogueDropped { name } => self.catalogue.drop(name),
+            _ => {}
         }
-    }
-
-    /// The blobs that a run needs until it ends.
-    #[must_use]
-    pub fn blobs_of(&self, run: &RunId) -> Vec<BlobHash> {
-        let Some(run) = self.runs.get(run) else { return Vec::new() };
-        let stages = run.graph.iter().flat_map(|g| &g.stages);
-        let of_stages = stages.flat_map(|s| s.scans.iter().flatten().chain([&s.plan]));
-        let of_sheet = run.sheet.iter().flat_map(|s| [&s.blob, &s.session]);
-        of_stages.chain(of_sheet).chain(&run.spec.request).cloned().collect()
-    }
-
-    /// The blobs of the catalogue's tables.
-    pub fn tables(&self) -> impl Iterator<Item = &BlobHash> {
-        self.catalogue.entries.values().filter_map(|entry| match &entry.kind {
-            CatalogueKind::Table { rows } => Some(rows),
-            CatalogueKind::ExternalTable | CatalogueKind::View => None,
-        })
-    }
-
-    /// The blobs of results that can be fetched again.
-    pub fn results(&self) -> impl Iterator<Item = &BlobHash> {
-        self.runs.values().filter_map(|run| match &run.kept {
-            Some(Kept::Blob(hash)) => Some(hash),
-            Some(Kept::Object(_)) | None => None,
-        })
-    }
-
-    /// The pack that holds an output, if one does.
-    #[must_use]
-    pub fn pack_of(&self, run: &RunId, output: LostOutput) -> Option<&Pack> {
-        let current = self.task(run, output.task)?.output.as_ref().filter(|o| o.attempt == output.attempt)?;
-        self.runs.get(run)?.packs.get(current.durable?)
-    }
-
-    /// A task of a run that is still remembered.
-    #[must_use]
-    pub fn task(&self, run: &RunId, task: TaskId) -> Option<&Task> {
-        self.runs.get(run)?.stages.get(task.stage.index())?.tasks.get(task.index as usize)
     }
 
     fn with_run(&mut self, run: &RunId, change: impl FnOnce(&mut Run)) {
@@ -161,8 +144,9 @@ impl State {
         }
     }
 
-    fn claim(&mut self, epoch: Epoch, at: Millis) {
+    fn claim(&mut self, epoch: Epoch, build: &str, at: Millis) {
         self.epoch = Some(epoch);
+        build.clone_into(&mut self.build);
         self.attempts = 0;
         self.claimed_at = at;
         // Nobody could be heard while nobody led.
@@ -221,6 +205,8 @@ impl State {
             kept: None,
             graph: None,
             sheet: None,
+            planned_by: None,
+            restarts: 0,
             packs: Vec::new(),
             intent: None,
             stages: Vec::new(),
@@ -231,6 +217,22 @@ impl State {
         };
         self.runs.insert(run.clone(), accepted);
         self.live.insert(run.clone());
+    }
+
+    /// Forgets a run's plan, and all that was done by it.
+    fn restart(&mut self, run: &RunId) {
+        for (executor, attempt) in self.runs.get(run).map(Run::running).unwrap_or_default() {
+            self.free_slots(&executor, attempt);
+        }
+        self.with_run(run, |r| {
+            r.state = RunState::Planning;
+            (r.graph, r.sheet, r.planned_by) = (None, None, None);
+            (r.packs, r.stages) = (Vec::new(), Vec::new());
+            r.changed.clear();
+            r.ready.clear();
+            r.held_slots = 0;
+            r.restarts += 1;
+        });
     }
 
     fn start(&mut self, run: &RunId, task: TaskId, attempt: Attempt, executor: &ExecutorId, slots: u32, at: Millis) {
@@ -340,75 +342,6 @@ impl State {
                 }
             }
         });
-    }
-}
-
-impl Run {
-    /// Its running attempts and who runs them.
-    #[must_use]
-    pub fn running(&self) -> Vec<(ExecutorId, Attempt)> {
-        let running = self.stages.iter().flat_map(|s| &s.tasks).filter(|t| t.state == TaskState::Running);
-        running.filter_map(|t| Some((t.executor.clone()?, t.attempt?))).collect()
-    }
-
-    fn planned(&mut self, graph: &StageGraph, sheet: Option<&Sheet>) {
-        let task = Task {
-            state: TaskState::Waiting,
-            attempt: None,
-            executor: None,
-            not_before: Millis(0),
-            output: None,
-            failures: 0,
-            executor_losses: 0,
-            input_losses: 0,
-            started_at: None,
-            finished_at: None,
-            error: None,
-            repeats: 0,
-            checksum: None,
-            adopted: false,
-        };
-        self.stages = graph
-            .stages
-            .iter()
-            .map(|s| Stage { tasks: vec![task.clone(); s.shape.tasks() as usize], complete: 0 })
-            .collect();
-        self.graph = Some(graph.clone());
-        self.sheet = sheet.cloned();
-        self.state = RunState::Running;
-    }
-
-    fn differs(&mut self, stage: StageId, epoch: Option<Epoch>) {
-        if let Some(planned) = self.graph.as_mut().and_then(|g| g.stages.get_mut(stage.index())) {
-            planned.determinism = Determinism::RowIndeterminate;
-        }
-        self.changed.extend(epoch.map(|epoch| (stage, epoch)));
-    }
-
-    /// Lets ready tasks start by `at`: the last leader's clock may have been ahead.
-    fn wait_until_at_most(&mut self, at: Millis) {
-        self.ready = std::mem::take(&mut self.ready).into_iter().map(|(from, task)| (from.min(at), task)).collect();
-        for task in self.stages.iter_mut().flat_map(|s| &mut s.tasks) {
-            task.not_before = task.not_before.min(at);
-        }
-    }
-
-    fn packed(&mut self, pack: &Pack, outputs: &[LostOutput]) {
-        let position = self.packs.len();
-        self.packs.push(pack.clone());
-        for LostOutput { task, attempt } in outputs {
-            let tasks = self.stages.get_mut(task.stage.index()).map(|s| &mut s.tasks);
-            let output = tasks.and_then(|t| t.get_mut(task.index as usize)).and_then(|t| t.output.as_mut());
-            if let Some(output) = output.filter(|o| o.attempt == *attempt) {
-                output.durable = Some(position);
-            }
-        }
-    }
-
-    fn count_complete(&mut self, task: TaskId, change: i32) {
-        if let Some(stage) = self.stages.get_mut(task.stage.index()) {
-            stage.complete = stage.complete.saturating_add_signed(change);
-        }
     }
 }
 

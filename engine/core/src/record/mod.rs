@@ -4,15 +4,19 @@
 
 mod apply;
 mod catalogue;
+mod metrics;
 mod pairs;
+mod queries;
+mod run;
 mod state;
 
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
+pub use metrics::TaskMetrics;
 pub use state::{
-    Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec,
-    RunState, RunTotals, RunningAttempt, Sheet, Stage, State, Task, TaskMetrics, TaskState,
+    Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec, RunState,
+    RunTotals, RunningAttempt, Sheet, Stage, State, Task, TaskState,
 };
 
 use crate::graph::{Determinism, StageGraph};
@@ -25,7 +29,7 @@ pub const RECORD_VERSION: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// A new term of office begins. Executors of earlier ones are suspected until they connect again.
-    EpochClaimed { epoch: Epoch, at: Millis },
+    EpochClaimed { epoch: Epoch, build: String, at: Millis },
     /// The executors of earlier terms have answered, or had their time: work is given out again.
     RegistrationClosed,
     /// An executor may be given work.
@@ -44,6 +48,8 @@ pub enum Record {
     RunPlanning { run: RunId, at: Millis },
     /// A run's stages are known.
     RunPlanned { run: RunId, graph: StageGraph, sheet: Option<Sheet> },
+    /// A run that another build planned begins again from its statement.
+    RunRestarted { run: RunId },
     /// A task may start: its inputs are complete.
     TaskReady { run: RunId, task: TaskId, not_before: Millis },
     /// A task waits for inputs, again or for the first time.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::metrics::TaskMetrics;
 use super::{Catalogue, pairs};
 use crate::graph::StageGraph;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, StageId, TaskId};
@@ -15,6 +16,8 @@ use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, StageId,
 pub struct State {
     /// The current term of office.
     pub epoch: Option<Epoch>,
+    /// What the current leader was built from: plans of others may not decode.
+    pub build: String,
     /// Attempts launched in this epoch.
     pub attempts: u64,
     /// When this epoch began.
@@ -137,6 +140,10 @@ pub struct Run {
     pub graph: Option<StageGraph>,
     /// What else its plan says.
     pub sheet: Option<Sheet>,
+    /// Who planned it: no attempt of an earlier epoch belongs to this plan.
+    pub planned_by: Option<(Epoch, String)>,
+    /// How often it began again under another build.
+    pub restarts: u32,
     /// Objects that hold some of its outputs.
     pub packs: Vec<Pack>,
     /// What is about to be published; nothing else can happen to the run then.
@@ -367,48 +374,4 @@ pub struct Footer {
     pub bytes: u64,
     /// What the rows are, in any order, as far as they must be the same when the task is repeated.
     pub checksum: Option<u64>,
-}
-
-/// What an attempt cost. Times in nanoseconds, sizes in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct TaskMetrics {
-    /// Rows read from exchanges and scans.
-    pub rows_in: u64,
-    /// Rows written.
-    pub rows_out: u64,
-    /// Arrow bytes written to the exchange.
-    pub bytes_out: u64,
-    /// Bytes received from other processes.
-    pub remote_bytes: u64,
-    /// Bytes written to local disk by operators and by the exchange.
-    pub spilled_bytes: u64,
-    /// Requests to the store for packs.
-    pub get_requests: u64,
-    /// Time in scans.
-    pub scan_ns: u64,
-    /// Time in other operators.
-    pub operator_ns: u64,
-    /// Time encoding and decoding frames.
-    pub encode_ns: u64,
-    /// Time partitioning and storing output.
-    pub exchange_ns: u64,
-    /// Time waiting for input from other processes.
-    pub wait_ns: u64,
-}
-
-impl TaskMetrics {
-    /// Adds `other` to every sum.
-    pub const fn add(&mut self, other: &Self) {
-        self.rows_in += other.rows_in;
-        self.rows_out += other.rows_out;
-        self.bytes_out += other.bytes_out;
-        self.remote_bytes += other.remote_bytes;
-        self.spilled_bytes += other.spilled_bytes;
-        self.get_requests += other.get_requests;
-        self.scan_ns += other.scan_ns;
-        self.operator_ns += other.operator_ns;
-        self.encode_ns += other.encode_ns;
-        self.exchange_ns += other.exchange_ns;
-        self.wait_ns += other.wait_ns;
-    }
 }

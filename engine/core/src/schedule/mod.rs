@@ -25,8 +25,8 @@ pub use waiting::waiting_for;
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// This process leads from now on.
-    Elected { epoch: Epoch },
+    /// This process, of this build, leads from now on.
+    Elected { epoch: Epoch, build: String },
     /// An executor opened a control stream, the first of its life or another one after the last broke. It says which
     /// attempts it runs, and which it finished without having heard that the coordinator knows; of these it sends
     /// [`Event::TaskSucceeded`] or [`Event::TaskFailed`] again.
@@ -147,7 +147,7 @@ pub struct Step {
 pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -> Step {
     let mut d = Decider::new(state, settings, now);
     match event {
-        Event::Elected { epoch } => d.elected(epoch),
+        Event::Elected { epoch, build } => d.elected(epoch, build),
         Event::ExecutorConnected { executor, endpoint, capacity, running, holding } => {
             d.executor_connected(&executor, endpoint, capacity);
             d.reconcile(&executor, &running, &holding);

@@ -12,8 +12,8 @@ use crate::record::{LOCAL, Record, Run, RunState, TaskState};
 use crate::{Epoch, ExecutorId, RunId, StageId};
 
 impl Decider<'_> {
-    pub(super) fn elected(&mut self, epoch: Epoch) {
-        self.record(Record::EpochClaimed { epoch, at: self.now });
+    pub(super) fn elected(&mut self, epoch: Epoch, build: String) {
+        self.record(Record::EpochClaimed { epoch, build, at: self.now });
         let awaited: Vec<ExecutorId> = self.state.awaited.iter().cloned().collect();
         let is_local = |id: &ExecutorId| self.state.executors.get(id).is_some_and(|e| e.endpoint == LOCAL);
         let (local, remote): (Vec<_>, Vec<_>) = awaited.into_iter().partition(is_local);
@@ -26,11 +26,26 @@ impl Decider<'_> {
             let Some(state) = self.live_run(&run).map(|r| (r.state, r.intent.is_some())) else { continue };
             match state {
                 (_, true) => self.act(Action::Commit { run }),
+                (RunState::Running, false) if self.is_of_another_build(&run) => self.restart(run),
                 (RunState::Planning, false) => self.act(Action::Plan { run }),
                 (RunState::Running, false) => self.refresh(&run),
                 (RunState::Queued | RunState::Succeeded | RunState::Failed | RunState::Cancelled, false) => {}
             }
         }
+    }
+
+    fn is_of_another_build(&self, run: &RunId) -> bool {
+        let planned_by = self.live_run(run).and_then(|r| r.planned_by.as_ref());
+        planned_by.is_some_and(|(_, build)| *build != self.state.build)
+    }
+
+    /// Nothing of what was done by another build's plan is of use: it is planned again from its statement.
+    fn restart(&mut self, run: RunId) {
+        for pack in self.live_run(&run).map(|r| r.packs.clone()).unwrap_or_default() {
+            self.act(Action::Discard { pack });
+        }
+        self.record(Record::RunRestarted { run: run.clone() });
+        self.act(Action::Plan { run });
     }
 
     /// Ends the wait for executors of earlier epochs.
@@ -49,6 +64,10 @@ impl Decider<'_> {
         }
         let Some(live) = self.live_run(&run).filter(|r| r.intent.is_none()) else { return };
         let Some(graph) = live.graph.as_ref() else { return };
+        // Of a plan that was given up: its tasks are others.
+        if live.planned_by.as_ref().is_some_and(|(planned_in, _)| attempt.epoch < *planned_in) {
+            return;
+        }
         if reads_changed_rows(live, graph, task.stage, attempt.epoch) {
             return;
         }

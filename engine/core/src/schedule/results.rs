@@ -2,8 +2,8 @@
 
 use super::decide::Decider;
 use super::{Action, Lost, LostOutput};
-use crate::{Millis, RunId};
 use crate::record::{Kept, Pack, Record};
+use crate::{Millis, RunId};
 
 impl Decider<'_> {
     /// Outputs are in the store. A pack of a run that has ended is of no use; one that is named already came twice.

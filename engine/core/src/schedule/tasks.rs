@@ -29,14 +29,7 @@ impl Decider<'_> {
         }
     }
 
-    pub(super) fn task_failed(
-        &mut self,
-        run: &RunId,
-        task: TaskId,
-        attempt: Attempt,
-        error: Error,
-        lost: &Lost,
-    ) {
+    pub(super) fn task_failed(&mut self, run: &RunId, task: TaskId, attempt: Attempt, error: Error, lost: &Lost) {
         if self.running_on(run, task, attempt).is_none() {
             return;
         }

@@ -15,7 +15,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new() -> Self {
         let mut cluster = Self { state: State::default(), settings: Settings::default(), now: 0 };
-        cluster.send(Event::Elected { epoch: Epoch(1) });
+        cluster.send(Event::Elected { epoch: Epoch(1), build: "1".to_owned() });
         cluster
     }
 

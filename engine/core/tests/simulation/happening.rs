@@ -8,6 +8,7 @@ use crate::content::Named;
 
 /// Something that is going to happen.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few at a time")]
 pub(crate) enum Happening {
     Submit(RunId),
     Cancel(RunId),

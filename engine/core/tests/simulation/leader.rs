@@ -146,7 +146,8 @@ impl World {
             self.after(delay, Happening::Connect(executor));
         }
         self.submit_again();
-        self.step(Event::Elected { epoch: Epoch(self.log.epoch) })
+        let build = self.rng.pick(&["1", "1", "1", "2"]).unwrap().to_string();
+        self.step(Event::Elected { epoch: Epoch(self.log.epoch), build })
     }
 
     /// Clients whose runs were lost with the leader submit them again.

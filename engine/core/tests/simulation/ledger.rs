@@ -105,6 +105,10 @@ impl Ledger {
                 history.executor_losses += u32::from(*cause == Loss::Executor);
             }
             Record::OutputLost { run, task } => self.history(run, *task).settled = false,
+            Record::RunRestarted { run } => {
+                self.counts.restarts += 1;
+                self.tasks.retain(|(of, _), _| of != run);
+            }
             _ => {}
         }
         self.replayed.apply(record);

@@ -127,6 +127,8 @@ counts! {
     leader_crashes,
     /// Records that were lost with them.
     lost_records,
+    /// Runs that began again under another build.
+    restarts,
     /// Runs that clients submitted again after that.
     resubmitted,
     /// Attempts that a leader took over without knowing of their launch.

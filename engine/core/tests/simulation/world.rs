@@ -55,7 +55,7 @@ pub(crate) enum Trace {
 /// Runs one seed to its end.
 pub(crate) fn run_seed(seed: u64, trace: Trace) -> Result<Counts, String> {
     let mut world = World::new(seed, trace);
-    world.step(Event::Elected { epoch: Epoch(1) })?;
+    world.step(Event::Elected { epoch: Epoch(1), build: "1".to_owned() })?;
     while let Some(((at, _), happening)) = world.queue.pop_first() {
         world.now = at;
         world.happen(happening)?;

@@ -1,0 +1,47 @@
+//! What attempts cost.
+
+use serde::{Deserialize, Serialize};
+
+/// What an attempt cost. Times in nanoseconds, sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TaskMetrics {
+    /// Rows read from exchanges and scans.
+    pub rows_in: u64,
+    /// Rows written.
+    pub rows_out: u64,
+    /// Arrow bytes written to the exchange.
+    pub bytes_out: u64,
+    /// Bytes received from other processes.
+    pub remote_bytes: u64,
+    /// Bytes written to local disk by operators and by the exchange.
+    pub spilled_bytes: u64,
+    /// Requests to the store for packs.
+    pub get_requests: u64,
+    /// Time in scans.
+    pub scan_ns: u64,
+    /// Time in other operators.
+    pub operator_ns: u64,
+    /// Time encoding and decoding frames.
+    pub encode_ns: u64,
+    /// Time partitioning and storing output.
+    pub exchange_ns: u64,
+    /// Time waiting for input from other processes.
+    pub wait_ns: u64,
+}
+
+impl TaskMetrics {
+    /// Adds `other` to every sum.
+    pub const fn add(&mut self, other: &Self) {
+        self.rows_in += other.rows_in;
+        self.rows_out += other.rows_out;
+        self.bytes_out += other.bytes_out;
+        self.remote_bytes += other.remote_bytes;
+        self.spilled_bytes += other.spilled_bytes;
+        self.get_requests += other.get_requests;
+        self.scan_ns += other.scan_ns;
+        self.operator_ns += other.operator_ns;
+        self.encode_ns += other.encode_ns;
+        self.exchange_ns += other.exchange_ns;
+        self.wait_ns += other.wait_ns;
+    }
+}

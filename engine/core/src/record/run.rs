@@ -1,0 +1,74 @@
+//! How records change one run.
+
+use super::state::{LostOutput, Pack, Run, RunState, Sheet, Stage, Task, TaskState};
+use crate::graph::{Determinism, StageGraph};
+use crate::{Attempt, Epoch, ExecutorId, Millis, StageId, TaskId};
+
+impl Run {
+    /// Its running attempts and who runs them.
+    #[must_use]
+    pub fn running(&self) -> Vec<(ExecutorId, Attempt)> {
+        let running = self.stages.iter().flat_map(|s| &s.tasks).filter(|t| t.state == TaskState::Running);
+        running.filter_map(|t| Some((t.executor.clone()?, t.attempt?))).collect()
+    }
+
+    pub(super) fn planned(&mut self, graph: &StageGraph, sheet: Option<&Sheet>) {
+        let task = Task {
+            state: TaskState::Waiting,
+            attempt: None,
+            executor: None,
+            not_before: Millis(0),
+            output: None,
+            failures: 0,
+            executor_losses: 0,
+            input_losses: 0,
+            started_at: None,
+            finished_at: None,
+            error: None,
+            repeats: 0,
+            checksum: None,
+            adopted: false,
+        };
+        self.stages = graph
+            .stages
+            .iter()
+            .map(|s| Stage { tasks: vec![task.clone(); s.shape.tasks() as usize], complete: 0 })
+            .collect();
+        self.graph = Some(graph.clone());
+        self.sheet = sheet.cloned();
+        self.state = RunState::Running;
+    }
+
+    pub(super) fn differs(&mut self, stage: StageId, epoch: Option<Epoch>) {
+        if let Some(planned) = self.graph.as_mut().and_then(|g| g.stages.get_mut(stage.index())) {
+            planned.determinism = Determinism::RowIndeterminate;
+        }
+        self.changed.extend(epoch.map(|epoch| (stage, epoch)));
+    }
+
+    /// Lets ready tasks start by `at`: the last leader's clock may have been ahead.
+    pub(super) fn wait_until_at_most(&mut self, at: Millis) {
+        self.ready = std::mem::take(&mut self.ready).into_iter().map(|(from, task)| (from.min(at), task)).collect();
+        for task in self.stages.iter_mut().flat_map(|s| &mut s.tasks) {
+            task.not_before = task.not_before.min(at);
+        }
+    }
+
+    pub(super) fn packed(&mut self, pack: &Pack, outputs: &[LostOutput]) {
+        let position = self.packs.len();
+        self.packs.push(pack.clone());
+        for LostOutput { task, attempt } in outputs {
+            let tasks = self.stages.get_mut(task.stage.index()).map(|s| &mut s.tasks);
+            let output = tasks.and_then(|t| t.get_mut(task.index as usize)).and_then(|t| t.output.as_mut());
+            if let Some(output) = output.filter(|o| o.attempt == *attempt) {
+                output.durable = Some(position);
+            }
+        }
+    }
+
+    pub(super) fn count_complete(&mut self, task: TaskId, change: i32) {
+        if let Some(stage) = self.stages.get_mut(task.stage.index()) {
+            stage.complete = stage.complete.saturating_add_signed(change);
+        }
+    }
+}
