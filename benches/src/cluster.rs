@@ -13,29 +13,55 @@ pub(crate) struct Cluster {
     /// The coordinator's URL.
     pub(crate) url: String,
     processes: Vec<Child>,
+    executors: usize,
+    state: String,
 }
 
 impl Cluster {
     /// A coordinator and `executors` executors of one slot.
     pub(crate) fn start(executors: usize) -> Result<Self> {
-        let (coordinator, url) = spawn(&["coordinator", "--bind", "127.0.0.1:0"])?;
-        let mut cluster = Self { url, processes: vec![coordinator] };
-        for _ in 0..executors {
-            let url = cluster.url.clone();
-            let (executor, _) = spawn(&["executor", "--connect", &url, "--slots", "1", "--memory", "2GiB"])?;
-            cluster.processes.push(executor);
-        }
+        Self::durable(executors, "memory://")
+    }
+
+    /// The same, with its state somewhere.
+    pub(crate) fn durable(executors: usize, state: &str) -> Result<Self> {
+        let mut cluster = Self { url: String::new(), processes: Vec::new(), executors, state: state.to_owned() };
+        cluster.begin("127.0.0.1:0")?;
         Ok(cluster)
+    }
+
+    /// Kills every process at once.
+    pub(crate) fn kill(&mut self) {
+        for process in &mut self.processes {
+            // It may have ended by itself.
+            let _ = process.kill();
+        }
+        for mut process in self.processes.drain(..) {
+            let _ = process.wait();
+        }
+    }
+
+    /// Starts them again, at the same address.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        self.begin(&address)
+    }
+
+    fn begin(&mut self, address: &str) -> Result<()> {
+        let (coordinator, url) = spawn(&["coordinator", "--bind", address, "--state", &self.state])?;
+        self.url.clone_from(&url);
+        self.processes.push(coordinator);
+        for _ in 0..self.executors {
+            let (executor, _) = spawn(&["executor", "--connect", &url, "--slots", "1", "--memory", "2GiB"])?;
+            self.processes.push(executor);
+        }
+        Ok(())
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            // It may have ended by itself.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.kill();
     }
 }
 

@@ -3,6 +3,7 @@
 //! `cargo run --release -p tidemill-benches -- --scale 1`
 
 mod cluster;
+mod durable;
 mod latency;
 mod report;
 mod tpch;
@@ -26,6 +27,9 @@ struct Args {
     /// Folder that keeps the generated data
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Measure what durability costs and saves, instead
+    #[arg(long)]
+    durable: bool,
     /// The report
     #[arg(long, default_value = "docs/benchmarks.md")]
     to: PathBuf,
@@ -59,13 +63,20 @@ fn run(args: &Args) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Error::unavailable(format!("the runtime cannot start: {e}")))?;
+    if args.durable {
+        let text = runtime.block_on(durable::measure(args.scale, &data, args.repetitions))?;
+        return write(args, &text);
+    }
     let (queries, latencies) = runtime.block_on(async {
         let queries = tpch::measure(&data, args.repetitions).await?;
         let latencies = latency::measure(&data).await?;
         Ok::<_, Error>((queries, latencies))
     })?;
-    let text = report::markdown(args.scale, args.repetitions, &queries, &latencies);
-    std::fs::write(&args.to, &text).map_err(|e| Error::unavailable(format!("{}: {e}", args.to.display())))?;
+    write(args, &report::markdown(args.scale, args.repetitions, &queries, &latencies))
+}
+
+fn write(args: &Args, text: &str) -> Result<()> {
+    std::fs::write(&args.to, text).map_err(|e| Error::unavailable(format!("{}: {e}", args.to.display())))?;
     println!("{text}");
     Ok(())
 }

@@ -129,15 +129,15 @@ reporting.
     }
 }
 
-fn ms(time: Duration) -> String {
+pub(crate) fn ms(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
-fn ratio(a: Duration, b: Duration) -> f64 {
+pub(crate) fn ratio(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64().max(1e-9)
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
@@ -148,7 +148,7 @@ fn machine() -> String {
 }
 
 /// The commit, and whether anything but reports differs from it.
-fn commit() -> String {
+pub(crate) fn commit() -> String {
     let name = output("git", &["describe", "--always", "--abbrev=12", "--exclude=*"]);
     let changed = output("git", &["diff", "--name-only", "HEAD", "--", ".", ":!docs"]);
     if changed.is_empty() { name } else { format!("{name}-dirty") }

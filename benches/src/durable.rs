@@ -1,0 +1,169 @@
+//! What durability costs and saves: `always` beside `off` in alternating pairs, and every process killed at half-time beside
+//! a start from zero.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Float64Type;
+use tidemill::client::Client;
+use tidemill::oracle::{Oracle, compare};
+use tidemill::tpch::{QUERIES, create_tables};
+use tidemill::{Error, Result};
+use tidemill_core::RunId;
+
+use crate::cluster::Cluster;
+use crate::report::{commit, machine, median, ms, ratio};
+
+const EXECUTORS: usize = 2;
+/// Those that are killed at half-time.
+const KILLED: [&str; 3] = ["q09", "q18", "q21"];
+
+struct Pair {
+    name: &'static str,
+    off: Duration,
+    always: Duration,
+    exchanged: f64,
+    stored: f64,
+}
+
+struct Kill {
+    name: &'static str,
+    alone: Duration,
+    killed: Duration,
+    /// Of tasks that had succeeded and were done again, and of all.
+    repeated: f64,
+    all: f64,
+    ready: Duration,
+}
+
+/// Measures and gives back the page.
+pub(crate) async fn measure(scale: f64, data: &Path, pairs: usize) -> Result<String> {
+    let folder = tempfile::tempdir().map_err(|e| Error::unavailable(e.to_string()))?;
+    let state = format!("file://{}", folder.path().display());
+    let mut cluster = Cluster::durable(EXECUTORS, &state)?;
+    let mut client = Client::connect(&cluster.url).await?;
+    for create in create_tables(data) {
+        client.execute(&create).await?.collect().await?;
+    }
+    let mut measured = Vec::new();
+    for (name, sql) in QUERIES {
+        measured.push(pair(&mut client, name, sql.trim().trim_end_matches(';'), pairs).await?);
+    }
+    client.set("tidemill.durability", "always")?;
+    let oracle = Oracle::new(EXECUTORS, 4 << 30)?;
+    oracle.register(data, &tidemill::generate::TPCH_TABLES).await?;
+    let mut kills = Vec::new();
+    for (name, sql) in QUERIES.into_iter().filter(|(name, _)| KILLED.contains(name)) {
+        kills.push(kill(&mut cluster, &client, &oracle, name, sql.trim().trim_end_matches(';')).await?);
+    }
+    Ok(page(scale, pairs, &measured, &kills))
+}
+
+async fn pair(client: &mut Client, name: &'static str, sql: &str, pairs: usize) -> Result<Pair> {
+    let mut times: [Vec<Duration>; 2] = Default::default();
+    let (mut exchanged, mut stored) = (0.0, 0.0);
+    for repetition in 0..=pairs {
+        // Neither is always the first.
+        for side in [repetition % 2, 1 - repetition % 2] {
+            client.set("tidemill.durability", if side == 0 { "off" } else { "always" })?;
+            let start = Instant::now();
+            let result = client.execute(sql).await?;
+            let run = result.run.clone().ok_or_else(|| Error::internal("a query is no run"))?;
+            result.collect().await?;
+            if repetition > 0 {
+                times.get_mut(side).into_iter().for_each(|times| times.push(start.elapsed()));
+            }
+            if side == 1 {
+                [exchanged, stored] = numbers(client, &run, ["exchanged_bytes", "durable_bytes"]).await?;
+            }
+        }
+    }
+    let [off, always] = times.map(|mut times| median(&mut times));
+    eprintln!("{name}: off {off:.2?}, always {always:.2?}");
+    Ok(Pair { name, off, always, exchanged, stored })
+}
+
+async fn kill(cluster: &mut Cluster, client: &Client, oracle: &Oracle, name: &'static str, sql: &str) -> Result<Kill> {
+    let start = Instant::now();
+    client.query(sql).await?.collect().await?;
+    let alone = start.elapsed();
+    let start = Instant::now();
+    let result = client.query(sql).await?;
+    let run = result.run.clone().ok_or_else(|| Error::internal("a query is no run"))?;
+    let reading = tokio::spawn(result.collect());
+    tokio::time::sleep(alone / 2).await;
+    let again = Instant::now();
+    cluster.kill();
+    cluster.restart()?;
+    let ready = again.elapsed();
+    let ours = reading.await.map_err(|e| Error::internal(e.to_string()))??;
+    let killed = start.elapsed();
+    if let Some(difference) = compare(&oracle.answer(sql).await?, &ours)? {
+        return Err(Error::internal(format!("{name} differs from DataFusion: {difference}")));
+    }
+    let [repeated, all] = numbers(client, &run, ["repeated_task_seconds", "task_seconds"]).await?;
+    eprintln!("{name}: alone {alone:.2?}, killed {killed:.2?}, repeated {repeated:.2} of {all:.2} task seconds");
+    Ok(Kill { name, alone, killed, repeated, all, ready })
+}
+
+async fn numbers<const N: usize>(client: &Client, run: &RunId, columns: [&str; N]) -> Result<[f64; N]> {
+    let columns = columns.map(|column| format!("CAST({column} AS DOUBLE)")).join(", ");
+    let row =
+        client.query(&format!("SELECT {columns} FROM system.runs WHERE run_id = '{run}'")).await?.collect().await?;
+    let row = row.iter().find(|b| b.num_rows() == 1).ok_or_else(|| Error::internal("the run is not recorded"))?;
+    Ok(std::array::from_fn(|column| row.column(column).as_primitive::<Float64Type>().value(0)))
+}
+
+fn page(scale: f64, pairs: usize, measured: &[Pair], kills: &[Kill]) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "# What durability costs and saves
+
+Written by `cargo run --release -p tidemill-benches -- --durable --scale {scale} --repetitions {pairs}`; do not edit.
+
+- commit: {commit}
+- machine: {machine}
+- TPC-H at scale {scale}, a coordinator and two executors of one slot, state on the local disk
+- medians of {pairs} alternating pairs, after one that warms up
+
+| query | off | always | ratio | exchanged | stored |
+|---|---:|---:|---:|---:|---:|
+",
+        commit = commit(),
+        machine = machine(),
+    );
+    let mib = |bytes: f64| bytes / f64::from(1 << 20);
+    for p in measured {
+        let (off, always, ratio) = (ms(p.off), ms(p.always), ratio(p.always, p.off));
+        let (exchanged, stored) = (mib(p.exchanged), mib(p.stored));
+        let _ = writeln!(text, "| {} | {off} | {always} | {ratio:.2} | {exchanged:.1} MiB | {stored:.1} MiB |", p.name);
+    }
+    let ratios = measured.iter().map(|p| ratio(p.always, p.off));
+    let mean = (ratios.clone().map(f64::ln).sum::<f64>() / measured.len().max(1) as f64).exp();
+    let worst = ratios.fold(0.0, f64::max);
+    let _ = write!(
+        text,
+        "\nGeometric mean **{mean:.2}**, worst **{worst:.2}**.
+
+## Every process killed at half-time
+
+*From zero* is what an engine takes that begins again: half of the run, the start of the processes, and the run.
+
+| query | undisturbed | killed at half-time | from zero | repeated task seconds | of |
+|---|---:|---:|---:|---:|---:|
+"
+    );
+    for k in kills {
+        let zero = k.alone / 2 + k.ready + k.alone;
+        let (alone, killed, zero) = (ms(k.alone), ms(k.killed), ms(zero));
+        let _ = writeln!(text, "| {} | {alone} | {killed} | {zero} | {:.2} | {:.2} |", k.name, k.repeated, k.all);
+    }
+    text.push_str(
+        "\nTasks that were running when they were killed are done again, too; they are not among the repeated.\n",
+    );
+    text
+}
