@@ -1,6 +1,7 @@
 //! Results kept for those who ask again: clients that lost the answer, and `tidemill sql --run`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -14,6 +15,15 @@ use tidemill_engine::planner::BlobReader;
 use tokio::sync::mpsc;
 
 use crate::runs::RunMessage;
+
+/// How long the store may take for a part of a result: its client waits.
+const KEEP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The same answer, or that the store took too long.
+async fn in_time<T>(kept: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let late = |_| Err(Error::unavailable("the store took too long"));
+    tokio::time::timeout(KEEP_WITHIN, kept).await.unwrap_or_else(late)
+}
 
 /// Keeps a result if it can; a result that cannot be kept is delivered all the same.
 #[derive(Default)]
@@ -42,10 +52,10 @@ impl Keeper {
 
     pub(crate) async fn push(&mut self, batch: &RecordBatch) {
         if let Some(keeper) = &mut self.0
-            && let Err(error) = keeper.push(batch).await
+            && let Err(error) = in_time(keeper.push(batch)).await
         {
             tracing::warn!(%error, "the result is not kept");
-            std::mem::take(self).abort().await;
+            std::mem::take(self).abort();
         }
     }
 
@@ -53,7 +63,7 @@ impl Keeper {
     pub(crate) async fn finish(self) -> (Option<Kept>, Option<Blob>) {
         let Some(keeper) = self.0 else { return (None, None) };
         crash::before("result.keep");
-        match keeper.finish().await {
+        match in_time(keeper.finish()).await {
             Ok((kept, blob)) => {
                 crash::after("result.keep");
                 (Some(kept), blob)
@@ -65,9 +75,10 @@ impl Keeper {
         }
     }
 
-    pub(crate) async fn abort(self) {
+    pub(crate) fn abort(self) {
         if let Some(keeper) = self.0 {
-            keeper.abort().await;
+            // Behind the run: a store that does not answer would hold it up.
+            tokio::spawn(keeper.abort());
         }
     }
 }

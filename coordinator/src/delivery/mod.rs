@@ -1,7 +1,7 @@
 //! Results on their way to clients, or to a commit.
 //!
 //! Invariant: a block's rows come from one attempt. A block that is lost after some of its rows were passed on goes on
-//! where the same attempt's output is to be had; otherwise the run fails and says how many rows were shown.
+//! where the same attempt's output is to be had; otherwise the run fails, and the client says how many rows were shown.
 
 mod effects;
 mod kept;
@@ -158,9 +158,9 @@ impl Delivery {
                 let (kept, blob) = std::mem::take(&mut self.keeper).finish().await;
                 self.say(Event::ResultDelivered { run, rows, kept }, blob).await;
             }
-            Ok(None) => std::mem::take(&mut self.keeper).abort().await,
+            Ok(None) => std::mem::take(&mut self.keeper).abort(),
             Err(error) => {
-                std::mem::take(&mut self.keeper).abort().await;
+                std::mem::take(&mut self.keeper).abort();
                 self.say(Event::ResultFailed { run, error }, None).await;
             }
         }

@@ -194,10 +194,7 @@ impl Reading {
     fn interrupted(&self, error: Error) -> Error {
         match self.rows + self.part.rows {
             0 => error,
-            rows => Error {
-                message: format!("{} after {rows} rows were returned: submit the run again", error.message),
-                ..error
-            },
+            _ => Error { message: format!("{}: submit the run again", error.message), ..error },
         }
     }
 }

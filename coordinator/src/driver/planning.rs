@@ -114,7 +114,7 @@ impl Driver {
             }
             let (outcome, blob) = match failed {
                 Some(error) => {
-                    keeper.abort().await;
+                    keeper.abort();
                     (Outcome::Failed { error }, None)
                 }
                 None => {

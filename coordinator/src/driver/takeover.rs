@@ -28,16 +28,13 @@ impl Driver {
         for run in live {
             let named = self.state.blobs_of(&run);
             self.blobs.keep_for_run(&run, named.iter().filter_map(|hash| blobs.get(hash)).cloned().collect());
-            let known = self.state.runs.get(&run);
-            let sheet = known.and_then(|r| r.sheet.as_ref());
-            // Planned anew, unless it is being published: what to publish is said in words that all builds know.
-            let other = known.is_some_and(|r| r.planned_by.as_ref().is_some_and(|(_, build)| build != wire::BUILD));
-            if other && known.is_some_and(|r| r.intent.is_none()) {
-                continue;
-            }
-            if sheet.is_none_or(|s| !s.effects) {
+            let Some(known) = self.state.runs.get(&run) else { continue };
+            // One of another build is planned anew, unless it is being published: that is said in words that all builds know.
+            let is_ours = known.planned_by.as_ref().is_none_or(|(_, build)| build == wire::BUILD);
+            let goes_on = is_ours || known.intent.is_some();
+            if known.sheet.as_ref().is_none_or(|s| !s.effects) {
                 self.unclaimed.insert(run.clone(), Instant::now());
-            } else {
+            } else if goes_on {
                 // Nobody listens, and it goes on all the same.
                 let (nobody, _) = mpsc::channel(1);
                 if let Err(error) = self.expect(&run, nobody) {

@@ -37,18 +37,27 @@ async fn try_collect(objects: &dyn Objects, own: Epoch, kept: Position) -> Resul
 }
 
 async fn old_objects(objects: &dyn Objects, own: Epoch, kept: Position) -> Result<Vec<String>> {
-    let mut old = Vec::new();
+    let mut snapshots = Vec::new();
+    let mut oldest = kept.0;
     for epoch in epochs(objects, "ctl/snap").await?.filter(|e| *e <= kept.0) {
         let seqs = list(objects, &format!("ctl/snap/{:016x}", epoch.0)).await?;
-        old.extend(numbers(&seqs).filter(|seq| (epoch, *seq) < kept).map(|seq| snapshot_name(epoch, seq)));
+        let before = snapshots.len();
+        snapshots.extend(numbers(&seqs).filter(|seq| (epoch, *seq) < kept).map(|seq| snapshot_name(epoch, seq)));
+        if snapshots.len() > before {
+            oldest = oldest.min(epoch);
+        }
     }
-    for epoch in epochs(objects, "ctl/log").await?.filter(|e| *e <= kept.0) {
+    let mut old = Vec::new();
+    // Of epochs before the oldest snapshot only seals are left: there may be many.
+    for epoch in epochs(objects, "ctl/log").await?.filter(|e| *e >= oldest && *e <= kept.0) {
         let seqs: Vec<u64> = numbers(&list(objects, &format!("ctl/log/{:016x}", epoch.0)).await?).collect();
         let seal = seqs.last().copied();
         let is_old = |seq: &u64| (epoch, *seq) < kept && (epoch == own || Some(*seq) != seal);
         old.extend(seqs.iter().copied().filter(is_old).map(|seq| batch_name(epoch, seq)));
     }
     old.extend(epochs(objects, "ctl/lease").await?.filter(|e| *e < own).map(lease_name));
+    // Last: who is interrupted leaves them, and the next finds the rest by them.
+    old.extend(snapshots);
     Ok(old)
 }
 

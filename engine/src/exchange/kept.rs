@@ -25,7 +25,7 @@ const INLINE_BYTES: usize = 16 << 10;
 /// Bytes of one part of an upload, and what is held of a result in memory.
 const PART: usize = 32 << 20;
 /// The most bytes that are kept of a result.
-pub const KEPT_BYTES: usize = 1 << 30;
+const KEPT_BYTES: usize = 1 << 30;
 
 /// The name of a new result: below its run's, so that the sweep knows whose it is.
 #[must_use]

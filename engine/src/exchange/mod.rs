@@ -25,7 +25,7 @@ mod source;
 mod writer;
 
 pub use codec::ExchangeNodes;
-pub use kept::{KEPT_BYTES, KeptRows, ResultKeeper, read_kept_blob, result_name};
+pub use kept::{KeptRows, ResultKeeper, read_kept_blob, result_name};
 pub use manifest::{BlockFooter, Holder, Manifest, ManifestOutput, OutputFooter};
 pub use marker::{ExchangeExec, Transfer};
 pub use metrics::IoMetrics;

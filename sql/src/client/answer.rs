@@ -92,13 +92,12 @@ fn is_broken(status: &Status) -> bool {
     by_connection && status.details().is_empty()
 }
 
-/// What a user is told; `rows` were returned before.
-pub(super) fn failed(url: &str, status: &Status, rows: usize) -> Error {
+/// What a user is told.
+pub(super) fn failed(url: &str, status: &Status) -> Error {
     let error = statuses(status);
-    let after = if rows == 0 { String::new() } else { format!(", after {rows} rows were returned") };
     match status.details().is_empty() {
         true => {
-            let message = format!("the coordinator at {url} does not answer: {}{after}", error.message);
+            let message = format!("the coordinator at {url} does not answer: {}", error.message);
             Error { message, ..error }
         }
         false => error,

@@ -65,30 +65,26 @@ impl Remote {
         let answer = Answer::new(self.client.clone(), ticket).into_stream();
         let mut messages = FlightDataDecoder::new(answer);
         // The schema comes as soon as the run is planned, long before its rows.
-        let schema = match messages.next().await.transpose().map_err(|e| decoded(&self.url, e, 0))? {
+        let schema = match messages.next().await.transpose().map_err(|e| decoded(&self.url, e))? {
             Some(DecodedFlightData { payload: DecodedPayload::Schema(schema), .. }) => schema,
             _ => return Err(Error::internal(format!("the answer of {} begins without a schema", self.url))),
         };
         let url = self.url.clone();
-        let mut rows = 0;
         let batches = messages.map(move |message| match message {
             Ok(message) => Ok(match message.payload {
-                DecodedPayload::RecordBatch(batch) => {
-                    rows += batch.num_rows();
-                    Some(batch)
-                }
+                DecodedPayload::RecordBatch(batch) => Some(batch),
                 DecodedPayload::Schema(_) | DecodedPayload::None => None,
             }),
-            Err(error) => Err(decoded(&url, error, rows)),
+            Err(error) => Err(decoded(&url, error)),
         });
         let batches = batches.try_filter_map(|batch| async move { Ok(batch) });
         Ok(QueryResult::new(Some(run), schema, batches))
     }
 }
 
-fn decoded(url: &str, error: FlightError, rows: usize) -> Error {
+fn decoded(url: &str, error: FlightError) -> Error {
     match error {
-        FlightError::Tonic(status) => failed(url, &status, rows),
+        FlightError::Tonic(status) => failed(url, &status),
         other => Error::internal(format!("the answer of {url} cannot be decoded: {other}")),
     }
 }

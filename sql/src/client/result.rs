@@ -6,7 +6,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
-use tidemill_core::{Result, RunId};
+use tidemill_core::{Error, Result, RunId};
 
 /// Columns, and batches as they come. Dropping it before its end cancels the run.
 pub struct QueryResult {
@@ -18,11 +18,22 @@ pub struct QueryResult {
 }
 
 impl QueryResult {
+    /// An error says how many rows came before it.
     pub(super) fn new(
         run: Option<RunId>,
         schema: SchemaRef,
         batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
     ) -> Self {
+        let mut rows = 0;
+        let batches = batches.map(move |batch| match batch {
+            Err(error) if rows > 0 => {
+                Err(Error { message: format!("{}, after {rows} rows were returned", error.message), ..error })
+            }
+            other => {
+                rows += other.as_ref().map_or(0, RecordBatch::num_rows);
+                other
+            }
+        });
         Self { run, schema, batches: batches.boxed() }
     }
 

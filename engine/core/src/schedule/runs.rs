@@ -100,14 +100,10 @@ impl Decider<'_> {
     fn forget_old_runs(&mut self) {
         let finished = self.state.runs.len() - self.state.live.len();
         let excess = finished.saturating_sub(self.settings.run_history);
-        if excess == 0 {
-            return;
-        }
-        // Those that ended first. One that has just ended is still to be told of, however long ago it began.
-        let ended = self.state.runs.iter().filter(|(_, r)| r.state.is_terminal());
-        let mut old: Vec<_> = ended.map(|(id, run)| (run.finished_at, id.clone())).collect();
-        old.sort();
-        for (_, run) in old.into_iter().take(excess) {
+        // Mostly one: that which ended first, however long ago others began.
+        for _ in 0..excess {
+            let ended = self.state.runs.iter().filter(|(_, r)| r.state.is_terminal());
+            let Some(run) = ended.min_by_key(|(_, r)| r.finished_at).map(|(id, _)| id.clone()) else { return };
             self.expire(&run);
             self.record(Record::RunForgotten { run });
         }
