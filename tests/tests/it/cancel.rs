@@ -34,7 +34,7 @@ async fn dropping_a_result_stops_its_tasks_and_releases_its_data() {
     let running = "SELECT count(*) FROM system.tasks WHERE state = 'running'";
     let result = client.query(LONG).await.expect("a run");
     let run = result.run.clone().expect("a run");
-    until("a running task", Duration::from_secs(20), async || value(&mut watcher, running).await != "0").await;
+    until("a running task", Duration::from_secs(120), async || value(&mut watcher, running).await != "0").await;
     drop(result);
     let state = format!("SELECT state FROM system.runs WHERE run_id = '{run}'");
     until("cancellation", Duration::from_secs(1), async || value(&mut watcher, &state).await == "cancelled").await;
@@ -65,7 +65,7 @@ async fn a_killed_client_cancels_its_run() {
     .spawn()
     .expect("a client starts");
     let running = "SELECT count(*) FROM system.tasks WHERE state = 'running'";
-    until("a running task", Duration::from_secs(20), async || value(&mut watcher, running).await != "0").await;
+    until("a running task", Duration::from_secs(120), async || value(&mut watcher, running).await != "0").await;
     // As Ctrl-C does.
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());

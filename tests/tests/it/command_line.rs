@@ -18,7 +18,7 @@ fn check_failure(args: &[&str], output: &Output, parts: &[&str]) {
     for part in parts {
         assert!(output.stderr.contains(part), "{args:?} printed {:?}, which lacks {part:?}", output.stderr);
     }
-    assert!(output.time < Duration::from_secs(20), "{args:?} took {:?}", output.time);
+    assert!(output.time < Duration::from_secs(60), "{args:?} took {:?}", output.time);
 }
 
 fn nation() -> String {
