@@ -52,10 +52,25 @@ impl Cluster {
         self.url.clone_from(&url);
         self.processes.push(coordinator);
         for _ in 0..self.executors {
-            let (executor, _) = spawn(&["executor", "--connect", &url, "--slots", "1", "--memory", "2GiB"])?;
-            self.processes.push(executor);
+            self.add_executor()?;
         }
         Ok(())
+    }
+
+    /// Starts an executor.
+    pub(crate) fn add_executor(&mut self) -> Result<()> {
+        let (executor, _) = spawn(&["executor", "--connect", &self.url, "--slots", "1", "--memory", "2GiB"])?;
+        self.processes.push(executor);
+        Ok(())
+    }
+
+    /// Kills the executor that was started last.
+    pub(crate) fn kill_executor(&mut self) {
+        if let Some(mut executor) = self.processes.pop() {
+            // It may have ended by itself.
+            let _ = executor.kill();
+            let _ = executor.wait();
+        }
     }
 }
 

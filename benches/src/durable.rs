@@ -7,18 +7,27 @@ use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Float64Type;
+use arrow::record_batch::RecordBatch;
 use tidemill::client::Client;
 use tidemill::oracle::{Oracle, compare};
 use tidemill::tpch::{QUERIES, create_tables};
 use tidemill::{Error, Result};
 use tidemill_core::RunId;
+use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
+use crate::kills::{Victim, section};
 use crate::report::{commit, machine, median, ms, ratio};
 
 const EXECUTORS: usize = 2;
 /// Those that are killed at half-time.
 const KILLED: [&str; 3] = ["q09", "q18", "q21"];
+
+/// Rows.
+pub(crate) type Batches = Vec<RecordBatch>;
+
+/// Those that are killed at twenty points.
+const SWEPT: [&str; 2] = ["q09", "q18"];
 
 struct Pair {
     name: &'static str,
@@ -58,7 +67,15 @@ pub(crate) async fn measure(scale: f64, data: &Path, pairs: usize) -> Result<Str
     for (name, sql) in QUERIES.into_iter().filter(|(name, _)| KILLED.contains(name)) {
         kills.push(kill(&mut cluster, &client, &oracle, name, sql.trim().trim_end_matches(';')).await?);
     }
-    Ok(page(scale, pairs, &measured, &kills))
+    let mut swept = Vec::new();
+    for (name, sql) in QUERIES.into_iter().filter(|(name, _)| SWEPT.contains(name)) {
+        let sql = sql.trim().trim_end_matches(';');
+        let victim = Victim { name, sql, client: &client, oracle: &oracle };
+        swept.push(victim.sweep(&mut cluster).await?);
+    }
+    let mut text = page(scale, pairs, &measured, &kills);
+    section(&mut text, &swept);
+    Ok(text)
 }
 
 async fn pair(client: &mut Client, name: &'static str, sql: &str, pairs: usize) -> Result<Pair> {
@@ -90,9 +107,7 @@ async fn kill(cluster: &mut Cluster, client: &Client, oracle: &Oracle, name: &'s
     client.query(sql).await?.collect().await?;
     let alone = start.elapsed();
     let start = Instant::now();
-    let result = client.query(sql).await?;
-    let run = result.run.clone().ok_or_else(|| Error::internal("a query is no run"))?;
-    let reading = tokio::spawn(result.collect());
+    let (run, reading) = started(client, sql).await?;
     tokio::time::sleep(alone / 2).await;
     let again = Instant::now();
     cluster.kill();
@@ -106,6 +121,20 @@ async fn kill(cluster: &mut Cluster, client: &Client, oracle: &Oracle, name: &'s
     let [repeated, all] = numbers(client, &run, ["repeated_task_seconds", "task_seconds"]).await?;
     eprintln!("{name}: alone {alone:.2?}, killed {killed:.2?}, repeated {repeated:.2} of {all:.2} task seconds");
     Ok(Kill { name, alone, killed, repeated, all, ready })
+}
+
+/// A run that is under way, and its answer.
+pub(crate) async fn started(client: &Client, sql: &str) -> Result<(RunId, JoinHandle<Result<Batches>>)> {
+    let result = client.query(sql).await?;
+    let run = result.run.clone().ok_or_else(|| Error::internal("a query is no run"))?;
+    Ok((run, tokio::spawn(result.collect())))
+}
+
+/// The only value of an answer.
+pub(crate) async fn number(client: &Client, sql: &str) -> Result<f64> {
+    let rows = client.query(sql).await?.collect().await?;
+    let row = rows.iter().find(|b| b.num_rows() == 1).ok_or_else(|| Error::internal("there is no such row"))?;
+    Ok(row.column(0).as_primitive::<Float64Type>().value(0))
 }
 
 async fn numbers<const N: usize>(client: &Client, run: &RunId, columns: [&str; N]) -> Result<[f64; N]> {

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod durable;
+mod kills;
 mod latency;
 mod report;
 mod tpch;

@@ -19,6 +19,9 @@ use crate::driver::{Input, WeakInbox};
 const SUSPECT_AFTER: Duration = Duration::from_secs(5);
 /// How long a data port may take to accept or refuse.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pauses before each dial of a port that may be closing.
+const PROBE_AFTER: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(300), Duration::from_millis(1500)];
 
 /// Attached executors.
 #[derive(Debug)]
@@ -167,7 +170,7 @@ impl Executors {
         tokio::spawn(async move {
             let dead = match endpoint.as_deref() {
                 Some(LOCAL) => true,
-                Some(endpoint) => refuses(endpoint).await,
+                Some(endpoint) => refuses_in_the_end(endpoint).await,
                 None => false,
             };
             if dead {
@@ -175,6 +178,17 @@ impl Executors {
             }
         });
     }
+}
+
+/// A process that dies closes its streams one after the other, perhaps its port last: it is dialled more than once.
+async fn refuses_in_the_end(endpoint: &str) -> bool {
+    for pause in PROBE_AFTER {
+        tokio::time::sleep(pause).await;
+        if refuses(endpoint).await {
+            return true;
+        }
+    }
+    false
 }
 
 async fn refuses(endpoint: &str) -> bool {

@@ -109,16 +109,23 @@ impl Frame {
     /// The frame as it lies on disk: count, then per message two lengths, header and body.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let size: usize = self.messages.iter().map(|m| 16 + m.header.len() + m.body.len()).sum();
-        let mut bytes = BytesMut::with_capacity(8 + size);
-        bytes.put_u64_le(self.messages.len() as u64);
-        for message in &self.messages {
-            bytes.put_u64_le(message.header.len() as u64);
-            bytes.put_u64_le(message.body.len() as u64);
-            bytes.put_slice(&message.header);
-            bytes.put_slice(&message.body);
-        }
+        let parts = self.to_parts();
+        let mut bytes = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+        parts.iter().for_each(|part| bytes.put_slice(part));
         bytes.freeze()
+    }
+
+    /// The same in parts, beside each other: headers and bodies are not copied.
+    pub(super) fn to_parts(&self) -> Vec<Bytes> {
+        let mut parts = Vec::with_capacity(1 + 3 * self.messages.len());
+        parts.push(Bytes::copy_from_slice(&(self.messages.len() as u64).to_le_bytes()));
+        for message in &self.messages {
+            let mut lengths = BytesMut::with_capacity(16);
+            lengths.put_u64_le(message.header.len() as u64);
+            lengths.put_u64_le(message.body.len() as u64);
+            parts.extend([lengths.freeze(), message.header.clone(), message.body.clone()]);
+        }
+        parts
     }
 
     /// The inverse of [`Self::to_bytes`], checked against the frame's CRC.

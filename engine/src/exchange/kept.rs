@@ -94,7 +94,7 @@ impl ResultKeeper {
     /// Keeps one that has few rows, in the log.
     #[must_use]
     pub fn finish_small(self) -> (Kept, Blob) {
-        let blob = Blob::new(self.builder.finish().0.to_vec());
+        let blob = Blob::new(self.builder.finish().0.concat());
         (Kept::Blob(blob.hash.clone()), blob)
     }
 

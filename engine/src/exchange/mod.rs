@@ -10,6 +10,7 @@
 
 mod checksum;
 mod codec;
+mod direct;
 pub mod frame;
 mod kept;
 mod manifest;
@@ -22,6 +23,7 @@ mod reader;
 mod remote;
 mod resume;
 mod source;
+mod upload;
 mod writer;
 
 pub use codec::ExchangeNodes;
@@ -30,8 +32,9 @@ pub use manifest::{BlockFooter, Holder, Manifest, ManifestOutput, OutputFooter};
 pub use marker::{ExchangeExec, Transfer};
 pub use metrics::IoMetrics;
 pub use pack::PackBuilder;
-pub use pond::{PackUpload, Pond, PondSlot, pack_name};
+pub use pond::{Pond, PondSlot, pack_name};
 pub use reader::{ExchangeReaderExec, ReadMode};
 pub use remote::FlightBlocks;
 pub use source::{BlockRequest, BlockSink, BlockSource, BlockStream, BlockTransport, LocalBlocks, TaskIo};
+pub use upload::PackUpload;
 pub use writer::ExchangeWriterExec;

@@ -20,11 +20,18 @@ const MAGIC: &[u8; 8] = b"TMPACK01";
 /// Bytes behind the index.
 pub(super) const TAIL_BYTES: usize = 4 + 4 + MAGIC.len();
 
+/// Messages with fewer bytes are copied beside each other, so that stores are not given crumbs.
+const CRUMB: usize = 16 << 10;
+
 /// A pack being put together.
 #[derive(Debug, Default)]
 pub struct PackBuilder {
-    /// What was not taken yet, and how much was.
-    body: BytesMut,
+    /// What was not taken yet: whole messages, which are not copied, and behind them `crumbs`.
+    chunks: Vec<Bytes>,
+    crumbs: BytesMut,
+    /// Bytes of `chunks`.
+    chunked: usize,
+    /// Bytes that were taken.
     taken: usize,
     index: wire::PackIndex,
 }
@@ -54,26 +61,52 @@ impl PackBuilder {
 
     /// Appends a frame to the block that was begun last.
     pub fn frame(&mut self, frame: &Frame) {
-        let bytes = frame.to_bytes();
-        let placed = wire::PackFrame { offset: self.len() as u64, length: bytes.len() as u64, crc: frame.crc };
-        self.body.put_slice(&bytes);
+        let offset = self.len() as u64;
+        for part in frame.to_parts() {
+            self.put(part);
+        }
+        let length = self.len() as u64 - offset;
         if let Some(block) = self.index.blocks.last_mut() {
-            block.frames.push(placed);
+            block.frames.push(wire::PackFrame { offset, length, crc: frame.crc });
+        }
+    }
+
+    fn put(&mut self, bytes: Bytes) {
+        if bytes.len() < CRUMB {
+            self.crumbs.put_slice(&bytes);
+        } else {
+            self.sweep_up();
+            self.chunked += bytes.len();
+            self.chunks.push(bytes);
+        }
+    }
+
+    fn sweep_up(&mut self) {
+        if !self.crumbs.is_empty() {
+            self.chunked += self.crumbs.len();
+            self.chunks.push(self.crumbs.split().freeze());
         }
     }
 
     /// Bytes so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.taken + self.body.len()
+        self.taken + self.held()
+    }
+
+    fn held(&self) -> usize {
+        self.chunked + self.crumbs.len()
     }
 
     /// Takes what can be sent already, if it is enough for a part.
-    pub fn take_part(&mut self, part: usize) -> Option<Bytes> {
-        (self.body.len() >= part).then(|| {
-            self.taken += self.body.len();
-            self.body.split().freeze()
-        })
+    pub fn take_part(&mut self, part: usize) -> Option<Vec<Bytes>> {
+        (self.held() >= part).then(|| self.take())
+    }
+
+    fn take(&mut self) -> Vec<Bytes> {
+        self.sweep_up();
+        self.taken += std::mem::take(&mut self.chunked);
+        std::mem::take(&mut self.chunks)
     }
 
     /// Whether nothing was appended.
@@ -84,15 +117,15 @@ impl PackBuilder {
 
     /// The rest of the object, the CRC32C of its index, and the object's size.
     #[must_use]
-    pub fn finish(mut self) -> (Bytes, u32, u64) {
+    pub fn finish(mut self) -> (Vec<Bytes>, u32, u64) {
         let index = self.index.encode_to_vec();
         let crc = crc32c::crc32c(&index);
-        self.body.put_slice(&index);
-        self.body.put_u32_le(crc);
-        self.body.put_u32_le(u32::try_from(index.len()).unwrap_or(u32::MAX));
-        self.body.put_slice(MAGIC);
+        self.crumbs.put_slice(&index);
+        self.crumbs.put_u32_le(crc);
+        self.crumbs.put_u32_le(u32::try_from(index.len()).unwrap_or(u32::MAX));
+        self.crumbs.put_slice(MAGIC);
         let size = self.len() as u64;
-        (self.body.freeze(), crc, size)
+        (self.take(), crc, size)
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tidemill_core::record::Pack;
 use tidemill_core::schedule::Lost;
 use tidemill_core::{Error, Result, RunId};
@@ -20,7 +20,7 @@ use super::frame::Frame;
 use super::merged::{check_footer, counted, lost};
 use super::pack::{TAIL_BYTES, decode_index, index_bytes};
 use super::resume::Unfinished;
-use super::{BlockRequest, BlockStream, IoMetrics, KeptRows, OutputFooter};
+use super::{BlockRequest, BlockStream, IoMetrics, KeptRows, OutputFooter, PackUpload};
 use crate::control::ControlLink;
 use crate::error::{TaskError, object_store_error};
 use crate::runtime::object_store;
@@ -39,6 +39,8 @@ const INDEXES_KEPT: usize = 1_000;
 pub struct Pond {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// Where the store is a folder.
+    folder: Option<PathBuf>,
     indexes: Mutex<BTreeMap<String, Arc<wire::PackIndex>>>,
 }
 
@@ -90,70 +92,6 @@ impl PondSlot {
     }
 }
 
-/// An object being written: in one piece if it is small, otherwise in parts.
-pub struct PackUpload {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
-    parts: Option<Box<dyn MultipartUpload>>,
-    puts: u64,
-}
-
-impl PackUpload {
-    /// Writes a part; more follow.
-    ///
-    /// # Errors
-    /// The store refused. Nothing of the object is kept.
-    pub async fn part(&mut self, bytes: Bytes) -> Result<()> {
-        let written = self.try_part(bytes).await;
-        if written.is_err() {
-            self.abort().await;
-        }
-        written
-    }
-
-    async fn try_part(&mut self, bytes: Bytes) -> Result<()> {
-        let parts = match &mut self.parts {
-            Some(parts) => parts,
-            None => {
-                self.puts += 1;
-                let begun = self.store.put_multipart(&self.path).await.map_err(|e| object_store_error(&e))?;
-                self.parts.insert(begun)
-            }
-        };
-        self.puts += 1;
-        parts.put_part(bytes.into()).await.map_err(|e| object_store_error(&e))
-    }
-
-    /// Writes the last part and makes the object visible. Gives back how many requests that took in all.
-    ///
-    /// # Errors
-    /// The store refused. Nothing of the object is kept.
-    pub async fn finish(mut self, rest: Bytes) -> Result<u64> {
-        if self.parts.is_none() {
-            self.store.put(&self.path, rest.into()).await.map_err(|e| object_store_error(&e))?;
-            return Ok(1);
-        }
-        self.part(rest).await?;
-        if let Some(parts) = &mut self.parts {
-            self.puts += 1;
-            let completed = parts.complete().await.map_err(|e| object_store_error(&e));
-            if let Err(error) = completed {
-                self.abort().await;
-                return Err(error);
-            }
-        }
-        Ok(self.puts)
-    }
-
-    /// Forgets what was written.
-    pub async fn abort(&mut self) {
-        if let Some(mut parts) = self.parts.take() {
-            // Stores forget uploads that are never completed, by their own rules.
-            let _ = parts.abort().await;
-        }
-    }
-}
-
 /// The name of a new pack: spread over prefixes, because stores limit requests by prefix.
 #[must_use]
 pub fn pack_name(run: &RunId, writer: &str) -> String {
@@ -171,16 +109,16 @@ impl Pond {
             return Ok(None);
         }
         let url = Url::parse(state).map_err(|e| wrong(&e))?;
-        let (store, prefix): (Arc<dyn ObjectStore>, Path) = match object_store(&url)? {
-            Some(store) => (store, Path::from(url.path())),
+        let (store, prefix, folder): (Arc<dyn ObjectStore>, Path, _) = match object_store(&url)? {
+            Some(store) => (store, Path::from(url.path()), None),
             None => {
                 let folder = url.to_file_path().map_err(|()| wrong(&"it is no path"))?;
                 std::fs::create_dir_all(&folder).map_err(|e| wrong(&e))?;
-                let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| wrong(&e))?;
-                (Arc::new(store.with_automatic_cleanup(true)), Path::default())
+                let store = LocalFileSystem::new_with_prefix(&folder).map_err(|e| wrong(&e))?;
+                (Arc::new(store.with_automatic_cleanup(true)), Path::default(), Some(folder))
             }
         };
-        Ok(Some(Self { store, prefix, indexes: Mutex::default() }))
+        Ok(Some(Self { store, prefix, folder, indexes: Mutex::default() }))
     }
 
     fn path(&self, name: &str) -> Path {
@@ -190,7 +128,10 @@ impl Pond {
     /// Begins to write a pack.
     #[must_use]
     pub fn upload(&self, name: &str) -> PackUpload {
-        PackUpload { store: Arc::clone(&self.store), path: self.path(name), parts: None, puts: 0 }
+        match &self.folder {
+            Some(folder) => PackUpload::to_folder(folder.join(name)),
+            None => PackUpload::to_store(Arc::clone(&self.store), self.path(name)),
+        }
     }
 
     /// Deletes a pack; one that is gone already is no error.

@@ -32,7 +32,7 @@ pub(crate) struct StoredOutput {
     blocks: Vec<Vec<Mutex<Held>>>,
     footer: Arc<OutputFooter>,
     memory: Mutex<usize>,
-    file: Option<SpillFile>,
+    file: Option<Arc<SpillFile>>,
 }
 
 /// The file of an output, removed when dropped.
@@ -52,6 +52,15 @@ impl Drop for SpillFile {
     }
 }
 
+impl SpillFile {
+    fn read(&self, offset: u64, length: usize) -> Result<Bytes, Error> {
+        let mut bytes = vec![0; length];
+        let read = self.file.read_exact_at(&mut bytes, offset);
+        read.map_err(|e| Error::unavailable(format!("{} cannot be read: {e}", self.path.display())))?;
+        Ok(bytes.into())
+    }
+}
+
 fn absent(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
@@ -65,7 +74,7 @@ impl StoredOutput {
         file: Option<SpillFile>,
     ) -> Self {
         let blocks = blocks.into_iter().map(|frames| frames.into_iter().map(Mutex::new).collect()).collect();
-        Self { budget, blocks, footer: Arc::new(footer), memory: Mutex::new(memory), file }
+        Self { budget, blocks, footer: Arc::new(footer), memory: Mutex::new(memory), file: file.map(Arc::new) }
     }
 
     pub(crate) fn footer(&self) -> &Arc<OutputFooter> {
@@ -103,13 +112,21 @@ impl StoredOutput {
         }
     }
 
-    /// One frame as packs hold it. What is held stays as it is: readers in this process take it by reference.
-    pub(crate) async fn packed_frame(&self, partition: u32, frame: usize) -> Result<Frame, TaskError> {
+    /// One frame as packs hold it; it may block. What is held stays as it is: readers in this process take it by
+    /// reference.
+    pub(crate) fn packed_frame(&self, partition: u32, frame: usize) -> Result<Frame, TaskError> {
         match self.held(partition, frame)? {
             Held::Batch(batch) => Ok(Frame::encode(&batch, Compression::Lz4)?),
             Held::Encoded(frame) => Ok(frame),
-            Held::Disk { offset, length, crc } => self.read(offset, length, crc).await,
+            Held::Disk { offset, length, crc } => {
+                let spill = self.spill()?;
+                Ok(Frame::from_bytes(spill.read(offset, length)?, crc)?)
+            }
         }
+    }
+
+    fn spill(&self) -> Result<&Arc<SpillFile>, TaskError> {
+        Ok(self.file.as_ref().ok_or_else(|| Error::internal("an output has no file"))?)
     }
 
     fn keep_encoded(&self, partition: u32, frame: usize, encoded: &Frame) {
@@ -128,16 +145,9 @@ impl StoredOutput {
     }
 
     async fn read(&self, offset: u64, length: usize, crc: u32) -> Result<Frame, TaskError> {
-        let Some(spill) = &self.file else { return Err(Error::internal("an output has no file").into()) };
-        let file = Arc::clone(&spill.file);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, offset).map(|()| Bytes::from(bytes))
-        });
-        let bytes = read
-            .await
-            .map_err(|e| Error::internal(format!("reading a frame panicked: {e}")))?
-            .map_err(|e| Error::unavailable(format!("{} cannot be read: {e}", spill.path.display())))?;
+        let spill = Arc::clone(self.spill()?);
+        let read = tokio::task::spawn_blocking(move || spill.read(offset, length));
+        let bytes = read.await.map_err(|e| Error::internal(format!("reading a frame panicked: {e}")))??;
         Ok(Frame::from_bytes(bytes, crc)?)
     }
 }

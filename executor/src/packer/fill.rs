@@ -1,0 +1,88 @@
+//! The bytes of a pack, part by part.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemill_core::schedule::LostOutput;
+use tidemill_core::{Error, Result};
+use tidemill_engine::exchange::{PackBuilder, PackUpload};
+
+use crate::store::StoredOutput;
+
+/// Bytes of one part of an upload. Two are held in memory: one that is sent, and the next.
+const PART: usize = 32 << 20;
+
+/// Outputs, of which some frames were appended.
+pub(super) struct Filling {
+    builder: PackBuilder,
+    outputs: Vec<Arc<StoredOutput>>,
+    /// What comes next: those of one partition beside each other.
+    partition: u32,
+    position: usize,
+    frame: usize,
+}
+
+impl Filling {
+    pub(super) fn new(outputs: &[(LostOutput, Arc<StoredOutput>)]) -> Self {
+        let mut builder = PackBuilder::default();
+        for (output, stored) in outputs {
+            builder.output(*output, stored.footer());
+        }
+        let outputs = outputs.iter().map(|(_, stored)| Arc::clone(stored)).collect();
+        Self { builder, outputs, partition: 0, position: 0, frame: 0 }
+    }
+
+    /// Sends everything but the rest, which completes the object. Ends early, with `None`, once `is_needed` says so.
+    pub(super) async fn send(
+        self,
+        upload: &mut PackUpload,
+        is_needed: impl Fn() -> bool + Send,
+    ) -> Result<Option<PackBuilder>> {
+        let mut next = self.next_part().await?;
+        while let (filling, Some(part)) = next {
+            if !is_needed() {
+                return Ok(None);
+            }
+            let encoding = tokio::spawn(filling.next_part());
+            upload.part(part).await?;
+            next = encoding.await.map_err(|e| Error::internal(format!("a pack's encoding panicked: {e}")))??;
+        }
+        Ok(is_needed().then_some(next.0.builder))
+    }
+
+    /// Encoding takes as long as computing: on a thread of its own, beside the tasks, or it would have one turn for each of
+    /// their batches, and what is finished would wait long for its place in the store.
+    async fn next_part(mut self) -> Result<(Self, Option<Vec<Bytes>>)> {
+        let encoded = tokio::task::spawn_blocking(move || {
+            let part = self.fill()?;
+            Ok((self, part))
+        });
+        encoded.await.map_err(|e| Error::internal(format!("a pack's encoding panicked: {e}")))?
+    }
+
+    /// Appends frames until there is enough for a part; `None` at the end.
+    fn fill(&mut self) -> Result<Option<Vec<Bytes>>> {
+        let blocks = |stored: &Arc<StoredOutput>| stored.footer().blocks.len();
+        let partitions = u32::try_from(self.outputs.iter().map(blocks).max().unwrap_or(0)).unwrap_or(u32::MAX);
+        while self.partition < partitions {
+            while let Some(stored) = self.outputs.get(self.position) {
+                if self.frame == 0 && blocks(stored) > self.partition as usize {
+                    self.builder.block(self.position, self.partition);
+                }
+                while self.frame < stored.frames(self.partition) {
+                    let frame = stored.packed_frame(self.partition, self.frame).map_err(|e| e.error)?;
+                    self.builder.frame(&frame);
+                    self.frame += 1;
+                    if let Some(part) = self.builder.take_part(PART) {
+                        return Ok(Some(part));
+                    }
+                }
+                self.frame = 0;
+                self.position += 1;
+            }
+            self.position = 0;
+            self.partition += 1;
+        }
+        Ok(None)
+    }
+}
