@@ -68,6 +68,8 @@ pub(crate) async fn measure(scale: f64, data: &Path, pairs: usize) -> Result<Str
         kills.push(kill(&mut cluster, &client, &oracle, name, sql.trim().trim_end_matches(';')).await?);
     }
     let mut swept = Vec::new();
+    // However many executors are there when it is planned.
+    client.set("datafusion.execution.target_partitions", "2")?;
     for (name, sql) in QUERIES.into_iter().filter(|(name, _)| SWEPT.contains(name)) {
         let sql = sql.trim().trim_end_matches(';');
         let victim = Victim { name, sql, client: &client, oracle: &oracle };

@@ -14,8 +14,10 @@ pub mod log;
 mod manifests;
 mod runs;
 mod service;
+mod sweep;
 
 pub use driver::{Coordinator, CoordinatorConfig};
 pub use link::LocalLink;
 pub use runs::{RunStream, StatementRequest};
 pub use service::{ControlService, StatementService};
+pub use sweep::Sweeper;

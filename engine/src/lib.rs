@@ -6,6 +6,7 @@
 pub mod blob;
 pub mod codec;
 pub mod control;
+pub mod coordinators;
 pub mod crash;
 pub mod error;
 pub mod exchange;

@@ -142,6 +142,8 @@ impl Agent {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
+                // In this order: a pack is not reported before the outputs that it holds.
+                biased;
                 _ = stop.changed() => return Ok(Ended::Stopped),
                 message = messages.next() => match message {
                     Some(Ok(message)) => {

@@ -1,65 +1,41 @@
 //! The way to a coordinator in another process.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tidemill_core::record::Pack;
 use tidemill_core::schedule::LostOutput;
-use tidemill_core::{BlobHash, Error, Result, RunId};
+use tidemill_core::{BlobHash, Result, RunId};
 use tidemill_engine::control::ControlLink;
+use tidemill_engine::coordinators::{Coordinator, Coordinators};
 use tidemill_engine::wire::control_client::ControlClient;
 use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, statuses};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
-/// How long the coordinator may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often an idle connection is probed, and how long the answer may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
-/// gRPC to a coordinator.
+/// gRPC to the coordinator that leads.
 #[derive(Debug, Clone)]
 pub struct GrpcLink {
-    client: ControlClient<Channel>,
-    url: String,
+    coordinators: Coordinators,
 }
 
 impl GrpcLink {
-    /// A link to the coordinator at `url`; connects when it is used.
+    /// A link to the coordinators at `urls`, divided by commas; connects when it is used.
     ///
     /// # Errors
-    /// `url` is no URL.
-    pub fn new(url: &str) -> Result<Self> {
-        let wrong = || Error::invalid(format!("`{url}` is not a URL: write http://HOST:PORT"));
-        if !url.starts_with("http://") {
-            return Err(wrong());
-        }
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|_| wrong())?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true);
-        let client = ControlClient::new(endpoint.connect_lazy())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { client, url: url.to_owned() })
+    /// One is no URL.
+    pub fn new(urls: &str) -> Result<Self> {
+        Ok(Self { coordinators: Coordinators::at(urls)? })
     }
 
-    fn unreachable(&self, status: &tonic::Status) -> Error {
-        let error = statuses(status);
-        match status.details().is_empty() {
-            true => Error {
-                message: format!("the coordinator at {} does not answer: {}", self.url, error.message),
-                ..error
-            },
-            false => error,
-        }
+    fn current(&self) -> (Coordinator, ControlClient<Channel>) {
+        let current = self.coordinators.current();
+        let client = ControlClient::new(current.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        (current, client)
     }
 }
 
@@ -69,13 +45,21 @@ impl ControlLink for GrpcLink {
         &self,
         from: mpsc::Receiver<wire::FromExecutor>,
     ) -> Result<BoxStream<'static, Result<wire::ToExecutor>>> {
-        let messages = self.client.clone().attach(ReceiverStream::new(from)).await.map_err(|s| self.unreachable(&s))?;
-        Ok(messages.into_inner().map(|m| m.map_err(|s| statuses(&s))).boxed())
+        let (current, mut client) = self.current();
+        match client.attach(ReceiverStream::new(from)).await {
+            Ok(messages) => Ok(messages.into_inner().map(|m| m.map_err(|s| statuses(&s))).boxed()),
+            Err(status) => {
+                // The next try goes to the next.
+                self.coordinators.turn_from(&current);
+                Err(current.error(&status))
+            }
+        }
     }
 
     async fn fetch_blob(&self, hash: &BlobHash) -> Result<Bytes> {
         let request = wire::BlobRequest { hash: hash.0.clone() };
-        let mut chunks = self.client.clone().fetch_blob(request).await.map_err(|s| self.unreachable(&s))?.into_inner();
+        let (current, mut client) = self.current();
+        let mut chunks = client.fetch_blob(request).await.map_err(|s| current.error(&s))?.into_inner();
         let mut bytes = BytesMut::new();
         while let Some(chunk) = chunks.message().await.map_err(|s| statuses(&s))? {
             bytes.extend_from_slice(&chunk.data);
@@ -86,7 +70,8 @@ impl ControlLink for GrpcLink {
     async fn locate(&self, run: &RunId, outputs: &[LostOutput]) -> Result<Vec<Option<Pack>>> {
         let outputs = outputs.iter().copied().map(Into::into).collect();
         let request = wire::LocateRequest { run: run.0.clone(), outputs };
-        let located = self.client.clone().locate(request).await.map_err(|s| self.unreachable(&s))?.into_inner();
+        let (current, mut client) = self.current();
+        let located = client.locate(request).await.map_err(|s| current.error(&s))?.into_inner();
         Ok(located.packs.iter().map(|pack| (!pack.name.is_empty()).then(|| Pack::from(pack))).collect())
     }
 }

@@ -41,7 +41,10 @@ pub const FAULTS: [Fault; 34] = [
     fault(
         "killed after the pack is durable, a reader in the middle",
         "the reader goes on in the pack",
-        &["kept::a_result_goes_on_from_its_packs_after_rows_of_it_were_shown"],
+        &[
+            "kept::a_result_goes_on_from_its_packs_after_rows_of_it_were_shown",
+            "executor_loss::no_reader_of_a_durable_block_begins_again",
+        ],
     ),
     fault(
         "all executors killed; none returns, or all do",
@@ -70,13 +73,15 @@ pub const FAULTS: [Fault; 34] = [
         &[
             "durable::what_is_in_the_store_is_never_done_again_after_everybody_died",
             "durable::what_is_in_s3_is_never_done_again_after_everybody_died",
+            "chaos::kills_at_any_moment_change_no_answer_with_the_state_in_a_folder",
+            "chaos::kills_at_any_moment_change_no_answer_with_the_state_on_s3",
             "durable::when_every_process_is_killed_runs_resume_and_effects_happen_once",
         ],
     ),
     fault(
         "leader stopped, followed, continued",
         "it writes and acknowledges nothing, and ends",
-        &["durable::of_two_coordinators_one_leads_and_the_other_takes_over"],
+        &["standby::of_two_coordinators_one_leads_and_the_other_takes_over"],
     ),
     fault(
         "the same, and the log around it deleted meanwhile",

@@ -13,8 +13,12 @@ use tidemill_tests::{faults, mutants};
 const FULL_SEEDS: &str = "100000";
 /// Random queries in the full run.
 const FULL_QUERY_SEEDS: &str = "20000";
-/// Scales of the benchmarks in the full run, and their committed reports.
-const BENCHMARKS: &[(&str, &str)] = &[("1", "docs/benchmarks.md"), ("10", "docs/benchmarks-sf10.md")];
+/// The benchmarks in the full run, and their committed reports.
+const BENCHMARKS: &[&[&str]] = &[
+    &["--scale", "1", "--to", "docs/benchmarks.md"],
+    &["--scale", "10", "--to", "docs/benchmarks-sf10.md"],
+    &["--durable", "--scale", "10", "--repetitions", "7", "--to", "docs/benchmarks-durable.md"],
+];
 
 /// Where the faults and their tests stand.
 const FAULTS_PAGE: &str = "docs/faults.md";
@@ -44,9 +48,9 @@ fn main() -> ExitCode {
     if !succeeds(&mut tests) {
         return ExitCode::FAILURE;
     }
-    for (scale, report) in if full { BENCHMARKS } else { &[] } {
+    for what in if full { BENCHMARKS } else { &[] } {
         let benches = ["run", "--release", "-p", "tidemill-benches"];
-        if !succeeds(nested(&cargo).args(benches).args(["--", "--scale", scale, "--to", report])) {
+        if !succeeds(nested(&cargo).args(benches).arg("--").args(*what)) {
             return ExitCode::FAILURE;
         }
     }

@@ -89,7 +89,10 @@ impl Driver {
     /// Ends runs whose rows are there and whose client has not come for them.
     pub(super) fn give_up_unclaimed(&mut self) {
         let live = &self.state.live;
-        self.unclaimed.retain(|run, _| live.contains(run));
+        // Nobody needs to come for a run with effects.
+        let runs = &self.state.runs;
+        let waits = |run: &RunId| runs.get(run).and_then(|r| r.sheet.as_ref()).is_none_or(|sheet| !sheet.effects);
+        self.unclaimed.retain(|run, _| live.contains(run) && waits(run));
         let late = self.unclaimed.iter().filter(|(_, since)| since.elapsed() > CLAIM_WITHIN).map(|(run, _)| run);
         let is_done = |run: &&RunId| {
             let root = self.state.runs.get(*run).and_then(|r| r.stages.last());

@@ -42,6 +42,8 @@ pub(crate) enum Input {
     Locate { run: RunId, outputs: Vec<LostOutput>, reply: Reply<Vec<Option<Pack>>> },
     /// Somebody asks for the state.
     State(Reply<State>),
+    /// The same, once the log has all of it.
+    DurableState(Reply<State>),
     /// An executor opened its control stream.
     Attached { register: wire::Register, to: mpsc::Sender<Result<wire::ToExecutor>>, id: u64 },
     /// An executor's control stream closed.
@@ -101,6 +103,13 @@ impl Inbox {
 }
 
 impl WeakInbox {
+    /// A copy of the state that no successor can fall behind.
+    pub(crate) async fn durable_state(&self) -> Result<State> {
+        let (reply, answer) = oneshot::channel();
+        self.upgrade().ok_or_else(stopping)?.send(Input::DurableState(reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
     pub(crate) fn upgrade(&self) -> Option<Inbox> {
         self.0.upgrade().map(Inbox)
     }

@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 
 use tidemill_core::ExecutorId;
-use tidemill_core::record::Record;
+use tidemill_core::record::{Record, State};
 use tidemill_core::schedule::Action;
 use tidemill_engine::blob::Blob;
 use tokio::sync::mpsc;
 
+use super::Reply;
 use crate::executors::Acknowledgement;
 use crate::log::{Appender, Entry, Lease, Log, News};
 
@@ -28,6 +29,8 @@ pub(super) struct Journal {
     /// Releases of outputs and packs, which no other action waits for.
     releases: VecDeque<(u64, Action)>,
     acknowledgements: VecDeque<(u64, ExecutorId, Acknowledgement)>,
+    /// Copies of the state for those who must not be told what may be forgotten.
+    states: VecDeque<(u64, State, Reply<State>)>,
     /// Entries that are not durable, and their sizes.
     waiting: VecDeque<(u64, usize)>,
     waiting_bytes: usize,
@@ -98,9 +101,23 @@ impl Journal {
         None
     }
 
+    /// Replies with a state, which is that after all that was appended so far, when the log has all of it.
+    pub(super) fn reply_when_durable(&mut self, state: State, reply: Reply<State>) {
+        self.states.push_back((self.position, state, reply));
+        self.reply(self.durable);
+    }
+
+    fn reply(&mut self, position: u64) {
+        while let Some((_, state, reply)) = self.states.pop_front_if(|(waits_for, ..)| *waits_for <= position) {
+            // The asker may have gone away.
+            let _ = reply.send(state);
+        }
+    }
+
     /// The log has everything up to `position`.
     pub(super) fn durable(&mut self, position: u64) -> Due {
         self.durable = position;
+        self.reply(position);
         while let Some((_, bytes)) = self.waiting.pop_front_if(|(p, _)| *p <= position) {
             self.waiting_bytes -= bytes;
         }

@@ -286,6 +286,7 @@ impl Driver {
                 // The asker may have gone away.
                 let _ = reply.send(self.state.clone());
             }
+            Input::DurableState(reply) => self.journal.reply_when_durable(self.state.clone(), reply),
             Input::Attached { register, to, id } => self.attached(register, to, id),
             Input::Detached { executor, id } => {
                 if let Some(event) = self.executors.detached(&executor, id) {

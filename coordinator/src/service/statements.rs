@@ -20,6 +20,9 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::Coordinator;
 use crate::runs::StatementRequest;
 
+/// Characters of a run id, at the most.
+const MAX_RUN_ID: usize = 64;
+
 /// Serves clients' statements.
 #[derive(Debug, Clone)]
 pub struct StatementService(Coordinator);
@@ -83,6 +86,17 @@ impl StatementService {
     }
 }
 
+/// A client's name for a run. It becomes a part of objects' names.
+fn run_id(name: String) -> Result<RunId, Error> {
+    let fits = name.len() <= MAX_RUN_ID && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    match fits {
+        true => Ok(RunId(name)),
+        false => {
+            Err(Error::invalid(format!("{name:?} is no run id: use up to {MAX_RUN_ID} letters, digits, `-` and `_`")))
+        }
+    }
+}
+
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn unserved<T>(call: &str) -> Result<Response<T>, Status> {
@@ -108,7 +122,7 @@ impl FlightService for StatementService {
                 ticket.build
             ))));
         }
-        let run = Some(ticket.run).filter(|run| !run.is_empty()).map(RunId);
+        let run = Some(ticket.run).filter(|run| !run.is_empty()).map(run_id).transpose().map_err(|e| status_of(&e))?;
         let run = match (ticket.fetch, run) {
             (true, Some(run)) => self.0.fetch(run).await,
             (true, None) => Err(Error::invalid("a result is asked for, and no run is named")),

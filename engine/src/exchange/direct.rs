@@ -103,10 +103,8 @@ impl Drop for DirectFile {
 fn create(partial: &Path, is_direct: bool) -> io::Result<File> {
     let mut tries = 0;
     loop {
-        if let Some(folder) = partial.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        match options(is_direct).open(partial) {
+        let folder = partial.parent().map_or(Ok(()), std::fs::create_dir_all);
+        match folder.and_then(|()| options(is_direct).open(partial)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
             other => return other,
         }
@@ -134,29 +132,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_holds_what_was_appended_and_nothing_before() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn a_file_holds_what_was_appended_and_nothing_before() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
         for size in [0, 1, BLOCK - 1, BLOCK, BUFFER, BUFFER + 1, 3 * BUFFER - 5] {
             let path = folder.path().join("some/where").join(format!("{size}.pack"));
-            let bytes: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).expect("small")).collect();
-            let chunks: Vec<Bytes> = bytes.chunks(70_001).map(Bytes::copy_from_slice).collect();
-            let mut file = DirectFile::create(path.clone()).expect("a file");
-            for chunk in chunks {
-                file.append(&[chunk]).expect("room");
+            let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
+            let mut file = DirectFile::create(path.clone())?;
+            for chunk in bytes.chunks(70_001) {
+                file.append(&[Bytes::copy_from_slice(chunk)])?;
             }
             assert!(!path.exists(), "it is not complete");
-            file.finish().expect("an object");
-            assert_eq!(std::fs::read(&path).expect("the object"), bytes);
+            file.finish()?;
+            assert_eq!(std::fs::read(&path)?, bytes);
             assert!(!path.with_extension("partial").exists());
         }
+        Ok(())
     }
 
     #[test]
-    fn one_that_is_given_up_leaves_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut file = DirectFile::create(folder.path().join("x.pack")).expect("a file");
-        file.append(&[Bytes::from(vec![7; 2 * BUFFER])]).expect("room");
+    fn one_that_is_given_up_leaves_nothing() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let mut file = DirectFile::create(folder.path().join("x.pack"))?;
+        file.append(&[Bytes::from(vec![7; 2 * BUFFER])])?;
         drop(file);
-        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
+        assert_eq!(std::fs::read_dir(folder.path())?.count(), 0);
+        Ok(())
     }
 }

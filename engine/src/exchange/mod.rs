@@ -32,7 +32,7 @@ pub use manifest::{BlockFooter, Holder, Manifest, ManifestOutput, OutputFooter};
 pub use marker::{ExchangeExec, Transfer};
 pub use metrics::IoMetrics;
 pub use pack::PackBuilder;
-pub use pond::{Pond, PondSlot, pack_name};
+pub use pond::{Found, Pond, PondSlot, pack_name};
 pub use reader::{ExchangeReaderExec, ReadMode};
 pub use remote::FlightBlocks;
 pub use source::{BlockRequest, BlockSink, BlockSource, BlockStream, BlockTransport, LocalBlocks, TaskIo};

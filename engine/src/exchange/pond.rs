@@ -50,6 +50,17 @@ impl fmt::Debug for Pond {
     }
 }
 
+/// An object of the pond.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// The run that it belongs to.
+    pub run: RunId,
+    /// Whether it is a pack, and not a result.
+    pub is_pack: bool,
+}
+
 /// Where a process finds the pond, once it knows where its state lives.
 #[derive(Debug, Clone, Default)]
 pub struct PondSlot(Arc<Slot>);
@@ -145,25 +156,24 @@ impl Pond {
         }
     }
 
-    /// Packs and results but those that `keep` knows, by name and run: what leaders and executors left that died.
+    /// Every pack and result that there is, also those that nobody completed.
     ///
     /// # Errors
     /// The store refused.
-    pub async fn leftovers(&self, keep: impl Fn(&str, &str) -> bool + Send) -> Result<Vec<String>> {
+    pub async fn found(&self) -> Result<Vec<Found>> {
         let skipped = self.prefix.parts().count();
-        let mut left = Vec::new();
+        let mut found = Vec::new();
         // pond/x/RUN/PACK, runs/RUN/result/PACK
-        for (folder, run_at) in [("pond", 2), ("runs", 1)] {
+        for (folder, run_at, is_pack) in [("pond", 2, true), ("runs", 1, false)] {
             let listed = self.store.list(Some(&self.path(folder))).try_collect::<Vec<_>>().await;
             for object in listed.map_err(|e| object_store_error(&e))? {
                 let parts: Vec<String> = object.location.parts().skip(skipped).map(|p| p.as_ref().to_owned()).collect();
-                let name = parts.join("/");
-                if parts.get(run_at).is_some_and(|run| !keep(&name, run)) {
-                    left.push(name);
+                if let Some(run) = parts.get(run_at) {
+                    found.push(Found { name: parts.join("/"), run: RunId(run.clone()), is_pack });
                 }
             }
         }
-        Ok(left)
+        Ok(found)
     }
 
     async fn index(&self, pack: &Pack, metrics: &IoMetrics) -> Result<Arc<wire::PackIndex>> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidemill_core::Error;
 use tidemill_core::schedule::LostOutput;
-use tidemill_core::{Error, Result};
 use tidemill_engine::exchange::{PackBuilder, PackUpload};
 
 use crate::store::StoredOutput;
@@ -12,10 +12,23 @@ use crate::store::StoredOutput;
 /// Bytes of one part of an upload. Two are held in memory: one that is sent, and the next.
 const PART: usize = 32 << 20;
 
+/// Why a pack was not written.
+pub(super) struct Unpacked {
+    pub(super) error: Error,
+    /// The output whose frames cannot be read.
+    pub(super) unreadable: Option<LostOutput>,
+}
+
+impl From<Error> for Unpacked {
+    fn from(error: Error) -> Self {
+        Self { error, unreadable: None }
+    }
+}
+
 /// Outputs, of which some frames were appended.
 pub(super) struct Filling {
     builder: PackBuilder,
-    outputs: Vec<Arc<StoredOutput>>,
+    outputs: Vec<(LostOutput, Arc<StoredOutput>)>,
     /// What comes next: those of one partition beside each other.
     partition: u32,
     position: usize,
@@ -28,8 +41,7 @@ impl Filling {
         for (output, stored) in outputs {
             builder.output(*output, stored.footer());
         }
-        let outputs = outputs.iter().map(|(_, stored)| Arc::clone(stored)).collect();
-        Self { builder, outputs, partition: 0, position: 0, frame: 0 }
+        Self { builder, outputs: outputs.to_vec(), partition: 0, position: 0, frame: 0 }
     }
 
     /// Sends everything but the rest, which completes the object. Ends early, with `None`, once `is_needed` says so.
@@ -37,7 +49,7 @@ impl Filling {
         self,
         upload: &mut PackUpload,
         is_needed: impl Fn() -> bool + Send,
-    ) -> Result<Option<PackBuilder>> {
+    ) -> Result<Option<PackBuilder>, Unpacked> {
         let mut next = self.next_part().await?;
         while let (filling, Some(part)) = next {
             if !is_needed() {
@@ -52,7 +64,7 @@ impl Filling {
 
     /// Encoding takes as long as computing: on a thread of its own, beside the tasks, or it would have one turn for each of
     /// their batches, and what is finished would wait long for its place in the store.
-    async fn next_part(mut self) -> Result<(Self, Option<Vec<Bytes>>)> {
+    async fn next_part(mut self) -> Result<(Self, Option<Vec<Bytes>>), Unpacked> {
         let encoded = tokio::task::spawn_blocking(move || {
             let part = self.fill()?;
             Ok((self, part))
@@ -61,16 +73,18 @@ impl Filling {
     }
 
     /// Appends frames until there is enough for a part; `None` at the end.
-    fn fill(&mut self) -> Result<Option<Vec<Bytes>>> {
+    fn fill(&mut self) -> Result<Option<Vec<Bytes>>, Unpacked> {
         let blocks = |stored: &Arc<StoredOutput>| stored.footer().blocks.len();
-        let partitions = u32::try_from(self.outputs.iter().map(blocks).max().unwrap_or(0)).unwrap_or(u32::MAX);
+        let partitions =
+            u32::try_from(self.outputs.iter().map(|(_, stored)| blocks(stored)).max().unwrap_or(0)).unwrap_or(u32::MAX);
         while self.partition < partitions {
-            while let Some(stored) = self.outputs.get(self.position) {
+            while let Some((output, stored)) = self.outputs.get(self.position) {
                 if self.frame == 0 && blocks(stored) > self.partition as usize {
                     self.builder.block(self.position, self.partition);
                 }
                 while self.frame < stored.frames(self.partition) {
-                    let frame = stored.packed_frame(self.partition, self.frame).map_err(|e| e.error)?;
+                    let frame = stored.packed_frame(self.partition, self.frame);
+                    let frame = frame.map_err(|e| Unpacked { error: e.error, unreadable: Some(*output) })?;
                     self.builder.frame(&frame);
                     self.frame += 1;
                     if let Some(part) = self.builder.take_part(PART) {

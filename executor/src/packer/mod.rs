@@ -5,12 +5,12 @@
 
 mod fill;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_core::schedule::LostOutput;
-use tidemill_core::{ExecutorId, Result, RunId};
+use tidemill_core::{ExecutorId, RunId};
 use tidemill_engine::crash;
 use tidemill_engine::exchange::{PondSlot, pack_name};
 use tidemill_engine::wire;
@@ -18,13 +18,15 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::fill::Filling;
+use self::fill::{Filling, Unpacked};
 use crate::store::{BlockStore, StoredOutput};
 
 /// How long an output waits for others.
 const PACK_AFTER: Duration = Duration::from_millis(200);
 /// How long a run is young: what ends within that time is not worth a request, and is soon done again.
 const YOUNG: Duration = Duration::from_millis(800);
+/// The variable that says otherwise, in milliseconds: for tests, whose runs are short.
+const YOUNG_VARIABLE: &str = "TIDEMILL_YOUNG_MILLIS";
 /// Runs whose age is kept.
 const RUNS_KNOWN: usize = 1_000;
 /// Arrow bytes of a pack's outputs after which it is written at once.
@@ -70,31 +72,55 @@ impl Packer {
 struct Waiting {
     due: Instant,
     bytes: u64,
-    outputs: Vec<LostOutput>,
+    outputs: VecDeque<(LostOutput, u64)>,
 }
 
 /// What waits, and since when runs are known.
-#[derive(Default)]
 struct Queue {
+    young: Duration,
     waiting: BTreeMap<RunId, Waiting>,
     first: BTreeMap<RunId, Instant>,
 }
 
 impl Queue {
+    fn new() -> Self {
+        let young = std::env::var(YOUNG_VARIABLE).ok().and_then(|millis| millis.parse().ok());
+        let young = young.map_or(YOUNG, Duration::from_millis);
+        Self { young, waiting: BTreeMap::new(), first: BTreeMap::new() }
+    }
+
     fn add(&mut self, run: RunId, output: LostOutput, bytes: u64) {
         let now = Instant::now();
         if self.first.len() >= RUNS_KNOWN {
             // Those that have nothing waiting begin anew.
             self.first.retain(|run, _| self.waiting.contains_key(run));
         }
-        let grown = *self.first.entry(run.clone()).or_insert(now) + YOUNG;
+        let grown = *self.first.entry(run.clone()).or_insert(now) + self.young;
         let due = grown.max(now + PACK_AFTER);
-        let waiting = self.waiting.entry(run).or_insert(Waiting { due, bytes: 0, outputs: Vec::new() });
+        let waiting = self.waiting.entry(run).or_insert(Waiting { due, bytes: 0, outputs: VecDeque::new() });
         waiting.bytes += bytes;
-        waiting.outputs.push(output);
+        waiting.outputs.push_back((output, bytes));
         if waiting.bytes >= PACK_BYTES {
             waiting.due = grown.min(waiting.due);
         }
+    }
+
+    /// As many of the run's as fit into one pack; the others are due next.
+    fn take(&mut self, run: &RunId) -> Vec<LostOutput> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        let Some(waiting) = self.waiting.get_mut(run) else { return taken };
+        while bytes < PACK_BYTES
+            && let Some((output, size)) = waiting.outputs.pop_front()
+        {
+            bytes += size;
+            taken.push(output);
+        }
+        waiting.bytes = waiting.bytes.saturating_sub(bytes);
+        if waiting.outputs.is_empty() {
+            self.waiting.remove(run);
+        }
+        taken
     }
 
     fn next(&self) -> Option<(Instant, RunId)> {
@@ -108,7 +134,7 @@ impl PackerParts {
         mut from: mpsc::UnboundedReceiver<(RunId, LostOutput)>,
         again: mpsc::WeakUnboundedSender<(RunId, LostOutput)>,
     ) {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new();
         loop {
             let next = queue.next();
             let offered = match &next {
@@ -123,7 +149,7 @@ impl PackerParts {
                 // The process stops.
                 (Some(None), _) | (None, None) => return,
                 (None, Some((_, run))) => {
-                    let outputs = queue.waiting.remove(&run).map(|w| w.outputs).unwrap_or_default();
+                    let outputs = queue.take(&run);
                     self.pack_or_retry(run, outputs, &again).await;
                 }
             }
@@ -142,8 +168,10 @@ impl PackerParts {
         if stored.is_empty() {
             return;
         }
-        if let Err(error) = self.pack(&run, &stored).await {
+        if let Err(Unpacked { error, unreadable }) = self.pack(&run, &stored).await {
             tracing::warn!(%run, %error, "a pack could not be written: trying again");
+            // One that cannot be read is lost to its readers too: its task runs again.
+            let outputs: Vec<_> = outputs.into_iter().filter(|output| Some(*output) != unreadable).collect();
             // By name: what is released meanwhile is not held for it.
             if let Some(again) = again.upgrade() {
                 tokio::spawn(async move {
@@ -160,7 +188,7 @@ impl PackerParts {
         self.store.output(run, output).map_or(0, |s| s.footer().blocks.iter().map(|b| b.bytes).sum())
     }
 
-    async fn pack(&self, run: &RunId, outputs: &[(LostOutput, Arc<StoredOutput>)]) -> Result<()> {
+    async fn pack(&self, run: &RunId, outputs: &[(LostOutput, Arc<StoredOutput>)]) -> Result<(), Unpacked> {
         let Some(pond) = self.pond.get() else { return Ok(()) };
         let name = pack_name(run, &format!("{}-{}", self.executor, ulid::Ulid::new()));
         let mut upload = pond.upload(&name);

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tidemill_coordinator::LocalLink;
@@ -77,11 +78,14 @@ pub(super) struct CoordinatorArgs {
     /// How many seconds the result of a finished run can be fetched again, with --state
     #[arg(long, env = "TIDEMILL_RESULT_RETENTION", default_value_t = 3600, value_name = "SECONDS")]
     result_retention: u64,
+    /// After an executor was lost, the store is searched for what it left, every so many seconds until nothing is
+    #[arg(long, env = "TIDEMILL_SWEEP_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
+    sweep_interval: u64,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ExecutorArgs {
-    /// The coordinator's URL
+    /// The coordinator's URL; several, divided by commas, where others stand by
     #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
     connect: String,
     /// Address to listen on for readers of its blocks; port 0 takes any free one
@@ -115,13 +119,15 @@ impl CoordinatorArgs {
     /// Takes the address, then waits for its turn to lead.
     async fn start(&self, role: &str) -> Result<(CoordinatorProcess, Listener)> {
         let objects = log::open(&self.state)?;
-        let listener = Listener::bind(self.bind).await?;
+        let mut listener = Listener::bind(self.bind).await?;
         let Some(objects) = objects else { return Ok((CoordinatorProcess::start(self.settings(), None)?, listener)) };
         let address = listener.address;
         let standing_by = |leader: &Leader| {
             say(&format!("tidemill {role} stands by at http://{address}; http://{} leads", leader.address));
         };
-        let process = CoordinatorProcess::lead(self.settings(), &self.state, objects, address, standing_by).await?;
+        let every = Duration::from_secs(self.sweep_interval.max(1));
+        let leading = CoordinatorProcess::lead(self.settings(), &self.state, objects, address, every, standing_by);
+        let process = listener.refuse_until(leading).await?;
         Ok((process, listener))
     }
 

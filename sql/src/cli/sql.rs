@@ -21,7 +21,7 @@ use crate::session::statements;
   tidemill sql --connect http://127.0.0.1:7878 -f report.sql --format csv > report.csv
   echo 'SHOW TABLES' | tidemill sql --connect http://127.0.0.1:7878")]
 pub(super) struct SqlArgs {
-    /// The coordinator's URL; without it, the statements run in this process
+    /// The coordinator's URL, or several, divided by commas, where others stand by; without it, the statements run in this process
     #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
     connect: Option<String>,
     #[command(flatten)]

@@ -11,10 +11,9 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
 use futures::Stream;
 use prost::Message;
-use tidemill_core::Error;
-use tidemill_engine::wire::{self, message_crc, statuses};
+use tidemill_engine::coordinators::Coordinators;
+use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, message_crc};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 /// How long a coordinator that went away is waited for.
@@ -23,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(super) struct Answer {
-    client: FlightServiceClient<Channel>,
+    coordinators: Coordinators,
     /// The statement, and what came of its answer.
     ticket: wire::StatementTicket,
     messages: Option<Streaming<FlightData>>,
@@ -32,8 +31,8 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) const fn new(client: FlightServiceClient<Channel>, ticket: wire::StatementTicket) -> Self {
-        Self { client, ticket, messages: None, broken: None }
+    pub(super) const fn new(coordinators: Coordinators, ticket: wire::StatementTicket) -> Self {
+        Self { coordinators, ticket, messages: None, broken: None }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static {
@@ -49,6 +48,7 @@ impl Answer {
 
     async fn next(&mut self) -> Result<Option<FlightData>, Status> {
         loop {
+            let spoken_to = self.coordinators.current();
             let error = match self.try_next().await {
                 Ok(message) => {
                     if let Some(message) = &message {
@@ -69,6 +69,8 @@ impl Answer {
             if since.elapsed() > PATIENCE {
                 return Err(error);
             }
+            // Another may lead by now.
+            self.coordinators.turn_from(&spoken_to);
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -76,7 +78,10 @@ impl Answer {
     async fn try_next(&mut self) -> Result<Option<FlightData>, Status> {
         if self.messages.is_none() {
             let request = Ticket { ticket: self.ticket.encode_to_vec().into() };
-            self.messages = Some(self.client.do_get(request).await?.into_inner());
+            let mut client = FlightServiceClient::new(self.coordinators.current().channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES);
+            self.messages = Some(client.do_get(request).await?.into_inner());
         }
         match &mut self.messages {
             Some(messages) => messages.message().await,
@@ -90,16 +95,4 @@ impl Answer {
 fn is_broken(status: &Status) -> bool {
     let by_connection = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
     by_connection && status.details().is_empty()
-}
-
-/// What a user is told.
-pub(super) fn failed(url: &str, status: &Status) -> Error {
-    let error = statuses(status);
-    match status.details().is_empty() {
-        true => {
-            let message = format!("the coordinator at {url} does not answer: {}", error.message);
-            Error { message, ..error }
-        }
-        false => error,
-    }
 }

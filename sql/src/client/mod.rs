@@ -33,12 +33,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A session with the coordinator at `url`.
+    /// A session with the coordinator at `urls`: several, divided by commas, where others stand by.
     ///
     /// # Errors
-    /// `Unavailable` if nothing answers there; `Invalid` if `url` is no URL.
-    pub async fn connect(url: &str) -> Result<Self> {
-        let backend = Backend::Remote(Remote::connect(url).await?);
+    /// `Unavailable` if nothing answers there; `Invalid` if one is no URL.
+    pub async fn connect(urls: &str) -> Result<Self> {
+        let backend = Backend::Remote(Remote::connect(urls).await?);
         Ok(Self { backend, settings: ClientSettings::default(), _embedded: None }.with_directory())
     }
 

@@ -1,14 +1,13 @@
 //! A coordinator that listens.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_coordinator::log::{Leader, Log, Objects, Recovered, newest_leader, wait_for_turn};
-use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService};
-use tidemill_core::record::Kept;
-use tidemill_core::{Error, Result, RunId, Settings};
+use futures::StreamExt;
+use tidemill_coordinator::log::{Leader, Log, Objects, wait_for_turn};
+use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService, Sweeper};
+use tidemill_core::{Error, Result, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -45,7 +44,8 @@ impl CoordinatorProcess {
         Ok(Self { coordinator: Coordinator::start(config), cpu: Some(cpu) })
     }
 
-    /// Waits until nobody else leads on `state`, and goes on from there. `standing_by` is told who does meanwhile.
+    /// Waits until nobody else leads on `state`, and goes on from there. `standing_by` is told who does meanwhile. From then
+    /// on it looks every `sweep_every` for what lost executors left.
     ///
     /// # Errors
     /// The store does not answer, or holds what this build cannot read.
@@ -54,6 +54,7 @@ impl CoordinatorProcess {
         state: &str,
         objects: Arc<dyn Objects>,
         address: SocketAddr,
+        sweep_every: Duration,
         mut standing_by: impl FnMut(&Leader),
     ) -> Result<Self> {
         let leader = Leader::new(address.to_string());
@@ -62,11 +63,11 @@ impl CoordinatorProcess {
             // Another may have been quicker.
             if let Some((log, recovered)) = Log::take_over(Arc::clone(&objects), leader.clone(), newest).await? {
                 let (config, cpu) = parts(settings, None, state.to_owned())?;
-                let leads = async || {
-                    newest_leader(objects.as_ref()).await.is_ok_and(|n| n.is_some_and(|(e, _)| e == log.epoch()))
-                };
-                sweep(&config.pond, &recovered, leads).await;
-                return Ok(Self { coordinator: Coordinator::resume(config, log, recovered), cpu: Some(cpu) });
+                let sweeper = Sweeper::new(config.pond.clone(), objects, log.epoch());
+                sweeper.sweep_before_first_run(&recovered.state).await;
+                let coordinator = Coordinator::resume(config, log, recovered);
+                sweeper.keep_sweeping(&coordinator, sweep_every);
+                return Ok(Self { coordinator, cpu: Some(cpu) });
             }
         }
     }
@@ -105,41 +106,6 @@ impl CoordinatorProcess {
             }
         });
         CoordinatorServer { process: self, address, stop, serving }
-    }
-}
-
-/// Deletes what runs left that nobody knows. Listed before this leader accepts any: a new run's packs are not among them.
-/// Only by one that `leads` after it listed: the runs of a later leader are not known here.
-async fn sweep(pond: &PondSlot, recovered: &Recovered, leads: impl AsyncFnOnce() -> bool) {
-    let Some(pond) = pond.get() else { return };
-    let kept: BTreeSet<&str> = recovered
-        .state
-        .runs
-        .values()
-        .filter_map(|run| match &run.kept {
-            Some(Kept::Object(pack)) => Some(pack.name.as_str()),
-            Some(Kept::Blob(_)) | None => None,
-        })
-        .collect();
-    // Results that can be fetched again, and packs of live runs. What a live run had begun to keep begins anew.
-    let needed = |name: &str, run: &str| match name.starts_with("runs/") {
-        true => kept.contains(name),
-        false => recovered.state.live.contains(&RunId(run.to_owned())),
-    };
-    match pond.leftovers(needed).await {
-        Ok(names) => {
-            if !leads().await {
-                return;
-            }
-            tokio::spawn(async move {
-                for name in names {
-                    if let Err(error) = pond.delete(&name).await {
-                        tracing::warn!(name, %error, "a pack that nobody needs could not be deleted");
-                    }
-                }
-            });
-        }
-        Err(error) => tracing::warn!(%error, "packs that nobody needs could not be listed"),
     }
 }
 
@@ -218,6 +184,17 @@ impl Listener {
         let incoming = bind(address).await?;
         let address = incoming.local_addr().map_err(|e| Error::unavailable(e.to_string()))?;
         Ok(Self { address, incoming })
+    }
+
+    /// Waits for something while connections are closed at once, so that who knows another address tries it.
+    pub async fn refuse_until<T>(&mut self, ready: impl Future<Output = T>) -> T {
+        let refuse = async { while self.incoming.next().await.is_some() {} };
+        let mut ready = std::pin::pin!(ready);
+        tokio::select! {
+            ready = &mut ready => return ready,
+            () = refuse => {}
+        }
+        ready.await
     }
 }
 

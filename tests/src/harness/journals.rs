@@ -31,3 +31,15 @@ pub fn repeated_after_success(journals: &[Vec<String>], known: SystemTime) -> BT
     }
     repeated
 }
+
+/// Tasks of a run of which an attempt began after `when`.
+///
+/// # Panics
+/// A journal is damaged.
+#[must_use]
+pub fn started_after(journals: &[Vec<String>], run: &str, when: SystemTime) -> BTreeSet<String> {
+    let when = when.duration_since(UNIX_EPOCH).expect("a time").as_millis();
+    let lines = journals.iter().flatten().map(|line| line.split(' ').collect::<Vec<_>>());
+    let later = lines.filter(|f| f[1] == "started" && f[2] == run && f[0].parse::<u128>().expect("a time") > when);
+    later.map(|fields| fields[3].to_owned()).collect()
+}

@@ -11,7 +11,7 @@ mod tables;
 
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch, tpch_of};
-pub use journals::repeated_after_success;
+pub use journals::{repeated_after_success, started_after};
 pub use process::{Output, Process};
 pub use process_cluster::{ProcessCluster, lasting_port};
 pub use proxy::{Proxy, Wire};

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
+use arrow::array::AsArray;
 use tidemill::client::Client;
 use tidemill::oracle::compare;
 use tidemill::tpch::QUERIES;
@@ -12,7 +13,7 @@ use tidemill_core::ErrorKind;
 use tidemill_engine::wire::BUILD;
 use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{
-    Process, ProcessCluster, SMALL_SCALE, create_tpch, repeated_after_success, rows, tpch_oracle, value,
+    Process, ProcessCluster, SMALL_SCALE, create_tpch, repeated_after_success, rows, started_after, tpch_oracle, value,
 };
 
 /// Large enough that a run has a middle.
@@ -137,29 +138,6 @@ async fn when_every_process_is_killed_runs_resume_and_effects_happen_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_coordinators_one_leads_and_the_other_takes_over() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let state = state_in(folder.path());
-    let first = Process::start(&["coordinator", "--bind", "127.0.0.1:0", "--state", &state]);
-    let mut client = Client::connect(&first.url()).await.expect("a client");
-    rows(&mut client, "CREATE VIEW kept AS SELECT 1 AS x").await;
-    let second = Process::start_saying(&["coordinator", "--bind", "127.0.0.1:0", "--state", &state], &[], "stands by");
-    let standby = second.url();
-    assert!(second.ready.contains(&first.url().replace("http://", "")), "it says who leads: {}", second.ready);
-    // Stopped, not dead: its port still accepts, only its lease stands still.
-    first.signal("STOP");
-    let start = Instant::now();
-    let mut taken = Client::connect(&standby).await.expect("a client");
-    assert_eq!(
-        value(&mut taken, "SELECT count(*) FROM information_schema.tables WHERE table_name = 'kept'").await,
-        "1"
-    );
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    first.signal("CONT");
-    assert_eq!(first.wait(), Some(1), "it leads no more");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn state_lives_in_s3_too() {
     let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
     s3.create_bucket("tide");
@@ -229,6 +207,14 @@ async fn what_is_in_s3_is_never_done_again_after_everybody_died() {
     never_again("s3://tide/cluster", &s3.environment(), Victims::Everybody).await;
 }
 
+/// The run's tasks whose output is in the store.
+pub(crate) async fn in_store(client: &mut Client, run: &str) -> BTreeSet<String> {
+    let sql = "SELECT concat(stage_id, '.', task_id) FROM system.tasks WHERE pack IS NOT NULL AND run_id = ";
+    let batches = rows(client, &format!("{sql} '{run}'")).await;
+    let names = batches.iter().flat_map(|b| b.column(0).as_string::<i32>().iter().flatten().map(str::to_owned));
+    names.collect()
+}
+
 async fn never_again(state: &str, environment: &[(&'static str, String)], victims: Victims) {
     let oracle = tpch_oracle(SCALE).await;
     let expected = oracle.answer(SLOW).await.expect("an answer");
@@ -241,22 +227,12 @@ async fn never_again(state: &str, environment: &[(&'static str, String)], victim
     let reading = tokio::spawn(result.collect());
     let mut watcher = cluster.client().await;
     assert!(at_least(&mut watcher, &durable_tasks(&run.0), 8).await, "no packs were written");
-    let known = "SELECT stage_id, task_id FROM system.tasks WHERE run_id = ";
-    let durable = rows(&mut watcher, &format!("{known} '{run}' AND pack IS NOT NULL")).await;
-    let durable = arrow::util::pretty::pretty_format_batches(&durable).expect("text").to_string();
-    let durable: BTreeSet<String> = durable
-        .lines()
-        .filter_map(|line| {
-            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-            let (stage, task) = (cells.get(1)?.parse::<u32>().ok()?, cells.get(2)?.parse::<u32>().ok()?);
-            Some(format!("{stage}.{task}"))
-        })
-        .collect();
+    let durable = in_store(&mut watcher, &run.0).await;
     assert!(durable.len() >= 8, "{durable:?}");
     // The log has what the tables show a moment later.
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(!reading.is_finished(), "the run was over before it could be killed");
-    let killed = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_millis();
+    let killed = SystemTime::now();
     cluster.executors[0].kill();
     if victims == Victims::Everybody {
         cluster.executors[1].kill();
@@ -268,10 +244,7 @@ async fn never_again(state: &str, environment: &[(&'static str, String)], victim
     let ours = reading.await.expect("no panic").expect("an answer");
     let difference = compare(&expected, &ours).expect("a comparison");
     assert!(difference.is_none(), "{difference:?}");
-    let journals = cluster.journals();
-    let lines = journals.iter().flatten().map(|line| line.split(' ').collect::<Vec<_>>());
-    let later = lines.filter(|f| f[1] == "started" && f[2] == run.0 && f[0].parse::<u128>().expect("a time") > killed);
-    let again: BTreeSet<String> = later.map(|fields| fields[3].to_owned()).collect();
+    let again = started_after(&cluster.journals(), &run.0, killed);
     assert!(again.is_disjoint(&durable), "repeated: {:?}", again.intersection(&durable).collect::<Vec<_>>());
     assert!(!again.is_empty(), "nothing was left to do: the kill came too late");
     // Nothing stays: the run is over.

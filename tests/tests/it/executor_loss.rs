@@ -1,7 +1,7 @@
 //! Executors killed while runs are going: what they were running and what only they held is done again elsewhere, and
 //! the answer is right.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tidemill::client::Client;
 use tidemill::generate::TPCH_TABLES;
@@ -9,7 +9,10 @@ use tidemill::oracle::{Oracle, compare};
 use tidemill::tpch::{QUERIES, create_tables};
 use tidemill_core::ErrorKind;
 use tidemill_core::Settings;
-use tidemill_tests::harness::{LocalCluster, Process, ProcessCluster, Shape, rows, tpch, value};
+use tidemill_tests::harness::{LocalCluster, Process, ProcessCluster, Shape, rows, started_after, tpch, value};
+
+use crate::durable::{SLOW, state_in};
+use crate::going::{self, Going};
 
 /// When the victim dies, in milliseconds after the run began.
 const MOMENTS: [u64; 6] = [0, 20, 60, 120, 250, 500];
@@ -116,4 +119,36 @@ async fn until(client: &mut Client, query: &str, expected: &str) {
         assert!(start.elapsed() < Duration::from_secs(120), "{query} did not become {expected}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A task that reads what a dead executor held does not begin again, and nothing that is in a pack is made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_reader_of_a_durable_block_begins_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut cluster, mut client) = going::cluster(&state_in(folder.path()), &[]).await;
+    // Its fifth stage is one task that reads for a while what 8 tasks wrote.
+    let sql = SLOW.replace("20000", "60000");
+    let going = Going::start(&cluster, &sql).await;
+    let run = going.run.clone();
+    let tasks = format!("FROM system.tasks WHERE run_id = '{run}'");
+    let reader = "state = 'running' AND stage_id = 4";
+    let ready = format!("SELECT count(pack) >= 32 AND count(*) FILTER (WHERE {reader}) = 1 {tasks}");
+    let start = Instant::now();
+    while value(&mut client, &ready).await != "true" {
+        assert!(!going.reading.is_finished() && start.elapsed() < Duration::from_secs(120), "no moment to kill at");
+    }
+    let name = value(&mut client, &format!("SELECT executor_id {tasks} AND {reader}")).await;
+    let port = name.split('-').next().expect("a port");
+    let victim = cluster.executors.iter().position(|e| !e.url().ends_with(port)).expect("the other executor");
+    let killed = SystemTime::now();
+    cluster.executors[victim].kill();
+    assert!(!going.reading.is_finished(), "the run was over too early");
+    going.answers(&sql).await;
+    let lost = "SELECT count(*) FROM system.executors WHERE state = 'lost'";
+    assert_eq!(value(&mut client, lost).await, "1");
+    let journals = cluster.journals();
+    let later = started_after(&journals, &run.0, killed);
+    let earlier = started_after(&journals, &run.0, SystemTime::UNIX_EPOCH);
+    assert!(earlier.contains("4.0") && !later.contains("4.0"), "the reader began again: {journals:#?}");
+    assert!(later.iter().all(|task| task.starts_with("5.") || task.starts_with("6.")), "repeated: {later:?}");
 }

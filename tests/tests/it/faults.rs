@@ -7,57 +7,15 @@ use std::time::{Duration, Instant};
 use arrow::record_batch::RecordBatch;
 use tidemill::client::Client;
 use tidemill::oracle::compare;
-use tidemill_core::{Error, ErrorKind, Result, RunId};
+use tidemill_core::{Error, ErrorKind};
 use tidemill_engine::crash::VARIABLE;
 use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{
     Process, ProcessCluster, Proxy, Wire, create_tpch, is_full, lasting_port, rows, tpch_oracle, value,
 };
-use tokio::task::JoinHandle;
 
-use crate::durable::{SCALE, SLOW, at_least, durable_tasks, files_below, state_in};
-
-/// A run that is under way.
-struct Going {
-    run: RunId,
-    reading: JoinHandle<Result<Vec<RecordBatch>>>,
-}
-
-impl Going {
-    async fn start(cluster: &ProcessCluster, sql: &str) -> Self {
-        let mut client = cluster.client().await;
-        client.set("datafusion.execution.target_partitions", "8").expect("a setting");
-        let result = client.query(sql).await.expect("a run");
-        let run = result.run.clone().expect("a run");
-        Self { run, reading: tokio::spawn(result.collect()) }
-    }
-
-    /// Waits until so many of its tasks are in the store.
-    async fn until_durable(&self, client: &mut Client, tasks: u64) {
-        assert!(at_least(client, &durable_tasks(&self.run.0), tasks).await, "no packs were written");
-        assert!(!self.reading.is_finished(), "the run was over too early");
-    }
-
-    /// Its answer, which is right.
-    async fn answers(self, sql: &str) {
-        let ours = self.reading.await.expect("no panic").expect("an answer");
-        let expected = tpch_oracle(SCALE).await.answer(sql).await.expect("an answer");
-        let difference = compare(&expected, &ours).expect("a comparison");
-        assert!(difference.is_none(), "{difference:?}");
-    }
-
-    async fn sum(&self, client: &mut Client, what: &str) -> u64 {
-        let sum = format!("SELECT sum({what}) FROM system.tasks WHERE run_id = '{}'", self.run);
-        value(client, &sum).await.parse().expect("a number")
-    }
-}
-
-async fn cluster(state: &str, environment: &[(&'static str, String)]) -> (ProcessCluster, Client) {
-    let cluster = ProcessCluster::with(2, 1, state, environment).await;
-    let mut client = cluster.client().await;
-    create_tpch(&mut client, SCALE).await;
-    (cluster, client)
-}
+use crate::durable::{SCALE, SLOW, at_least, files_below, state_in};
+use crate::going::{Going, cluster};
 
 /// Changes a byte in the middle of a file.
 fn flip(file: &Path) {
@@ -81,7 +39,8 @@ async fn packs_are_harmed(harm: impl Fn(&Path)) {
     let (mut cluster, mut client) = cluster(&state_in(folder.path()), &[]).await;
     let going = Going::start(&cluster, SLOW).await;
     going.until_durable(&mut client, 8).await;
-    let packs = files_below(&folder.path().join("pond"));
+    let all = files_below(&folder.path().join("pond")).into_iter();
+    let packs: Vec<PathBuf> = all.filter(|file| file.extension().is_some_and(|e| e == "pack")).collect();
     packs.iter().for_each(|pack| harm(pack));
     assert!(!packs.is_empty());
     for executor in &mut cluster.executors {

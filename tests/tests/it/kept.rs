@@ -1,5 +1,6 @@
 //! What stays of a run that has finished, for how long, and what it took to write and read it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use tidemill_core::ErrorKind;
 use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{Process, ProcessCluster, Proxy, SMALL_SCALE, create_tpch, tpch_oracle, value};
 
-use crate::durable::files_below;
+use crate::durable::{SLOW, files_below, state_in};
+use crate::going::{self, Going};
 
 /// More rows than stand in the log, and than are under way at once.
 const LARGE: &str = "SELECT l_orderkey, l_linenumber, l_comment FROM lineitem";
@@ -163,4 +165,45 @@ async fn statements_that_were_submitted_again_after_their_end_are_answered_again
         assert_eq!(again.schema, schema, "{sql}");
         assert_eq!(again.collect().await.expect("an answer"), before, "{sql}");
     }
+}
+
+/// Results, packs, what the dead left, and what is on the executors' disks. What stays is the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_every_retention_nothing_is_left() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = state_in(folder.path());
+    let environment = [("TIDEMILL_RESULT_RETENTION", "2".to_owned()), ("TIDEMILL_SWEEP_INTERVAL", "1".to_owned())];
+    let (mut cluster, mut client) = going::cluster(&state, &environment).await;
+    client.query(LARGE).await.expect("a run").collect().await.expect("rows");
+    let going = Going::start(&cluster, SLOW).await;
+    going.until_durable(&mut client, 8).await;
+    // As if it died a moment later: in the middle of a pack, and between a pack and its report.
+    let packs =
+        files_below(&folder.path().join("pond")).into_iter().filter(|f| f.extension().is_some_and(|e| e == "pack"));
+    let pack = packs.next().expect("a pack");
+    for name in ["dead.partial", "dead.pack"] {
+        std::fs::copy(&pack, pack.with_file_name(name)).expect("a copy");
+    }
+    cluster.executors[0].kill();
+    going.answers(SLOW).await;
+    for part in ["pond", "runs"] {
+        no_files_below(&folder.path().join(part)).await;
+    }
+    // The dead executor's folder goes when somebody else starts beside it.
+    cluster.add_executor(1);
+    let disk = || files_below(cluster.work_dir()).into_iter().filter(|file| !file.ends_with("executor.lock"));
+    let start = Instant::now();
+    while disk().next().is_some() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?} are left", disk().collect::<Vec<_>>());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let parts: BTreeSet<String> = files_below(folder.path())
+        .iter()
+        .map(|file| {
+            let below = file.strip_prefix(folder.path()).expect("below it");
+            below.iter().take(2).map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
+        })
+        .collect();
+    let named = ["ctl/epoch", "ctl/lease", "ctl/log", "ctl/snap"].map(str::to_owned);
+    assert!(parts.iter().all(|part| named.contains(part)), "{parts:?}");
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod cancel;
+mod chaos;
 mod command_line;
 mod copy;
 mod crash_points;
@@ -11,6 +12,7 @@ mod durable;
 mod executor_loss;
 mod faults;
 mod gathers;
+mod going;
 mod kept;
 mod memory;
 mod object_store;
@@ -22,4 +24,5 @@ mod rules;
 mod scale;
 mod shapes;
 mod slt;
+mod standby;
 mod system_tables;
