@@ -16,7 +16,7 @@ use tidemill_core::RunId;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
-use crate::kills::{Victim, section};
+use crate::kills::{self, Victim};
 use crate::report::{commit, machine, median, ms, ratio};
 
 const EXECUTORS: usize = 2;
@@ -67,6 +67,20 @@ pub(crate) async fn measure(scale: f64, data: &Path, pairs: usize) -> Result<Str
     for (name, sql) in QUERIES.into_iter().filter(|(name, _)| KILLED.contains(name)) {
         kills.push(kill(&mut cluster, &client, &oracle, name, sql.trim().trim_end_matches(';')).await?);
     }
+    Ok(page(scale, pairs, &measured, &kills))
+}
+
+/// Kills at many points, and gives back the page.
+pub(crate) async fn measure_kills(scale: f64, data: &Path) -> Result<String> {
+    let folder = tempfile::tempdir().map_err(|e| Error::unavailable(e.to_string()))?;
+    let state = format!("file://{}", folder.path().display());
+    let mut cluster = Cluster::durable(EXECUTORS, &state)?;
+    let mut client = Client::connect(&cluster.url).await?;
+    for create in create_tables(data) {
+        client.execute(&create).await?.collect().await?;
+    }
+    let oracle = Oracle::new(EXECUTORS, 4 << 30)?;
+    oracle.register(data, &tidemill::generate::TPCH_TABLES).await?;
     let mut swept = Vec::new();
     // However many executors are there when it is planned.
     client.set("datafusion.execution.target_partitions", "2")?;
@@ -75,9 +89,7 @@ pub(crate) async fn measure(scale: f64, data: &Path, pairs: usize) -> Result<Str
         let victim = Victim { name, sql, client: &client, oracle: &oracle };
         swept.push(victim.sweep(&mut cluster).await?);
     }
-    let mut text = page(scale, pairs, &measured, &kills);
-    section(&mut text, &swept);
-    Ok(text)
+    Ok(kills::page(scale, &swept))
 }
 
 async fn pair(client: &mut Client, name: &'static str, sql: &str, pairs: usize) -> Result<Pair> {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::durable::{Batches, number, started};
-use crate::report::{median, ms};
+use crate::report::{commit, machine, median, ms};
 
 /// Kills of each kind.
 const POINTS: u32 = 20;
@@ -156,13 +156,19 @@ fn of_run(run: &RunId, column: &str) -> String {
     format!("SELECT CAST({column} AS DOUBLE) FROM system.runs WHERE run_id = '{run}'")
 }
 
-/// The part of the page.
-pub(crate) fn section(text: &mut String, swept: &[Swept]) {
+/// The page.
+pub(crate) fn page(scale: f64, swept: &[Swept]) -> String {
+    let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write!(
         text,
-        "
-## Kills at {POINTS} points
+        "# Kills at {POINTS} points
+
+Written by `cargo run --release -p tidemill-benches -- --kills --scale {scale}`; do not edit.
+
+- commit: {commit}
+- machine: {machine}
+- TPC-H at scale {scale}, a coordinator and two executors of one slot, state on the local disk
 
 *All*: every process is killed and started again. *Repeated* is the share of the finished task seconds that was done
 again, over all kills, as the engine counts it: tasks that were running, or finished in the last 200 ms and not yet in the
@@ -172,7 +178,9 @@ that was left takes on the other, by what the query takes there undisturbed.
 
 | query | alone | on one executor | kills of all | repeated | worst first task | kills of one | wall beside allowed, median | worst |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|
-"
+",
+        commit = commit(),
+        machine = machine(),
     );
     for s in swept {
         let finished: f64 = s.all.iter().map(|k| k.finished).sum();
@@ -194,4 +202,5 @@ that was left takes on the other, by what the query takes there undisturbed.
             s.one.len(),
         );
     }
+    text
 }

@@ -31,6 +31,9 @@ struct Args {
     /// Measure what durability costs and saves, instead
     #[arg(long)]
     durable: bool,
+    /// Measure what is repeated after kills at many points, instead
+    #[arg(long, conflicts_with = "durable")]
+    kills: bool,
     /// The report
     #[arg(long, default_value = "docs/benchmarks.md")]
     to: PathBuf,
@@ -67,6 +70,9 @@ fn run(args: &Args) -> Result<()> {
     if args.durable {
         let text = runtime.block_on(durable::measure(args.scale, &data, args.repetitions))?;
         return write(args, &text);
+    }
+    if args.kills {
+        return write(args, &runtime.block_on(durable::measure_kills(args.scale, &data))?);
     }
     let (queries, latencies) = runtime.block_on(async {
         let queries = tpch::measure(&data, args.repetitions).await?;

@@ -18,6 +18,7 @@ const BENCHMARKS: &[&[&str]] = &[
     &["--scale", "1", "--to", "docs/benchmarks.md"],
     &["--scale", "10", "--to", "docs/benchmarks-sf10.md"],
     &["--durable", "--scale", "10", "--repetitions", "7", "--to", "docs/benchmarks-durable.md"],
+    &["--kills", "--scale", "10", "--to", "docs/benchmarks-kills.md"],
 ];
 
 /// Where the faults and their tests stand.

@@ -178,7 +178,7 @@ async fn after_every_retention_nothing_is_left() {
     let going = Going::start(&cluster, SLOW).await;
     going.until_durable(&mut client, 8).await;
     // As if it died a moment later: in the middle of a pack, and between a pack and its report.
-    let packs =
+    let mut packs =
         files_below(&folder.path().join("pond")).into_iter().filter(|f| f.extension().is_some_and(|e| e == "pack"));
     let pack = packs.next().expect("a pack");
     for name in ["dead.partial", "dead.pack"] {
