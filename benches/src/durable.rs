@@ -50,19 +50,13 @@ struct Kill {
 /// Measures and gives back the page.
 pub(crate) async fn measure(scale: f64, data: &Path, pairs: usize) -> Result<String> {
     let folder = tempfile::tempdir().map_err(|e| Error::unavailable(e.to_string()))?;
-    let state = format!("file://{}", folder.path().display());
-    let mut cluster = Cluster::durable(EXECUTORS, &state)?;
-    let mut client = Client::connect(&cluster.url).await?;
-    for create in create_tables(data) {
-        client.execute(&create).await?.collect().await?;
-    }
+    let (mut cluster, mut client) = durable_cluster(folder.path(), data).await?;
     let mut measured = Vec::new();
     for (name, sql) in QUERIES {
         measured.push(pair(&mut client, name, sql.trim().trim_end_matches(';'), pairs).await?);
     }
     client.set("tidemill.durability", "always")?;
-    let oracle = Oracle::new(EXECUTORS, 4 << 30)?;
-    oracle.register(data, &tidemill::generate::TPCH_TABLES).await?;
+    let oracle = oracle_of(data).await?;
     let mut kills = Vec::new();
     for (name, sql) in QUERIES.into_iter().filter(|(name, _)| KILLED.contains(name)) {
         kills.push(kill(&mut cluster, &client, &oracle, name, sql.trim().trim_end_matches(';')).await?);
@@ -73,14 +67,8 @@ pub(crate) async fn measure(scale: f64, data: &Path, pairs: usize) -> Result<Str
 /// Kills at many points, and gives back the page.
 pub(crate) async fn measure_kills(scale: f64, data: &Path) -> Result<String> {
     let folder = tempfile::tempdir().map_err(|e| Error::unavailable(e.to_string()))?;
-    let state = format!("file://{}", folder.path().display());
-    let mut cluster = Cluster::durable(EXECUTORS, &state)?;
-    let mut client = Client::connect(&cluster.url).await?;
-    for create in create_tables(data) {
-        client.execute(&create).await?.collect().await?;
-    }
-    let oracle = Oracle::new(EXECUTORS, 4 << 30)?;
-    oracle.register(data, &tidemill::generate::TPCH_TABLES).await?;
+    let (mut cluster, mut client) = durable_cluster(folder.path(), data).await?;
+    let oracle = oracle_of(data).await?;
     let mut swept = Vec::new();
     // However many executors are there when it is planned.
     client.set("datafusion.execution.target_partitions", "2")?;
@@ -90,6 +78,22 @@ pub(crate) async fn measure_kills(scale: f64, data: &Path) -> Result<String> {
         swept.push(victim.sweep(&mut cluster).await?);
     }
     Ok(kills::page(scale, &swept))
+}
+
+/// A cluster with its state in `folder`, and the tables.
+async fn durable_cluster(folder: &Path, data: &Path) -> Result<(Cluster, Client)> {
+    let cluster = Cluster::durable(EXECUTORS, &format!("file://{}", folder.display()))?;
+    let mut client = Client::connect(&cluster.url).await?;
+    for create in create_tables(data) {
+        client.execute(&create).await?.collect().await?;
+    }
+    Ok((cluster, client))
+}
+
+async fn oracle_of(data: &Path) -> Result<Oracle> {
+    let oracle = Oracle::new(EXECUTORS, 4 << 30)?;
+    oracle.register(data, &tidemill::generate::TPCH_TABLES).await?;
+    Ok(oracle)
 }
 
 async fn pair(client: &mut Client, name: &'static str, sql: &str, pairs: usize) -> Result<Pair> {

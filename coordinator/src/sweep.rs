@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tidemill_core::record::{ExecutorState, Kept, State};
-use tidemill_core::{Epoch, ExecutorId, Result};
+use tidemill_core::record::{Kept, State};
+use tidemill_core::{Epoch, Result};
 use tidemill_engine::exchange::{Found, PondSlot};
-use tidemill_engine::planner::StateReader;
 
 use crate::driver::{Coordinator, WeakInbox};
 use crate::log::{Objects, newest_leader};
@@ -48,18 +48,20 @@ impl Sweeper {
     /// From now on, after each loss of an executor until nothing is left of it, and seldom without one, as long as the
     /// coordinator is there.
     pub fn keep_sweeping(self, coordinator: &Coordinator, every: Duration) {
-        let inbox = coordinator.inbox().downgrade();
+        let (inbox, losses) = (coordinator.inbox().downgrade(), Arc::clone(coordinator.losses()));
         tokio::spawn(async move {
-            let mut known = BTreeSet::new();
-            let mut is_clean = true;
-            let mut last = Instant::now();
+            let (mut known, mut is_clean, mut last) = (0, true, Instant::now());
             loop {
                 tokio::time::sleep(every).await;
-                let Some(lost) = lost_executors(&inbox).await else { return };
+                if inbox.upgrade().is_none_or(|inbox| inbox.is_closed()) {
+                    return;
+                }
+                let lost = losses.load(Ordering::Relaxed);
                 if lost == known && is_clean && last.elapsed() < SELDOM {
                     continue;
                 }
                 last = Instant::now();
+                // Once more after a loss: what the dead had asked of the store may land later.
                 is_clean = self.sweep(&inbox).await && lost == known;
                 known = lost;
             }
@@ -114,10 +116,4 @@ fn unnamed(mut found: Vec<Found>, state: &State) -> Vec<Found> {
         live.flat_map(|run| run.packs.iter().map(|pack| &pack.name)).chain(results).collect();
     found.retain(|found| !named.contains(&found.name));
     found
-}
-
-async fn lost_executors(inbox: &WeakInbox) -> Option<BTreeSet<ExecutorId>> {
-    let state = inbox.state().await.ok()?;
-    let lost = state.executors.iter().filter(|(_, executor)| executor.state == ExecutorState::Lost);
-    Some(lost.map(|(id, _)| id.clone()).collect())
 }

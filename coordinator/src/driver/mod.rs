@@ -61,6 +61,7 @@ pub struct Coordinator {
     inbox: Inbox,
     blobs: Arc<Blobs>,
     traffic: Arc<AtomicU64>,
+    losses: Arc<AtomicU64>,
     deposed: watch::Receiver<Option<Error>>,
 }
 
@@ -83,6 +84,7 @@ impl Coordinator {
         let inbox = Inbox::new(sender);
         let blobs = Arc::new(Blobs::default());
         let traffic = Arc::new(AtomicU64::new(0));
+        let losses = Arc::new(AtomicU64::new(0));
         let (to_driver, news) = mpsc::channel(NEWS);
         let journal = log.map_or_else(Journal::default, |log| Journal::of(log, to_driver));
         let (depose, deposed) = watch::channel(None);
@@ -92,6 +94,7 @@ impl Coordinator {
             depose,
             catalogue: Arc::default(),
             executors: Executors::new(inbox.downgrade(), Arc::clone(&traffic), config.state.clone()),
+            losses: Arc::clone(&losses),
             manifests: Manifests::default(),
             deliveries: Deliveries::new(Arc::clone(&config.source), config.pond.clone()),
             clients: Clients::new(),
@@ -104,7 +107,7 @@ impl Coordinator {
         };
         driver.restore(&recovered.blobs);
         tokio::spawn(driver.run(epoch, inputs, news));
-        Self { inbox, blobs, traffic, deposed }
+        Self { inbox, blobs, traffic, losses, deposed }
     }
 
     /// Waits until this coordinator must not lead any more, and says why.
@@ -164,6 +167,11 @@ impl Coordinator {
         self.traffic.load(Ordering::Relaxed)
     }
 
+    /// How many executors were lost so far.
+    pub(crate) const fn losses(&self) -> &Arc<AtomicU64> {
+        &self.losses
+    }
+
     pub(crate) const fn traffic(&self) -> &Arc<AtomicU64> {
         &self.traffic
     }
@@ -186,6 +194,7 @@ struct Driver {
     /// What planners see, remade when it changes.
     catalogue: Arc<Catalogue>,
     executors: Executors,
+    losses: Arc<AtomicU64>,
     manifests: Manifests,
     deliveries: Deliveries,
     clients: Clients,
@@ -338,7 +347,10 @@ impl Driver {
             Record::OutputLost { run, .. } | Record::AttemptLost { run, cause: Loss::Input, .. } => {
                 self.manifests.forget(run);
             }
-            Record::ExecutorLost { .. } => self.manifests.forget_all(),
+            Record::ExecutorLost { .. } => {
+                self.losses.fetch_add(1, Ordering::Relaxed);
+                self.manifests.forget_all();
+            }
             Record::RunRestarted { run } => {
                 tracing::warn!(%run, "another build planned it: it begins again from its statement");
                 self.manifests.forget(run);

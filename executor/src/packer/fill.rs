@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tidemill_core::Error;
 use tidemill_core::schedule::LostOutput;
 use tidemill_engine::exchange::{PackBuilder, PackUpload};
+use tokio::task::JoinHandle;
 
 use crate::store::StoredOutput;
 
@@ -17,6 +18,13 @@ pub(super) struct Unpacked {
     pub(super) error: Error,
     /// The output whose frames cannot be read.
     pub(super) unreadable: Option<LostOutput>,
+}
+
+/// A part that is being encoded; none at the end.
+type Encoding = JoinHandle<Result<(Filling, Option<Vec<Bytes>>), Unpacked>>;
+
+async fn encoded(encoding: Encoding) -> Result<(Filling, Option<Vec<Bytes>>), Unpacked> {
+    encoding.await.map_err(|e| Error::internal(format!("a pack's encoding panicked: {e}")))?
 }
 
 impl From<Error> for Unpacked {
@@ -50,26 +58,25 @@ impl Filling {
         upload: &mut PackUpload,
         is_needed: impl Fn() -> bool + Send,
     ) -> Result<Option<PackBuilder>, Unpacked> {
-        let mut next = self.next_part().await?;
+        let mut next = encoded(self.encode()).await?;
         while let (filling, Some(part)) = next {
             if !is_needed() {
                 return Ok(None);
             }
-            let encoding = tokio::spawn(filling.next_part());
+            let encoding = filling.encode();
             upload.part(part).await?;
-            next = encoding.await.map_err(|e| Error::internal(format!("a pack's encoding panicked: {e}")))??;
+            next = encoded(encoding).await?;
         }
         Ok(is_needed().then_some(next.0.builder))
     }
 
-    /// Encoding takes as long as computing: on a thread of its own, beside the tasks, or it would have one turn for each of
-    /// their batches, and what is finished would wait long for its place in the store.
-    async fn next_part(mut self) -> Result<(Self, Option<Vec<Bytes>>), Unpacked> {
-        let encoded = tokio::task::spawn_blocking(move || {
+    /// Begins to encode a part. That takes as long as computing: on a thread of its own, beside the tasks, or it would have
+    /// one turn for each of their batches, and what is finished would wait long for its place in the store.
+    fn encode(mut self) -> Encoding {
+        tokio::task::spawn_blocking(move || {
             let part = self.fill()?;
             Ok((self, part))
-        });
-        encoded.await.map_err(|e| Error::internal(format!("a pack's encoding panicked: {e}")))?
+        })
     }
 
     /// Appends frames until there is enough for a part; `None` at the end.

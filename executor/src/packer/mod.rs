@@ -84,8 +84,14 @@ struct Queue {
 
 impl Queue {
     fn new() -> Self {
-        let young = std::env::var(YOUNG_VARIABLE).ok().and_then(|millis| millis.parse().ok());
-        let young = young.map_or(YOUNG, Duration::from_millis);
+        let young = match std::env::var(YOUNG_VARIABLE).map(|millis| millis.parse()) {
+            Ok(Ok(millis)) => Duration::from_millis(millis),
+            Err(_) => YOUNG,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "{YOUNG_VARIABLE} is no number of milliseconds: it is not used");
+                YOUNG
+            }
+        };
         Self { young, waiting: BTreeMap::new(), first: BTreeMap::new() }
     }
 

@@ -141,6 +141,14 @@ fn a_wrong_connect_is_one_clear_sentence() {
 }
 
 #[test]
+fn a_wrong_run_id_is_one_clear_sentence() {
+    let server = Process::start(&["server", "--bind", "127.0.0.1:0", "--slots", "1"]);
+    for run in ["../../etc/passwd", "a/b", &"x".repeat(65)] {
+        fails_with(&["sql", "--connect", &server.url(), "--run", run], &[run, "no run id"]);
+    }
+}
+
+#[test]
 fn servers_are_ready_within_a_second_and_stop_on_sigterm() {
     let server = Process::start(&["server", "--bind", "127.0.0.1:0", "--slots", "1"]);
     assert!(server.ready.contains("nothing survives a restart"), "{}", server.ready);
