@@ -51,6 +51,7 @@ pub(crate) async fn serve(
         running: BTreeMap::new(),
         unacknowledged: BTreeMap::new(),
         packs: BTreeMap::new(),
+        early: Vec::new(),
         finished,
         journal: AttemptJournal::open()?,
         trimmed: Instant::now(),
@@ -106,6 +107,8 @@ struct Agent {
     unacknowledged: BTreeMap<Attempt, wire::FromExecutor>,
     /// Packs of which the log may not know, by name.
     packs: BTreeMap<String, wire::FromExecutor>,
+    /// Packs with outputs of attempts that are not reported yet.
+    early: Vec<wire::PackDurable>,
     finished: mpsc::Sender<(Attempt, wire::FromExecutor)>,
     journal: AttemptJournal,
     /// When freed memory was last given back.
@@ -142,8 +145,6 @@ impl Agent {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
-                // In this order: a pack is not reported before the outputs that it holds.
-                biased;
                 _ = stop.changed() => return Ok(Ended::Stopped),
                 message = messages.next() => match message {
                     Some(Ok(message)) => {
@@ -170,16 +171,15 @@ impl Agent {
                         return Ok(Ended::Broken);
                     }
                     crash::after("task.report");
-                }
-                Some(durable) = packs.recv() => {
-                    let name = durable.pack.as_ref().map(|p| p.name.clone()).unwrap_or_default();
-                    let message = self.message(from_executor::Message::PackDurable(durable));
-                    self.packs.insert(name, message.clone());
-                    crash::before("pack.report");
-                    if to.send(message).await.is_err() {
+                    if self.report_packs(to).await.is_err() {
                         return Ok(Ended::Broken);
                     }
-                    crash::after("pack.report");
+                }
+                Some(durable) = packs.recv() => {
+                    self.early.push(durable);
+                    if self.report_packs(to).await.is_err() {
+                        return Ok(Ended::Broken);
+                    }
                 }
                 _ = heartbeat.tick() => {
                     // A full queue means that the stream is stuck; the coordinator will notice the silence.
@@ -187,6 +187,32 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Reports packs of outputs that are reported.
+    async fn report_packs(
+        &mut self,
+        to: &mpsc::Sender<wire::FromExecutor>,
+    ) -> std::result::Result<(), mpsc::error::SendError<wire::FromExecutor>> {
+        let runs_still = |output: &wire::LostOutput| {
+            output.attempt.is_some_and(|attempt| self.running.contains_key(&Attempt::from(attempt)))
+        };
+        let (early, ready) =
+            std::mem::take(&mut self.early).into_iter().partition(|p| p.outputs.iter().any(runs_still));
+        self.early = early;
+        let ready: Vec<wire::PackDurable> = ready;
+        let ready = ready.into_iter().map(|durable| {
+            let name = durable.pack.as_ref().map(|p| p.name.clone()).unwrap_or_default();
+            (name, self.message(from_executor::Message::PackDurable(durable)))
+        });
+        let ready: Vec<(String, wire::FromExecutor)> = ready.collect();
+        self.packs.extend(ready.iter().cloned());
+        for (_, message) in ready {
+            crash::before("pack.report");
+            to.send(message).await?;
+            crash::after("pack.report");
+        }
+        Ok(())
     }
 
     fn obey(&mut self, message: wire::ToExecutor) -> Result<()> {

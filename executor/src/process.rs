@@ -118,13 +118,14 @@ impl Executor {
         let remote = FlightBlocks::new(Handle::current(), pond.clone());
         let source = Arc::new(BlockTransport::new(Some(local), Arc::new(remote)));
         let (written, packs) = mpsc::channel(CONTROL_QUEUE);
-        let packer = Packer::start(PackerParts {
+        let parts = PackerParts {
             store: Arc::clone(&store),
             pond: pond.clone(),
             executor: config.executor.clone(),
             cpu: cpu.handle().clone(),
             written,
-        });
+        };
+        let packer = Packer::start(parts, config.memory.exchange);
         let shared = ExecutorShared {
             blobs: BlobCache::new(Arc::clone(&link)),
             store,

@@ -1,4 +1,5 @@
-//! Packs: many tasks' blocks in one object, partition-major, so that tasks of one partition read neighbours.
+//! Packs: many tasks' blocks in one object, partition-major, so that tasks of one partition read neighbours. A large
+//! output has a pack of its own, which is written while its task runs: partition-major run by run, as frames come.
 //!
 //! ```text
 //! frames of block (0, task 0), of (0, task 1), …, of (1, task 0), …  index  u32 CRC32C of the index  u32 its bytes  "TMPACK01"
@@ -61,12 +62,17 @@ impl PackBuilder {
 
     /// Appends a frame to the block that was begun last.
     pub fn frame(&mut self, frame: &Frame) {
+        self.frame_of(self.index.blocks.len().saturating_sub(1), frame);
+    }
+
+    /// Appends a frame to the `block`-th block that was begun.
+    pub fn frame_of(&mut self, block: usize, frame: &Frame) {
         let offset = self.len() as u64;
         for part in frame.to_parts() {
             self.put(part);
         }
         let length = self.len() as u64 - offset;
-        if let Some(block) = self.index.blocks.last_mut() {
+        if let Some(block) = self.index.blocks.get_mut(block) {
             block.frames.push(wire::PackFrame { offset, length, crc: frame.crc });
         }
     }

@@ -28,8 +28,10 @@ use crate::wire;
 
 /// Bytes at the end of a pack that are read first: mostly the whole index.
 const TAIL: u64 = 64 << 10;
-/// Bytes of neighbouring frames that are read at once.
+/// Bytes that are read at once.
 const RANGE: u64 = 8 << 20;
+/// Bytes of other blocks that are read rather than asked around.
+const GAP: u64 = 256 << 10;
 /// Ranges read ahead.
 const AHEAD: usize = 2;
 /// Indexes kept; beyond this all are read again.
@@ -288,25 +290,29 @@ impl Pond {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(Vec::new()) };
         let range = first.offset..last.offset + last.length;
         IoMetrics::add(&metrics.get_requests, 1);
-        let mut bytes = self.store.get_range(path, range).await.map_err(|e| object_store_error(&e))?;
+        let bytes = self.store.get_range(path, range).await.map_err(|e| object_store_error(&e))?;
         let mut batches = Vec::with_capacity(frames.len());
         for frame in frames {
-            let length = usize::try_from(frame.length).unwrap_or(usize::MAX);
-            if length > bytes.len() {
+            let start =
+                frame.offset.checked_sub(first.offset).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+            let end = start.saturating_add(usize::try_from(frame.length).unwrap_or(usize::MAX));
+            if end > bytes.len() {
                 return Err(Error::unavailable("a pack is cut off"));
             }
-            batches.push(Frame::from_bytes(bytes.split_to(length), frame.crc)?.decode(schema)?);
+            batches.push(Frame::from_bytes(bytes.slice(start..end), frame.crc)?.decode(schema)?);
         }
         Ok(batches)
     }
 }
 
-/// Neighbouring frames, as many as are read at once.
+/// Frames that are near each other, as many as are read at once.
 fn ranges(frames: Vec<wire::PackFrame>) -> Vec<Vec<wire::PackFrame>> {
     let mut ranges: Vec<Vec<wire::PackFrame>> = Vec::new();
     for frame in frames {
         let fits = |range: &&mut Vec<wire::PackFrame>| {
-            range.first().is_some_and(|first| frame.offset + frame.length - first.offset <= RANGE)
+            let (Some(first), Some(last)) = (range.first(), range.last()) else { return false };
+            // Later frames of a block are behind earlier ones.
+            frame.offset <= last.offset + last.length + GAP && frame.offset + frame.length <= first.offset + RANGE
         };
         match ranges.last_mut().filter(fits) {
             Some(range) => range.push(frame),
@@ -314,4 +320,22 @@ fn ranges(frames: Vec<wire::PackFrame>) -> Vec<Vec<wire::PackFrame>> {
         }
     }
     ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(frames: &[(u64, u64)]) -> Vec<usize> {
+        let frame = |(offset, length): &(u64, u64)| wire::PackFrame { offset: *offset, length: *length, crc: 0 };
+        ranges(frames.iter().map(frame).collect()).iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn what_is_far_away_or_large_is_read_on_its_own() {
+        assert_eq!(sizes(&[]), Vec::<usize>::new());
+        assert_eq!(sizes(&[(0, 10), (10, 10), (20, 10)]), [3]);
+        assert_eq!(sizes(&[(0, 10), (10 + GAP, 10), (21 + 2 * GAP, 10)]), [2, 1], "a gap is bridged if it is small");
+        assert_eq!(sizes(&[(5, RANGE), (5 + RANGE, 1), (6 + RANGE, 1)]), [1, 2]);
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::compute::BatchCoalescer;
+use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -149,9 +150,11 @@ async fn write(
     output.finish().await
 }
 
-/// The last frame of a block was allocated for many more rows than it has.
+/// The last frame of a block was allocated for many more rows than it has, and strings of any frame for up to a mebibyte.
 fn shrunk(frame: RecordBatch) -> Result<RecordBatch> {
-    if frame.num_rows() >= LEAST_FRAME_ROWS {
+    let has_views =
+        || frame.columns().iter().any(|c| matches!(c.data_type(), DataType::Utf8View | DataType::BinaryView));
+    if frame.num_rows() >= LEAST_FRAME_ROWS && !has_views() {
         return Ok(frame);
     }
     let (schema, mut columns, rows) = frame.into_parts();

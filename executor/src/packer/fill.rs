@@ -1,4 +1,4 @@
-//! The bytes of a pack, part by part.
+//! The bytes of a pack of finished outputs, part by part.
 
 use std::sync::Arc;
 
@@ -8,10 +8,8 @@ use tidemill_core::schedule::LostOutput;
 use tidemill_engine::exchange::{PackBuilder, PackUpload};
 use tokio::task::JoinHandle;
 
+use super::PART;
 use crate::store::StoredOutput;
-
-/// Bytes of one part of an upload. Two are held in memory: one that is sent, and the next.
-const PART: usize = 32 << 20;
 
 /// Why a pack was not written.
 pub(super) struct Unpacked {

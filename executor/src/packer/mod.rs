@@ -1,46 +1,52 @@
-//! Puts finished outputs into the store, behind the tasks that read them: many outputs of a run in one pack.
+//! Puts outputs into the store, behind the tasks that read them: a large one while its task still runs, in a pack of its
+//! own; of the others many of a run in one pack, after they are finished.
 //!
 //! Invariant: an output is reported durable only when the object that holds all of it is complete. One that is released
 //! first is written no more.
 
 mod fill;
+mod follow;
+mod queue;
+mod sink;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_core::schedule::LostOutput;
-use tidemill_core::{ExecutorId, RunId};
+use tidemill_core::{Error, ExecutorId, RunId};
 use tidemill_engine::crash;
-use tidemill_engine::exchange::{PondSlot, pack_name};
+use tidemill_engine::exchange::{PackBuilder, PackUpload, PondSlot, pack_name};
 use tidemill_engine::wire;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use self::fill::{Filling, Unpacked};
+use self::queue::{Offer, Queue};
+pub(crate) use self::sink::DurableSink;
 use crate::store::{BlockStore, StoredOutput};
 
-/// How long an output waits for others.
-const PACK_AFTER: Duration = Duration::from_millis(200);
 /// How long a run is young: what ends within that time is not worth a request, and is soon done again.
 const YOUNG: Duration = Duration::from_millis(800);
 /// The variable that says otherwise, in milliseconds: for tests, whose runs are short.
 const YOUNG_VARIABLE: &str = "TIDEMILL_YOUNG_MILLIS";
-/// Runs whose age is kept.
-const RUNS_KNOWN: usize = 1_000;
-/// Arrow bytes of a pack's outputs after which it is written at once.
-const PACK_BYTES: u64 = 64 << 20;
 /// After a store refused.
 const RETRY: Duration = Duration::from_secs(2);
+/// Bytes of one part of an upload. Two are held in memory: one that is sent, and the next.
+const PART: usize = 32 << 20;
 
-/// The door to the task that writes.
+/// The door to those that write.
 #[derive(Debug, Clone)]
 pub(crate) struct Packer {
-    offers: mpsc::UnboundedSender<(RunId, LostOutput)>,
+    offers: mpsc::UnboundedSender<Offer>,
+    parts: Arc<PackerParts>,
+    /// One permit for each large output that may be written while its task runs.
+    following: Arc<Semaphore>,
+    young: Duration,
 }
 
-/// What the task that writes needs.
+/// What those that write need.
+#[derive(Debug)]
 pub(crate) struct PackerParts {
     pub(crate) store: Arc<BlockStore>,
     pub(crate) pond: PondSlot,
@@ -52,95 +58,44 @@ pub(crate) struct PackerParts {
 }
 
 impl Packer {
-    /// Starts the task on the parts' `cpu` runtime.
-    pub(crate) fn start(parts: PackerParts) -> Self {
+    /// Starts the task on the parts' `cpu` runtime. As many large outputs are written while their tasks run as hold an
+    /// eighth of `memory`.
+    pub(crate) fn start(parts: PackerParts, memory: usize) -> Self {
         let (offers, from) = mpsc::unbounded_channel();
-        let cpu = parts.cpu.clone();
-        let again = offers.clone();
-        cpu.spawn(async move { parts.serve(from, again.downgrade()).await });
-        Self { offers }
+        let parts = Arc::new(parts);
+        let again = offers.downgrade();
+        let (young, serving) = (young(), Arc::clone(&parts));
+        parts.cpu.spawn(async move { serving.serve(from, again, young).await });
+        let following = Arc::new(Semaphore::new((memory / 8 / (2 * PART)).max(1)));
+        Self { offers, parts, following, young }
     }
 
-    /// An output that others may outlive.
-    pub(crate) fn offer(&self, run: &RunId, output: LostOutput) {
+    /// An output that others may outlive, and how long it took.
+    fn offer(&self, run: &RunId, output: LostOutput, took: Duration) {
         // The task ends with the process.
-        let _ = self.offers.send((run.clone(), output));
+        let _ = self.offers.send(Offer { run: run.clone(), output, took });
     }
 }
 
-/// Outputs of a run that wait to be packed together.
-struct Waiting {
-    due: Instant,
-    bytes: u64,
-    outputs: VecDeque<(LostOutput, u64)>,
-}
-
-/// What waits, and since when runs are known.
-struct Queue {
-    young: Duration,
-    waiting: BTreeMap<RunId, Waiting>,
-    first: BTreeMap<RunId, Instant>,
-}
-
-impl Queue {
-    fn new() -> Self {
-        let young = match std::env::var(YOUNG_VARIABLE).map(|millis| millis.parse()) {
-            Ok(Ok(millis)) => Duration::from_millis(millis),
-            Err(_) => YOUNG,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "{YOUNG_VARIABLE} is no number of milliseconds: it is not used");
-                YOUNG
-            }
-        };
-        Self { young, waiting: BTreeMap::new(), first: BTreeMap::new() }
-    }
-
-    fn add(&mut self, run: RunId, output: LostOutput, bytes: u64) {
-        let now = Instant::now();
-        if self.first.len() >= RUNS_KNOWN {
-            // Those that have nothing waiting begin anew.
-            self.first.retain(|run, _| self.waiting.contains_key(run));
+fn young() -> Duration {
+    match std::env::var(YOUNG_VARIABLE).map(|millis| millis.parse()) {
+        Ok(Ok(millis)) => Duration::from_millis(millis),
+        Err(_) => YOUNG,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "{YOUNG_VARIABLE} is no number of milliseconds: it is not used");
+            YOUNG
         }
-        let grown = *self.first.entry(run.clone()).or_insert(now) + self.young;
-        let due = grown.max(now + PACK_AFTER);
-        let waiting = self.waiting.entry(run).or_insert(Waiting { due, bytes: 0, outputs: VecDeque::new() });
-        waiting.bytes += bytes;
-        waiting.outputs.push_back((output, bytes));
-        if waiting.bytes >= PACK_BYTES {
-            waiting.due = grown.min(waiting.due);
-        }
-    }
-
-    /// As many of the run's as fit into one pack; the others are due next.
-    fn take(&mut self, run: &RunId) -> Vec<LostOutput> {
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        let Some(waiting) = self.waiting.get_mut(run) else { return taken };
-        while bytes < PACK_BYTES
-            && let Some((output, size)) = waiting.outputs.pop_front()
-        {
-            bytes += size;
-            taken.push(output);
-        }
-        waiting.bytes = waiting.bytes.saturating_sub(bytes);
-        if waiting.outputs.is_empty() {
-            self.waiting.remove(run);
-        }
-        taken
-    }
-
-    fn next(&self) -> Option<(Instant, RunId)> {
-        self.waiting.iter().map(|(run, waiting)| (waiting.due, run.clone())).min()
     }
 }
 
 impl PackerParts {
     async fn serve(
-        self,
-        mut from: mpsc::UnboundedReceiver<(RunId, LostOutput)>,
-        again: mpsc::WeakUnboundedSender<(RunId, LostOutput)>,
+        &self,
+        mut from: mpsc::UnboundedReceiver<Offer>,
+        again: mpsc::WeakUnboundedSender<Offer>,
+        young: Duration,
     ) {
-        let mut queue = Queue::new();
+        let mut queue = Queue::new(young);
         loop {
             let next = queue.next();
             let offered = match &next {
@@ -148,9 +103,9 @@ impl PackerParts {
                 None => Some(from.recv().await),
             };
             match (offered, next) {
-                (Some(Some((run, output))), _) => {
-                    let bytes = self.bytes(&run, output);
-                    queue.add(run, output, bytes);
+                (Some(Some(offer)), _) => {
+                    let bytes = self.bytes(&offer.run, offer.output);
+                    queue.add(offer, bytes);
                 }
                 // The process stops.
                 (Some(None), _) | (None, None) => return,
@@ -162,12 +117,7 @@ impl PackerParts {
         }
     }
 
-    async fn pack_or_retry(
-        &self,
-        run: RunId,
-        outputs: Vec<LostOutput>,
-        again: &mpsc::WeakUnboundedSender<(RunId, LostOutput)>,
-    ) {
+    async fn pack_or_retry(&self, run: RunId, outputs: Vec<LostOutput>, again: &mpsc::WeakUnboundedSender<Offer>) {
         // Those released meanwhile are needed by nobody.
         let stored = |output: &LostOutput| self.store.output(&run, *output).ok().map(|stored| (*output, stored));
         let stored: Vec<_> = outputs.iter().filter_map(stored).collect();
@@ -183,7 +133,7 @@ impl PackerParts {
                 tokio::spawn(async move {
                     tokio::time::sleep(RETRY).await;
                     for output in outputs {
-                        let _ = again.send((run.clone(), output));
+                        let _ = again.send(Offer { run: run.clone(), output, took: Duration::ZERO });
                     }
                 });
             }
@@ -195,29 +145,51 @@ impl PackerParts {
     }
 
     async fn pack(&self, run: &RunId, outputs: &[(LostOutput, Arc<StoredOutput>)]) -> Result<(), Unpacked> {
-        let Some(pond) = self.pond.get() else { return Ok(()) };
-        let name = pack_name(run, &format!("{}-{}", self.executor, ulid::Ulid::new()));
-        let mut upload = pond.upload(&name);
+        let Some(mut begun) = self.begin(run) else { return Ok(()) };
         // Those of a run that has ended are gone, mostly all at once.
         let is_needed = || outputs.iter().any(|(output, _)| self.store.output(run, *output).is_ok());
-        let builder = match Filling::new(outputs).send(&mut upload, is_needed).await {
+        let builder = match Filling::new(outputs).send(&mut begun.upload, is_needed).await {
             Ok(Some(builder)) => builder,
             other => {
-                upload.abort().await;
+                begun.upload.abort().await;
                 return other.map(drop);
             }
         };
+        Ok(self.complete(run, begun, builder, outputs.iter().map(|(output, _)| *output)).await?)
+    }
+
+    /// Begins an object, if this process knows where.
+    fn begin(&self, run: &RunId) -> Option<Begun> {
+        let name = pack_name(run, &format!("{}-{}", self.executor, ulid::Ulid::new()));
+        let upload = self.pond.get()?.upload(&name);
+        Some(Begun { name, upload, since: Instant::now() })
+    }
+
+    /// Completes an object and says so.
+    async fn complete(
+        &self,
+        run: &RunId,
+        begun: Begun,
+        builder: PackBuilder,
+        outputs: impl Iterator<Item = LostOutput>,
+    ) -> Result<(), Error> {
+        let Begun { name, upload, since } = begun;
         let (rest, crc, bytes) = builder.finish();
         crash::before("pack.finish");
         let puts = upload.finish(rest).await?;
         crash::after("pack.finish");
-        let pack = wire::PackDurable {
-            run: run.0.clone(),
-            pack: Some(wire::Pack { name, crc, bytes, puts }),
-            outputs: outputs.iter().map(|(output, _)| (*output).into()).collect(),
-        };
+        let outputs: Vec<_> = outputs.map(Into::into).collect();
+        tracing::debug!(%name, outputs = outputs.len(), bytes, took = ?since.elapsed(), "a pack is durable");
+        let pack = wire::Pack { name, crc, bytes, puts };
         // The agent ends with the process.
-        let _ = self.written.send(pack).await;
+        let _ = self.written.send(wire::PackDurable { run: run.0.clone(), pack: Some(pack), outputs }).await;
         Ok(())
     }
+}
+
+/// An object being written.
+struct Begun {
+    name: String,
+    upload: PackUpload,
+    since: Instant,
 }

@@ -20,7 +20,7 @@ use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::frame::{Compression, Frame};
 use tidemill_engine::exchange::{BlockRequest, BlockStream, IoMetrics, LocalBlocks, OutputFooter};
 
-pub(crate) use output::{Held, StoredOutput};
+pub(crate) use output::{Held, Snapshot, StoredOutput};
 pub(crate) use sink::AttemptSink;
 
 /// All outputs that this process holds.

@@ -1,5 +1,6 @@
 //! One attempt's finished output.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -38,9 +39,23 @@ pub(crate) struct StoredOutput {
 /// The file of an output, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct SpillFile {
-    pub(crate) file: Arc<File>,
+    pub(crate) file: File,
     pub(crate) path: PathBuf,
-    pub(crate) length: u64,
+}
+
+/// Frames as they were held at one moment, those of one partition beside each other, and the file that some are in.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) frames: VecDeque<(usize, Held)>,
+    pub(crate) file: Option<Arc<SpillFile>>,
+}
+
+impl Snapshot {
+    /// The next frame as packs hold it, and its partition; it may block.
+    pub(crate) fn next(&mut self) -> Result<Option<(usize, Frame)>, TaskError> {
+        let Some((partition, held)) = self.frames.pop_front() else { return Ok(None) };
+        Ok(Some((partition, packed(held, self.file.as_ref())?)))
+    }
 }
 
 impl Drop for SpillFile {
@@ -71,10 +86,10 @@ impl StoredOutput {
         blocks: Vec<Vec<Held>>,
         footer: OutputFooter,
         memory: usize,
-        file: Option<SpillFile>,
+        file: Option<Arc<SpillFile>>,
     ) -> Self {
         let blocks = blocks.into_iter().map(|frames| frames.into_iter().map(Mutex::new).collect()).collect();
-        Self { budget, blocks, footer: Arc::new(footer), memory: Mutex::new(memory), file: file.map(Arc::new) }
+        Self { budget, blocks, footer: Arc::new(footer), memory: Mutex::new(memory), file }
     }
 
     pub(crate) fn footer(&self) -> &Arc<OutputFooter> {
@@ -115,18 +130,13 @@ impl StoredOutput {
     /// One frame as packs hold it; it may block. What is held stays as it is: readers in this process take it by
     /// reference.
     pub(crate) fn packed_frame(&self, partition: u32, frame: usize) -> Result<Frame, TaskError> {
-        match self.held(partition, frame)? {
-            Held::Batch(batch) => Ok(Frame::encode(&batch, Compression::Lz4)?),
-            Held::Encoded(frame) => Ok(frame),
-            Held::Disk { offset, length, crc } => {
-                let spill = self.spill()?;
-                Ok(Frame::from_bytes(spill.read(offset, length)?, crc)?)
-            }
-        }
+        packed(self.held(partition, frame)?, self.file.as_ref())
     }
 
-    fn spill(&self) -> Result<&Arc<SpillFile>, TaskError> {
-        Ok(self.file.as_ref().ok_or_else(|| Error::internal("an output has no file"))?)
+    /// Every partition's frames but the first so many; not all if they are large.
+    pub(crate) fn after(&self, passed: &[usize]) -> Snapshot {
+        let held = |slot: &Mutex<Held>| slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Snapshot { frames: after(&self.blocks, passed, held), file: self.file.clone() }
     }
 
     fn keep_encoded(&self, partition: u32, frame: usize, encoded: &Frame) {
@@ -145,11 +155,45 @@ impl StoredOutput {
     }
 
     async fn read(&self, offset: u64, length: usize, crc: u32) -> Result<Frame, TaskError> {
-        let spill = Arc::clone(self.spill()?);
+        let spill = Arc::clone(spilled(self.file.as_ref())?);
         let read = tokio::task::spawn_blocking(move || spill.read(offset, length));
         let bytes = read.await.map_err(|e| Error::internal(format!("reading a frame panicked: {e}")))??;
         Ok(Frame::from_bytes(bytes, crc)?)
     }
+}
+
+/// Arrow bytes of a snapshot, about.
+const SNAPSHOT: usize = 64 << 20;
+
+/// Every partition's frames but the first so many; not all if they are large.
+pub(super) fn after<T>(blocks: &[Vec<T>], passed: &[usize], held: impl Fn(&T) -> Held) -> VecDeque<(usize, Held)> {
+    let passed = passed.iter().copied().chain(std::iter::repeat(0));
+    let blocks = blocks.iter().zip(passed).enumerate();
+    let frames = blocks.flat_map(|(partition, (frames, passed))| {
+        frames.get(passed..).unwrap_or_default().iter().map(move |frame| (partition, frame))
+    });
+    let mut bytes = 0;
+    let held = frames.map(|(partition, frame)| (partition, held(frame)));
+    held.take_while(|(_, held)| {
+        let is_enough = bytes >= SNAPSHOT;
+        if let Held::Batch(batch) = held {
+            bytes += batch.get_array_memory_size();
+        }
+        !is_enough
+    })
+    .collect()
+}
+
+fn packed(held: Held, file: Option<&Arc<SpillFile>>) -> Result<Frame, TaskError> {
+    match held {
+        Held::Batch(batch) => Ok(Frame::encode(&batch, Compression::Lz4)?),
+        Held::Encoded(frame) => Ok(frame),
+        Held::Disk { offset, length, crc } => Ok(Frame::from_bytes(spilled(file)?.read(offset, length)?, crc)?),
+    }
+}
+
+fn spilled(file: Option<&Arc<SpillFile>>) -> Result<&Arc<SpillFile>, TaskError> {
+    Ok(file.ok_or_else(|| Error::internal("an output has no file"))?)
 }
 
 impl Drop for StoredOutput {

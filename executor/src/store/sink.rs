@@ -14,7 +14,7 @@ use tidemill_engine::exchange::frame::{Compression, Frame};
 use tidemill_engine::exchange::{BlockFooter, BlockSink, OutputFooter};
 use tokio::sync::Mutex;
 
-use super::output::SpillFile;
+use super::output::{Snapshot, SpillFile, after};
 use super::{Budget, Held, StoredOutput};
 
 /// Takes frames until it is finished; dropped unfinished, it leaves nothing.
@@ -34,7 +34,9 @@ struct Writing {
     blocks: Vec<Vec<Held>>,
     footer: OutputFooter,
     memory: usize,
-    file: Option<SpillFile>,
+    file: Option<Arc<SpillFile>>,
+    /// Bytes of `file`.
+    spilled: u64,
 }
 
 impl Drop for Writing {
@@ -52,8 +54,15 @@ impl AttemptSink {
             footer: OutputFooter { blocks: vec![BlockFooter::default(); count] },
             memory: 0,
             file: None,
+            spilled: 0,
         };
         Self { budget, path, encode, exact, state: Mutex::new(state) }
+    }
+
+    /// Every partition's frames so far but the first so many; not all if they are large, and none after the end.
+    pub(crate) async fn after(&self, passed: &[usize]) -> Snapshot {
+        let state = self.state.lock().await;
+        Snapshot { frames: after(&state.blocks, passed, Held::clone), file: state.file.clone() }
     }
 
     /// The finished output, its footer, and the bytes it has on disk.
@@ -62,8 +71,7 @@ impl AttemptSink {
         let blocks = std::mem::take(&mut state.blocks);
         let footer = std::mem::take(&mut state.footer);
         let memory = std::mem::take(&mut state.memory);
-        let file = state.file.take();
-        let spilled = file.as_ref().map_or(0, |f| f.length);
+        let (file, spilled) = (state.file.take(), state.spilled);
         (StoredOutput::new(Arc::clone(&self.budget), blocks, footer.clone(), memory, file), footer, spilled)
     }
 }
@@ -132,16 +140,16 @@ impl Writing {
         };
         if self.file.is_none() {
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
-            self.file = Some(SpillFile { file: Arc::new(file), path: path.clone(), length: 0 });
+            self.file = Some(Arc::new(SpillFile { file, path: path.clone() }));
         }
-        let Some(spill) = &mut self.file else { return Err(Error::internal("an output has no file").into()) };
-        let (file, offset, bytes, crc) = (Arc::clone(&spill.file), spill.length, frame.to_bytes(), frame.crc);
+        let Some(spill) = &self.file else { return Err(Error::internal("an output has no file").into()) };
+        let (spill, offset, bytes, crc) = (Arc::clone(spill), self.spilled, frame.to_bytes(), frame.crc);
         let length = bytes.len();
-        tokio::task::spawn_blocking(move || file.write_all_at(&bytes, offset))
+        tokio::task::spawn_blocking(move || spill.file.write_all_at(&bytes, offset))
             .await
             .map_err(|e| Error::internal(format!("writing a frame panicked: {e}")))?
             .map_err(failed)?;
-        spill.length += length as u64;
+        self.spilled += length as u64;
         Ok(Held::Disk { offset, length, crc })
     }
 }

@@ -8,7 +8,7 @@ mod metrics;
 mod sink;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNode;
@@ -21,7 +21,6 @@ use prost::Message;
 use tidemill_core::record::{Footer, LOCAL, TaskMetrics};
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
-use tidemill_engine::crash;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{ExchangeWriterExec, IoMetrics, TaskIo};
 use tidemill_engine::pinned::PinnedFiles;
@@ -30,8 +29,8 @@ use tidemill_engine::runtime::{register_stores, task_config};
 use tidemill_engine::wire::{self, missing};
 use tokio::task::JoinSet;
 
+use crate::packer::DurableSink;
 use crate::process::ExecutorShared;
-use crate::store::AttemptSink;
 
 /// An attempt as the coordinator launched it.
 #[derive(Debug, Clone)]
@@ -69,7 +68,7 @@ pub(crate) async fn run(
 ) -> std::result::Result<(Footer, TaskMetrics), TaskError> {
     let prepared = prepare(&shared, &spec).await?;
     let plan = Arc::clone(&prepared.plan);
-    let executed = execute(&shared, &spec, &prepared).await;
+    let executed = execute(&spec, &prepared).await;
     let (footer, spilled) = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
     let metrics = metrics::collect(&plan, &prepared.io.metrics, spilled);
     Ok((footer, metrics))
@@ -82,11 +81,8 @@ struct Prepared {
     partition: Option<usize>,
     context: Arc<TaskContext>,
     io: Arc<TaskIo>,
-    sink: Arc<AttemptSink>,
+    sink: Arc<DurableSink>,
     stage: wire::StageSpec,
-    /// Whether the output goes into the store, too.
-    durability: wire::Durability,
-    began: Instant,
     pinned: PinnedFiles,
 }
 
@@ -123,7 +119,8 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     let blocks = u32::try_from(blocks).map_err(|_| Error::internal("an output has too many blocks"))?;
     // What shares the coordinator's process is lost with it: nothing of it is repeated.
     let exact = if shared.config.endpoint == LOCAL { Vec::new() } else { stage.exact.clone() };
-    let sink = Arc::new(shared.store.sink(&spec.run, spec.output(), blocks, session.force_encode, exact));
+    let held = Arc::new(shared.store.sink(&spec.run, spec.output(), blocks, session.force_encode, exact));
+    let sink = Arc::new(shared.packer.sink(&spec.run, spec.output(), held, durability, began));
     let io = Arc::new(TaskIo {
         run: spec.run.clone(),
         epoch: spec.epoch(),
@@ -134,7 +131,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     });
     let config = config.with_extension(Arc::clone(&io));
     let context = Arc::new(shared.task_context(spec.attempt, config, runtime));
-    Ok(Prepared { plan, partition, context, io, sink, stage, durability, began, pinned })
+    Ok(Prepared { plan, partition, context, io, sink, stage, pinned })
 }
 
 /// What DataFusion reserves and assumes on machines of many gigabytes, cut to this executor's size.
@@ -164,42 +161,16 @@ fn undecodable(what: &str, error: &prost::DecodeError) -> Error {
 }
 
 /// Executes the task's partitions and makes the output visible: its footer and the bytes the exchange spilled.
-async fn execute(
-    shared: &Arc<ExecutorShared>,
-    spec: &AttemptSpec,
-    prepared: &Prepared,
-) -> std::result::Result<(Footer, u64), TaskError> {
+async fn execute(spec: &AttemptSpec, prepared: &Prepared) -> std::result::Result<(Footer, u64), TaskError> {
     if prepared.stage.sink.is_empty() {
         run_partitions(prepared).await?;
     } else {
         sink::write(spec, prepared).await?;
     }
     let start = Instant::now();
-    let (stored, footer, spilled) = prepared.sink.finish().await;
-    crash::before("output.insert");
-    shared.store.insert(&spec.run, spec.output(), stored);
-    crash::after("output.insert");
-    let bytes = footer.blocks.iter().map(|b| b.bytes).sum();
-    let is_stored = match prepared.durability {
-        wire::Durability::Always => true,
-        wire::Durability::Auto => is_worth_storing(prepared.began.elapsed(), bytes),
-        wire::Durability::Off => false,
-    };
-    if is_stored && shared.pond.get().is_some() {
-        shared.packer.offer(&spec.run, spec.output());
-    }
+    let (footer, spilled) = prepared.sink.finish().await;
     IoMetrics::add_since(&prepared.io.metrics.exchange_ns, start);
     Ok((footer.summary(), spilled))
-}
-
-/// Bytes of Arrow data that a store is expected to take in a second, with their encoding.
-const STORED_PER_SECOND: u64 = 100 << 20;
-/// A lost output is the exception: making it must take so many times as long as storing it.
-const WORTH: u32 = 4;
-
-/// Whether an output that took so long to make costs less to store than to risk.
-fn is_worth_storing(took: Duration, bytes: u64) -> bool {
-    took > Duration::from_micros(bytes.saturating_mul(1_000_000) / STORED_PER_SECOND) * WORTH
 }
 
 /// One partition, or all of them side by side: never another subset.

@@ -20,8 +20,12 @@ impl Going {
         Self::of(cluster.client().await, sql).await
     }
 
-    pub(crate) async fn of(mut client: Client, sql: &str) -> Self {
-        client.set("datafusion.execution.target_partitions", "8").expect("a setting");
+    pub(crate) async fn of(client: Client, sql: &str) -> Self {
+        Self::in_partitions(client, sql, "8").await
+    }
+
+    pub(crate) async fn in_partitions(mut client: Client, sql: &str, partitions: &str) -> Self {
+        client.set("datafusion.execution.target_partitions", partitions).expect("a setting");
         let result = client.query(sql).await.expect("a run");
         let run = result.run.clone().expect("a run");
         Self { run, reading: tokio::spawn(result.collect()) }

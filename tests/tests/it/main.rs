@@ -16,6 +16,7 @@ mod going;
 mod kept;
 mod memory;
 mod object_store;
+mod packs;
 mod pinned;
 mod plans;
 mod queries;
