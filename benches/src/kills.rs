@@ -36,7 +36,8 @@ struct AllKilled {
 
 struct OneKilled {
     wall: Duration,
-    /// What the work that was left takes on the executor that was left.
+    /// What the work that was left takes on the executor that was left: all but the tasks that were finished, and the one
+    /// that it was running.
     allowed: Duration,
 }
 
@@ -52,17 +53,18 @@ impl Victim<'_> {
     /// Kills everybody at every point, and one executor at every point.
     pub(crate) async fn sweep(&self, cluster: &mut Cluster) -> Result<Swept> {
         let expected = self.oracle.answer(self.sql).await?;
-        let alone = self.undisturbed().await?;
+        let (alone, _) = self.undisturbed().await?;
         let mut swept = Swept { name: self.name, alone, on_one: Duration::ZERO, all: Vec::new(), one: Vec::new() };
         for point in 0..POINTS {
             swept.all.extend(self.kill_all(cluster, at(alone, point), &expected).await?);
         }
         cluster.kill_executor();
-        swept.on_one = self.undisturbed().await?;
+        let (on_one, seconds) = self.undisturbed().await?;
+        swept.on_one = on_one;
         for point in 0..POINTS {
             cluster.add_executor()?;
             self.until_both_are_there().await?;
-            let killed = self.kill_one(cluster, at(alone, point), &expected, (alone, swept.on_one)).await?;
+            let killed = self.kill_one(cluster, at(alone, point), &expected, (on_one, seconds)).await?;
             swept.one.extend(killed);
         }
         cluster.add_executor()?;
@@ -77,15 +79,27 @@ impl Victim<'_> {
         Ok(())
     }
 
-    /// The middle of three.
-    async fn undisturbed(&self) -> Result<Duration> {
-        let mut times = Vec::new();
+    /// The middle of three, and the last one's task seconds.
+    async fn undisturbed(&self) -> Result<(Duration, f64)> {
+        let (mut times, mut seconds) = (Vec::new(), 0.0);
         for _ in 0..3 {
             let start = Instant::now();
-            self.client.query(self.sql).await?.collect().await?;
+            let (run, reading) = started(self.client, self.sql).await?;
+            reading.await.map_err(|e| Error::internal(e.to_string()))??;
             times.push(start.elapsed());
+            seconds = number(self.client, &of_run(&run, "task_seconds")).await?;
         }
-        Ok(median(&mut times))
+        Ok((median(&mut times), seconds))
+    }
+
+    /// Task seconds of a run that are not lost with the executor that came last.
+    async fn safe_seconds(&self, run: &RunId) -> Result<f64> {
+        let of = format!("FROM system.tasks WHERE run_id = '{run}' AND");
+        let finished = format!("SELECT coalesce(sum(task_seconds), 0.0) {of} state = 'succeeded'");
+        let since = "extract(epoch FROM now()) - extract(epoch FROM started_at)";
+        let last = "SELECT executor_id FROM system.executors WHERE state = 'alive' ORDER BY joined_at DESC LIMIT 1";
+        let running = format!("SELECT coalesce(sum({since}), 0.0) {of} state = 'running' AND executor_id <> ({last})");
+        Ok(number(self.client, &finished).await? + number(self.client, &running).await?)
     }
 
     /// `None` if it was over before.
@@ -119,11 +133,12 @@ impl Victim<'_> {
         cluster: &mut Cluster,
         at: Duration,
         expected: &Answer,
-        (on_two, on_one): (Duration, Duration),
+        (on_one, seconds): (Duration, f64),
     ) -> Result<Option<OneKilled>> {
         let start = Instant::now();
-        let (_, reading) = started(self.client, self.sql).await?;
+        let (run, reading) = started(self.client, self.sql).await?;
         tokio::time::sleep(at.saturating_sub(start.elapsed())).await;
+        let safe = self.safe_seconds(&run).await?;
         if reading.is_finished() {
             cluster.kill_executor();
             return Ok(None);
@@ -132,8 +147,7 @@ impl Victim<'_> {
         cluster.kill_executor();
         self.compared(reading, expected).await?;
         let wall = start.elapsed();
-        let left = 1.0 - (killed.as_secs_f64() / on_two.as_secs_f64()).min(1.0);
-        let allowed = killed + on_one.mul_f64(left);
+        let allowed = killed + on_one.mul_f64(1.0 - (safe / seconds).min(1.0));
         eprintln!("{} one killed at {at:.1?}: {wall:.2?}, allowed {allowed:.2?}", self.name);
         Ok(Some(OneKilled { wall, allowed }))
     }
@@ -173,8 +187,9 @@ Written by `cargo run --release -p tidemill-benches -- --kills --scale {scale}`;
 *All*: every process is killed and started again. *Repeated* is the share of the finished task seconds that was done
 again, over all kills, as the engine counts it: tasks that were running, or finished in the last 200 ms and not yet in the
 log, are done again, too, and are not among them. *First task* is the time from
-the moment that all processes were up. *One*: one executor of two is killed and stays dead; *allowed* is what the work
-that was left takes on the other, by what the query takes there undisturbed.
+the moment that all processes were up. *One*: one executor of two is killed and stays dead; *allowed* is the time until then
+and what the other takes for the rest: all task seconds of the query alone on it, less those of tasks that were finished
+and of the one that it was running. What the dead one was running begins again.
 
 | query | alone | on one executor | kills of all | repeated | worst first task | kills of one | wall beside allowed, median | worst |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|

@@ -34,9 +34,9 @@ struct Args {
     /// Measure what is repeated after kills at many points, instead
     #[arg(long, conflicts_with = "durable")]
     kills: bool,
-    /// The report
-    #[arg(long, default_value = "docs/benchmarks.md")]
-    to: PathBuf,
+    /// The report; by default that of its kind in `docs`
+    #[arg(long)]
+    to: Option<PathBuf>,
     /// Run one role of the binary instead: measured clusters are processes of this very program
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     role: Vec<String>,
@@ -83,7 +83,13 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn write(args: &Args, text: &str) -> Result<()> {
-    std::fs::write(&args.to, text).map_err(|e| Error::unavailable(format!("{}: {e}", args.to.display())))?;
+    let default = match (args.durable, args.kills) {
+        (true, _) => "docs/benchmarks-durable.md",
+        (_, true) => "docs/benchmarks-kills.md",
+        _ => "docs/benchmarks.md",
+    };
+    let to = args.to.clone().unwrap_or_else(|| PathBuf::from(default));
+    std::fs::write(&to, text).map_err(|e| Error::unavailable(format!("{}: {e}", to.display())))?;
     println!("{text}");
     Ok(())
 }

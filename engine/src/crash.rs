@@ -1,9 +1,10 @@
 //! Named points around everything that must outlive a process. Tests let a process die there, as if its power went:
 //! `TIDEMILL_CRASH_AT=log.finish:before:2` kills it before it finishes a run for the second time; `output.insert:panic:1`
-//! lets a task panic.
+//! lets a task panic, `output.insert:stall:1` lets it take a minute longer.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The variable that names a point, a side of it, and how often it is passed first.
 pub const VARIABLE: &str = "TIDEMILL_CRASH_AT";
@@ -38,6 +39,9 @@ pub const POINTS: [&str; 26] = [
     "task.report",
 ];
 
+/// How long a stalled task does nothing.
+const STALL: Duration = Duration::from_secs(60);
+
 /// Where this process is to die.
 struct Armed {
     point: String,
@@ -65,12 +69,14 @@ fn reached(point: &str, side: &str) {
         Some(Armed { point, side, passes: AtomicU64::new(passes) })
     });
     let Some(armed) = armed.as_ref().filter(|armed| armed.point == point) else { return };
-    let panics = armed.side == "panic" && side == "before";
-    if (panics || armed.side == side) && armed.passes.fetch_sub(1, Ordering::AcqRel) == 1 {
-        if panics {
-            panic_once(point);
+    let kind = if side == "before" { armed.side.as_str() } else { "" };
+    let lives_on = matches!(kind, "panic" | "stall");
+    if (lives_on || armed.side == side) && armed.passes.fetch_sub(1, Ordering::AcqRel) == 1 {
+        match kind {
+            "panic" => panic_once(point),
+            "stall" => std::thread::sleep(STALL),
+            _ => die(),
         }
-        die();
     }
 }
 

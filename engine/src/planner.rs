@@ -83,7 +83,7 @@ pub enum Plan {
     /// A change of the catalogue, and blobs it names.
     Change {
         /// Applied when nothing failed.
-        record: Option<Record>,
+        record: Option<Box<Record>>,
         /// The entry that the change was planned for; another one by now is a conflict.
         expected: Option<CatalogueEntry>,
         /// Kept as long as the entry.

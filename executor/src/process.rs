@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::agent;
 use crate::blobs::BlobCache;
 use crate::memory::{MemoryLimits, runtime_env};
-use crate::packer::{Packer, PackerParts};
+use crate::packer::{Packer, PackerParts, StoreRate};
 use crate::store::BlockStore;
 use crate::work_dir::WorkDir;
 
@@ -119,6 +119,7 @@ impl Executor {
         let source = Arc::new(BlockTransport::new(Some(local), Arc::new(remote)));
         let (written, packs) = mpsc::channel(CONTROL_QUEUE);
         let parts = PackerParts {
+            rate: StoreRate::default(),
             store: Arc::clone(&store),
             pond: pond.clone(),
             executor: config.executor.clone(),

@@ -131,7 +131,15 @@ pub const FAULTS: [Fault; 34] = [
         "blocks are read from the store; nobody is given up",
         &["faults::readers_that_cannot_reach_a_peer_go_on_in_the_store_and_the_peer_stays"],
     ),
-    fault("a straggler", "speculation: not built", &[]),
+    fault(
+        "a straggler",
+        "an idle executor tries, too; the first wins, the other is stopped",
+        &[
+            "faults::a_task_that_stalls_is_done_by_another_executor",
+            "stragglers::the_first_that_succeeds_wins_and_the_other_is_stopped",
+            SEEDS,
+        ],
+    ),
     fault(
         "completions doubled, reordered, late",
         "they change nothing",

@@ -52,7 +52,9 @@ impl Driver {
             Err(error) => self.handle(Event::Planned { run, graph: Err(error), sheet: None }),
             Ok(Plan::Stages(staged)) => self.staged(run, staged),
             Ok(Plan::Rows(rows)) => self.rows(run, rows),
-            Ok(Plan::Change { record, expected, blobs }) => self.change(run, record, expected.as_ref(), blobs),
+            Ok(Plan::Change { record, expected, blobs }) => {
+                self.change(run, record.map(|r| *r), expected.as_ref(), blobs)
+            }
         }
     }
 

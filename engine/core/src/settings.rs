@@ -22,6 +22,8 @@ pub struct Settings {
     pub task_input_losses: u32,
     /// A retry waits this long times the number of failures so far.
     pub retry_backoff_ms: u64,
+    /// A task that runs at least this long, and twice the median of its stage, is given to a second executor that has nothing else to do. 0 is never.
+    pub straggler_ms: u64,
     /// How many finished runs stay visible in `system.runs`.
     pub run_history: usize,
     /// How long a finished run's result can be fetched again.
@@ -41,6 +43,7 @@ impl Default for Settings {
             task_executor_losses: 3,
             task_input_losses: 20,
             retry_backoff_ms: 500,
+            straggler_ms: 10_000,
             run_history: 1_000,
             result_retention_ms: 3_600_000,
             active_runs: 16,

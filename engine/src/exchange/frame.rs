@@ -73,6 +73,12 @@ impl Frame {
         Self { messages, crc }
     }
 
+    /// Bytes of its messages.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.messages.iter().map(|m| m.header.len() + m.body.len()).sum()
+    }
+
     /// Decodes the batch.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub struct IoMetrics {
     pub wait_ns: AtomicU64,
     /// Requests to the store for packs.
     pub get_requests: AtomicU64,
+    /// Requests to the store for names.
+    pub list_requests: AtomicU64,
 }
 
 impl IoMetrics {

@@ -16,6 +16,7 @@ mod kept;
 mod manifest;
 mod marker;
 mod merged;
+mod metered;
 mod metrics;
 mod pack;
 mod pond;

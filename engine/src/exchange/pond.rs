@@ -18,6 +18,7 @@ use url::Url;
 
 use super::frame::Frame;
 use super::merged::{check_footer, counted, lost};
+use super::metered::Metered;
 use super::pack::{TAIL_BYTES, decode_index, index_bytes};
 use super::resume::Unfinished;
 use super::{BlockRequest, BlockStream, IoMetrics, KeptRows, OutputFooter, PackUpload};
@@ -178,15 +179,20 @@ impl Pond {
         Ok(found)
     }
 
-    async fn index(&self, pack: &Pack, metrics: &IoMetrics) -> Result<Arc<wire::PackIndex>> {
+    /// The store, as a run sees it whose requests are counted.
+    fn metered(&self, metrics: &Arc<IoMetrics>) -> Metered {
+        Metered::new(&self.store, metrics)
+    }
+
+    async fn index(&self, pack: &Pack, metrics: &Arc<IoMetrics>) -> Result<Arc<wire::PackIndex>> {
         let known = self.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&pack.name).cloned();
         if let Some(index) = known {
             return Ok(index);
         }
         let path = self.path(&pack.name);
         let tail = GetOptions { range: Some(GetRange::Suffix(TAIL.min(pack.bytes))), ..Default::default() };
-        IoMetrics::add(&metrics.get_requests, 1);
-        let tail = self.store.get_opts(&path, tail).await.map_err(|e| object_store_error(&e))?;
+        let store = self.metered(metrics);
+        let tail = store.get_opts(&path, tail).await.map_err(|e| object_store_error(&e))?;
         let tail = tail.bytes().await.map_err(|e| object_store_error(&e))?;
         let length = index_bytes(&tail)?;
         let index = match tail.len().checked_sub(TAIL_BYTES + length) {
@@ -194,8 +200,7 @@ impl Pond {
             None => {
                 let end = pack.bytes.saturating_sub(TAIL_BYTES as u64);
                 let range = end.saturating_sub(length as u64)..end;
-                IoMetrics::add(&metrics.get_requests, 1);
-                self.store.get_range(&path, range).await.map_err(|e| object_store_error(&e))?
+                store.get_range(&path, range).await.map_err(|e| object_store_error(&e))?
             }
         };
         let index = Arc::new(decode_index(&index, pack.crc)?);
@@ -263,7 +268,7 @@ impl Pond {
         &self,
         block: &BlockRequest,
         pack: &Pack,
-        metrics: &IoMetrics,
+        metrics: &Arc<IoMetrics>,
     ) -> Result<(Vec<wire::PackFrame>, u64)> {
         let index = self.index(pack, metrics).await?;
         let task: wire::TaskId = block.task.into();
@@ -285,12 +290,11 @@ impl Pond {
         path: &Path,
         frames: &[wire::PackFrame],
         schema: &SchemaRef,
-        metrics: &IoMetrics,
+        metrics: &Arc<IoMetrics>,
     ) -> Result<Vec<RecordBatch>> {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(Vec::new()) };
         let range = first.offset..last.offset + last.length;
-        IoMetrics::add(&metrics.get_requests, 1);
-        let bytes = self.store.get_range(path, range).await.map_err(|e| object_store_error(&e))?;
+        let bytes = self.metered(metrics).get_range(path, range).await.map_err(|e| object_store_error(&e))?;
         let mut batches = Vec::with_capacity(frames.len());
         for frame in frames {
             let start =

@@ -76,6 +76,7 @@ impl From<TaskMetrics> for pb::TaskMetrics {
             exchange_ns: m.exchange_ns,
             wait_ns: m.wait_ns,
             get_requests: m.get_requests,
+            list_requests: m.list_requests,
         }
     }
 }
@@ -94,6 +95,7 @@ impl From<pb::TaskMetrics> for TaskMetrics {
             exchange_ns: m.exchange_ns,
             wait_ns: m.wait_ns,
             get_requests: m.get_requests,
+            list_requests: m.list_requests,
         }
     }
 }

@@ -8,6 +8,7 @@ use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Error, RunId};
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::PackBuilder;
+use tidemill_engine::exchange::frame::Frame;
 use tokio::sync::watch;
 
 use super::{Begun, PART, Packer, RETRY};
@@ -117,6 +118,7 @@ impl Follower {
             let (filled, part) = filled.map_err(|e| Error::internal(format!("a pack's encoding panicked: {e}")))??;
             growing = filled;
             self.encoded.send_replace(growing.frames);
+            self.sink.take_encoded(std::mem::take(&mut growing.new)).await;
             match part {
                 Some(part) => return Ok(Next::Part(growing, part)),
                 None if is_last => return Ok(Next::Complete(growing)),
@@ -139,6 +141,8 @@ struct Growing {
     passed: Vec<usize>,
     frames: u64,
     snapshot: Snapshot,
+    /// Frames that were encoded for it, by partition and position.
+    new: Vec<(usize, usize, Frame)>,
 }
 
 impl Growing {
@@ -152,10 +156,11 @@ impl Growing {
 
     /// Appends the snapshot's frames until there is enough for a part.
     fn fill(mut self) -> Result<(Self, Option<Vec<Bytes>>), Error> {
-        while let Some((partition, frame)) = self.snapshot.next().map_err(|e: TaskError| e.error)? {
+        while let Some((partition, frame, is_new)) = self.snapshot.next().map_err(|e: TaskError| e.error)? {
             self.reach(partition + 1);
             self.builder.frame_of(partition, &frame);
             if let Some(passed) = self.passed.get_mut(partition) {
+                self.new.extend(is_new.then_some((partition, *passed, frame)));
                 *passed += 1;
             }
             self.frames += 1;

@@ -7,6 +7,7 @@
 mod fill;
 mod follow;
 mod queue;
+mod rate;
 mod sink;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 
 use self::fill::{Filling, Unpacked};
 use self::queue::{Offer, Queue};
+pub(crate) use self::rate::StoreRate;
 pub(crate) use self::sink::DurableSink;
 use crate::store::{BlockStore, StoredOutput};
 
@@ -48,6 +50,7 @@ pub(crate) struct Packer {
 /// What those that write need.
 #[derive(Debug)]
 pub(crate) struct PackerParts {
+    pub(crate) rate: StoreRate,
     pub(crate) store: Arc<BlockStore>,
     pub(crate) pond: PondSlot,
     pub(crate) executor: ExecutorId,
@@ -141,7 +144,7 @@ impl PackerParts {
     }
 
     fn bytes(&self, run: &RunId, output: LostOutput) -> u64 {
-        self.store.output(run, output).map_or(0, |s| s.footer().blocks.iter().map(|b| b.bytes).sum())
+        self.store.output(run, output).map_or(0, |stored| stored.bytes())
     }
 
     async fn pack(&self, run: &RunId, outputs: &[(LostOutput, Arc<StoredOutput>)]) -> Result<(), Unpacked> {
@@ -155,7 +158,10 @@ impl PackerParts {
                 return other.map(drop);
             }
         };
-        Ok(self.complete(run, begun, builder, outputs.iter().map(|(output, _)| *output)).await?)
+        let since = begun.since;
+        self.complete(run, begun, builder, outputs.iter().map(|(output, _)| *output)).await?;
+        self.rate.note(outputs.iter().map(|(_, stored)| stored.bytes()).sum(), since.elapsed());
+        Ok(())
     }
 
     /// Begins an object, if this process knows where.

@@ -20,12 +20,13 @@ use crate::store::AttemptSink;
 
 /// Arrow bytes after which an output is large.
 const LARGE: u64 = 16 << 20;
+/// Arrow bytes that a task may write in a second and still be followed. Encoding takes a second for twice as much: to follow one
+/// that writes faster would cost more than half of what doing it again would.
+const FOLLOWED_PER_SECOND: u64 = 500 << 20;
 /// Arrow bytes that a task is ahead of its pack, at the most.
 const AHEAD: u64 = 32 << 20;
 /// A task waits for its pack for this part of the time that it runs, at the most: a slow store is no reason to be slow.
 const PATIENCE: u32 = 4;
-/// Bytes of Arrow data that a store is expected to take in a second, with their encoding.
-const STORED_PER_SECOND: u64 = 100 << 20;
 /// A lost output is the exception: making it must take so many times as long as storing it.
 const WORTH: u32 = 4;
 
@@ -97,9 +98,7 @@ impl DurableSink {
     fn is_worth_storing(&self, took: Duration, bytes: u64) -> bool {
         match self.durability {
             Durability::Always => true,
-            Durability::Auto => {
-                took > Duration::from_micros(bytes.saturating_mul(1_000_000) / STORED_PER_SECOND) * WORTH
-            }
+            Durability::Auto => took > self.packer.parts.rate.time_for(bytes) * WORTH,
             Durability::Off => false,
         }
     }
@@ -111,7 +110,9 @@ impl DurableSink {
     /// Starts the follower once the output is large, and its task not soon done again.
     fn follow(&self, bytes: u64) {
         let took = self.began.elapsed();
-        if bytes < LARGE || took < self.packer.young || !self.is_worth_storing(took, bytes) {
+        let least = Duration::from_micros(bytes.saturating_mul(1_000_000) / FOLLOWED_PER_SECOND);
+        let is_slow = took >= least.max(self.packer.young);
+        if bytes < LARGE || !is_slow || !self.is_worth_storing(took, bytes) {
             return;
         }
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);

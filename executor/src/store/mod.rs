@@ -46,6 +46,11 @@ impl Budget {
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
     }
 
+    /// Whether more than half is taken.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.used.load(Ordering::Acquire) > self.limit / 2
+    }
+
     pub(crate) fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
     }

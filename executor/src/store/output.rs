@@ -51,10 +51,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The next frame as packs hold it, and its partition; it may block.
-    pub(crate) fn next(&mut self) -> Result<Option<(usize, Frame)>, TaskError> {
+    /// The next frame as packs hold it, its partition, and whether it was encoded now; it may block.
+    pub(crate) fn next(&mut self) -> Result<Option<(usize, Frame, bool)>, TaskError> {
         let Some((partition, held)) = self.frames.pop_front() else { return Ok(None) };
-        Ok(Some((partition, packed(held, self.file.as_ref())?)))
+        let is_new = matches!(held, Held::Batch(_));
+        Ok(Some((partition, packed(held, self.file.as_ref())?, is_new)))
     }
 }
 
@@ -94,6 +95,11 @@ impl StoredOutput {
 
     pub(crate) fn footer(&self) -> &Arc<OutputFooter> {
         &self.footer
+    }
+
+    /// Arrow bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.footer.blocks.iter().map(|block| block.bytes).sum()
     }
 
     pub(crate) fn frames(&self, partition: u32) -> usize {
@@ -140,7 +146,7 @@ impl StoredOutput {
     }
 
     fn keep_encoded(&self, partition: u32, frame: usize, encoded: &Frame) {
-        let size = encoded.messages.iter().map(|m| m.header.len() + m.body.len()).sum();
+        let size = encoded.size();
         let Some(slot) = self.blocks.get(partition as usize).and_then(|b| b.get(frame)) else { return };
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Held::Batch(batch) = &*held

@@ -65,6 +65,22 @@ impl AttemptSink {
         Snapshot { frames: after(&state.blocks, passed, Held::clone), file: state.file.clone() }
     }
 
+    /// Takes frames that were encoded elsewhere, by partition and position, instead of their batches, if memory is short: to
+    /// spill them would encode them again.
+    pub(crate) async fn take_encoded(&self, encoded: Vec<(usize, usize, Frame)>) {
+        let mut state = self.state.lock().await;
+        for (partition, position, frame) in encoded.into_iter().filter(|_| self.budget.is_tight()) {
+            let slot = state.blocks.get_mut(partition).and_then(|block| block.get_mut(position));
+            if let Some(held @ Held::Batch(_)) = slot {
+                let size = frame.size();
+                let Held::Batch(batch) = std::mem::replace(held, Held::Encoded(frame)) else { continue };
+                let freed = batch.get_array_memory_size().saturating_sub(size);
+                state.memory = state.memory.saturating_sub(freed);
+                self.budget.give_back(freed);
+            }
+        }
+    }
+
     /// The finished output, its footer, and the bytes it has on disk.
     pub(crate) async fn finish(&self) -> (StoredOutput, OutputFooter, u64) {
         let mut state = self.state.lock().await;

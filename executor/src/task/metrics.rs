@@ -24,6 +24,7 @@ pub(super) fn collect(plan: &Arc<dyn ExecutionPlan>, io: &IoMetrics, exchange_sp
         exchange_ns: load(&io.exchange_ns),
         wait_ns: load(&io.wait_ns),
         get_requests: load(&io.get_requests),
+        list_requests: load(&io.list_requests),
     };
     add_node(plan, &mut metrics);
     metrics

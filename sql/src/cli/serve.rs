@@ -66,7 +66,8 @@ pub(super) struct CoordinatorArgs {
     /// Address to listen on; port 0 takes any free one
     #[arg(long, env = "TIDEMILL_BIND", default_value = PORT, value_name = "ADDR")]
     bind: SocketAddr,
-    /// Where durable state lives: memory://, file:///FOLDER or s3://BUCKET/PREFIX
+    /// Where durable state lives: memory://, file:///FOLDER, s3://BUCKET/PREFIX, or, untested, gs://BUCKET/PREFIX and
+    /// az://CONTAINER/PREFIX
     #[arg(long, env = "TIDEMILL_STATE", default_value = "memory://", value_name = "URL")]
     state: String,
     /// A run fails after waiting this many seconds for a first executor
@@ -75,6 +76,9 @@ pub(super) struct CoordinatorArgs {
     /// An executor that is silent for this many seconds is dead; one whose port refuses is dead at once
     #[arg(long, env = "TIDEMILL_EXECUTOR_TIMEOUT", default_value_t = 15, value_name = "SECONDS")]
     executor_timeout: u64,
+    /// A task that takes this many seconds, and twice the median of its stage, is given to an idle executor, too; 0 is never
+    #[arg(long, env = "TIDEMILL_STRAGGLER_AFTER", default_value_t = 10, value_name = "SECONDS")]
+    straggler_after: u64,
     /// How many seconds the result of a finished run can be fetched again, with --state
     #[arg(long, env = "TIDEMILL_RESULT_RETENTION", default_value_t = 3600, value_name = "SECONDS")]
     result_retention: u64,
@@ -111,6 +115,7 @@ impl CoordinatorArgs {
         Settings {
             no_executor_timeout_ms: self.no_executor_timeout.saturating_mul(1000),
             executor_timeout_ms: self.executor_timeout.saturating_mul(1000),
+            straggler_ms: self.straggler_after.saturating_mul(1000),
             result_retention_ms: self.result_retention.saturating_mul(1000),
             ..Settings::default()
         }

@@ -44,7 +44,7 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
 
 fn set(planning: &Planning<'_>, name: String, entry: CatalogueEntry) -> Plan {
     let expected = planning.request.catalogue.entries.get(&name).cloned();
-    Plan::Change { record: Some(Record::CatalogueSet { name, entry }), expected, blobs: Vec::new() }
+    Plan::Change { record: Some(Box::new(Record::CatalogueSet { name, entry })), expected, blobs: Vec::new() }
 }
 
 async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<Plan> {
@@ -153,7 +153,7 @@ fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, k
         }
         Some(_) => Ok(Plan::Change {
             expected: entry.cloned(),
-            record: Some(Record::CatalogueDropped { name: qualified }),
+            record: Some(Box::new(Record::CatalogueDropped { name: qualified })),
             blobs: Vec::new(),
         }),
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use tempfile::TempDir;
 
 use super::process_cluster::lasting_port;
@@ -115,6 +116,17 @@ impl S3Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("the S3 server did not answer within {PATIENCE:?}");
+    }
+
+    /// A bucket of it.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn store(&self, bucket: &str) -> AmazonS3 {
+        let builder =
+            AmazonS3Builder::new().with_endpoint(&self.endpoint).with_bucket_name(bucket).with_allow_http(true);
+        builder.with_access_key_id(ACCESS_KEY).with_secret_access_key(SECRET_KEY).build().expect("a store")
     }
 
     /// Where it listens.

@@ -1,11 +1,13 @@
 //! Processes that die before and after each thing that must outlive them: the answer is the same, effects happen once, and
 //! what was known to be finished is not done again.
 
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use arrow::record_batch::RecordBatch;
 use tidemill::oracle::compare;
 use tidemill_engine::crash::{POINTS, VARIABLE};
+use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{ProcessCluster, create_tpch, is_full, repeated_after_success, rows, tpch_oracle, value};
 
 const SCALE: f64 = 0.1;
@@ -61,7 +63,16 @@ async fn points_of_the_last_third() {
     every_point(2).await;
 }
 
+/// Where the state lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Store {
+    Folder,
+    S3,
+}
+
 async fn every_point(third: usize) {
+    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
+    s3.create_bucket("tide");
     let oracle = tpch_oracle(SCALE).await;
     let expected = [oracle.answer(SELECTED).await.expect("rows"), oracle.answer(COPIED).await.expect("rows")];
     for (index, point) in POINTS.into_iter().enumerate().filter(|(index, _)| index % 3 == third) {
@@ -72,11 +83,22 @@ async fn every_point(third: usize) {
             "log.accept" | "log.success" | "publish.marker" => vec![one, one ^ 1],
             _ => vec![one],
         };
-        for variant in variants {
+        let stores = match index / 3 % 2 {
+            _ if is_full() => vec![Store::Folder, Store::S3],
+            0 => vec![Store::Folder],
+            _ => vec![Store::S3],
+        };
+        for (variant, store) in variants.iter().flat_map(|v| stores.iter().map(|s| (*v, *s))) {
             let (side, everybody) = (["before", "after"][variant % 2], variant / 2 == 1);
-            let context = format!("{point}:{side}, everybody: {everybody}");
+            let context = format!("{point}:{side}, everybody: {everybody}, {store:?}");
+            let folder = tempfile::tempdir().expect("a folder");
+            let (state, environment) = match store {
+                Store::Folder => (format!("file://{}", folder.path().join("state").display()), Vec::new()),
+                Store::S3 => (format!("s3://tide/{point}-{variant}"), s3.environment().to_vec()),
+            };
+            let cluster = ProcessCluster::with(1, 1, &state, &environment).await;
             let [selected, copied] = &expected;
-            die_at(point, side, everybody, &context, |ours, file| {
+            die_at(cluster, point, side, everybody, &folder.path().join("out"), &context, |ours, file| {
                 let answer = if file { copied } else { selected };
                 let difference = compare(answer, ours).expect("a comparison");
                 assert!(difference.is_none(), "{context}: {difference:?}");
@@ -86,12 +108,16 @@ async fn every_point(third: usize) {
     }
 }
 
-async fn die_at(point: &str, side: &str, everybody: bool, context: &str, check: impl Fn(&[RecordBatch], bool)) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let out = folder.path().join("out");
-    let state = format!("file://{}", folder.path().join("state").display());
+async fn die_at(
+    mut cluster: ProcessCluster,
+    point: &str,
+    side: &str,
+    everybody: bool,
+    out: &Path,
+    context: &str,
+    check: impl Fn(&[RecordBatch], bool),
+) {
     let armed = [(VARIABLE, format!("{point}:{side}:{}", passes(point)))];
-    let mut cluster = ProcessCluster::durable(1, 1, &state).await;
     create_tpch(&mut cluster.client().await, SCALE).await;
     // The log has the tables' runs, too: none is finished by the next leader.
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -208,6 +208,31 @@ struct Wired {
     data: Proxy,
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_stalls_is_done_by_another_executor() {
+    let mut cluster = ProcessCluster::start(1, 1).await;
+    let mut client = cluster.client().await;
+    create_tpch(&mut client, SCALE).await;
+    cluster.add_executor_with(1, &[(VARIABLE, "output.insert:stall:1".to_owned())]);
+    cluster.wait_for_executors(2).await;
+    let sql = "SELECT l_returnflag, count(*) AS n FROM lineitem GROUP BY 1";
+    let start = Instant::now();
+    let going = Going::of(client, sql).await;
+    let run = going.run.0.clone();
+    going.answers(sql).await;
+    assert!(start.elapsed() < Duration::from_secs(50), "nobody helped: it took {:?}", start.elapsed());
+    // The one that stalled has begun a task that the other one has ended.
+    let journals = cluster.journals();
+    let of = |what: &str, executor: usize| -> Vec<String> {
+        let lines = journals[executor].iter().map(|line| line.split(' ').collect::<Vec<_>>());
+        let found = lines.filter(|fields| fields[1] == what && fields[2] == run);
+        found.map(|fields| fields[3].to_owned()).collect()
+    };
+    let stalled = of("started", 1)[0].clone();
+    assert!(!of("succeeded", 1).contains(&stalled), "it did not stall: {journals:#?}");
+    assert!(of("succeeded", 0).contains(&stalled), "{journals:#?}");
+}
+
 async fn add_wired(cluster: &mut ProcessCluster, slots: u32) -> Wired {
     let coordinator: SocketAddr = cluster.coordinator.url().trim_start_matches("http://").parse().expect("an address");
     let control = Proxy::start(coordinator).await;

@@ -1,23 +1,15 @@
 //! Tables on a real S3 server, and results written to it.
 
-use object_store::aws::AmazonS3Builder;
 use object_store::{ObjectStoreExt, PutPayload};
 use tidemill::client::Client;
-use tidemill_tests::harness::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
+use tidemill_tests::harness::s3::{S3Server, SECRET_KEY};
 use tidemill_tests::harness::{Process, rows, tpch, value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_and_results_live_on_s3() {
     let server = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
     server.create_bucket("pond");
-    let store = AmazonS3Builder::new()
-        .with_endpoint(&server.endpoint)
-        .with_bucket_name("pond")
-        .with_access_key_id(ACCESS_KEY)
-        .with_secret_access_key(SECRET_KEY)
-        .with_allow_http(true)
-        .build()
-        .expect("a store");
+    let store = server.store("pond");
     for part in ["part-000.parquet", "part-001.parquet"] {
         let bytes = std::fs::read(tpch().join("orders").join(part)).expect("a file");
         let path = format!("orders/{part}").into();

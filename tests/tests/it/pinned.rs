@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use object_store::ObjectStoreExt;
 use tidemill::client::Client;
 use tidemill_core::{Error, ErrorKind};
+use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{LocalCluster, ProcessCluster, Shape, rows, value};
 
 /// What happens to an input.
@@ -51,7 +53,7 @@ async fn write_files(folder: &Path) {
     let mut client = cluster.client().await;
     for format in FORMATS {
         for number in 0..CHANGES.len() {
-            let rows_of = "SELECT value AS x, value % 7 AS y FROM generate_series(1, 50000)";
+            let rows_of = format!("SELECT value + {number} AS x, value % 7 AS y FROM generate_series(1, 50000)");
             let to = folder.join(format).join(format!("{number}.{format}"));
             rows(&mut client, &format!("COPY ({rows_of}) TO '{}' STORED AS {format}", to.display())).await;
         }
@@ -114,6 +116,52 @@ async fn a_changed_input_is_named_and_never_mixed() {
     assert_eq!(whole.collect().await.expect("a count").len(), 1);
     // The next run sees them as they are now.
     assert_eq!(value(&mut client, "SELECT count(*) FROM (SELECT x + y FROM csv_Overwritten)").await, "50000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_object_is_named_and_never_mixed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_files(folder.path()).await;
+    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
+    s3.create_bucket("pond");
+    let store = s3.store("pond");
+    let read = |format: &str, number: usize| {
+        let name = format!("{format}/{number}.{format}");
+        let bytes = std::fs::read(folder.path().join(&name)).expect("a file");
+        (object_store::path::Path::from(name), bytes)
+    };
+    let mut cluster = ProcessCluster::with(0, 1, "memory://", &s3.environment()).await;
+    let mut client = cluster.client().await;
+    let mut waiting = Vec::new();
+    for format in FORMATS {
+        for (number, change) in [(0, Change::Replaced), (1, Change::Deleted)] {
+            let (path, bytes) = read(format, number);
+            store.put(&path, bytes.into()).await.expect("an upload");
+            let options = if format == "csv" { " OPTIONS ('format.has_header' 'true')" } else { "" };
+            let name = format!("{format}_{change:?}");
+            let create =
+                format!("CREATE EXTERNAL TABLE {name} STORED AS {format} LOCATION 's3://pond/{path}'{options}");
+            rows(&mut client, &create).await;
+            let sql = format!("SELECT y, count(*), sum(x) FROM {name} GROUP BY y");
+            waiting.push((client.query(&sql).await.expect("a plan"), change, path, name));
+        }
+    }
+    for (_, change, path, _) in &waiting {
+        match change {
+            Change::Deleted => store.delete(path).await.expect("it is gone"),
+            _ => {
+                // Other rows, of about as many bytes.
+                let format = path.extension().expect("a format");
+                store.put(path, read(format, 2).1.into()).await.expect("another object");
+            }
+        }
+    }
+    cluster.add_executor(2);
+    for (result, change, path, name) in waiting {
+        let error = result.collect().await.err().unwrap_or_else(|| panic!("{name} answered"));
+        assert_named(&error, Path::new(path.as_ref()), change, &name);
+    }
+    assert_eq!(value(&mut client, "SELECT count(*) FROM (SELECT x + y FROM csv_Replaced)").await, "50000");
 }
 
 #[tokio::test(flavor = "multi_thread")]

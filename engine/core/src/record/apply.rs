@@ -2,9 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::state::{
-    Executor, ExecutorState, Intent, Output, Run, RunState, RunTotals, RunningAttempt, State, Task, TaskState,
-};
+use super::state::{Executor, ExecutorState, Intent, Output, Run, RunState, RunTotals, RunningAttempt, State};
+use super::task::{Rival, Task, TaskState};
 use super::{Capacity, Catalogue, CatalogueEntry, Outcome, Record, RunSpec};
 use crate::graph::Determinism;
 use crate::{Attempt, Epoch, ExecutorId, Millis, RunId, TaskId};
@@ -244,6 +243,11 @@ impl State {
         });
         self.with_task(run, task, |r, t| {
             r.held_slots += slots;
+            t.newest = t.newest.max(Some(attempt));
+            if t.state == TaskState::Running {
+                t.rival = Some(Rival { attempt, executor: executor.clone(), started_at: at });
+                return;
+            }
             r.ready.remove(&(t.not_before, task));
             t.state = TaskState::Running;
             t.attempt = Some(attempt);
@@ -261,6 +265,12 @@ impl State {
             t.state = TaskState::Succeeded;
             t.checksum = t.checksum.or(output.footer.checksum);
             t.output = Some(output.clone());
+        });
+        let loser = self.task(run, task).and_then(|t| t.rival.clone());
+        let freed = loser.as_ref().map_or(0, |loser| self.free_slots(&loser.executor, loser.attempt));
+        self.with_task(run, task, |r, t| {
+            r.held_slots = r.held_slots.saturating_sub(freed);
+            r.totals.task_millis += t.rival.take().map_or(0, |loser| at.since(loser.started_at));
         });
         self.with_run(run, |r| r.count_complete(task, 1));
     }
@@ -291,13 +301,24 @@ impl State {
         at: Millis,
         change: impl FnOnce(&mut Run, &mut Task),
     ) {
-        let holder = self.task(run, task).and_then(|t| t.executor.clone());
+        let known = self.task(run, task);
+        let rival = known.and_then(|t| t.rival.clone()).filter(|rival| rival.attempt == attempt);
+        let holder = rival.as_ref().map(|rival| rival.executor.clone()).or_else(|| known?.executor.clone());
         let freed = holder.map_or(0, |executor| self.free_slots(&executor, attempt));
         self.with_task(run, task, |r, t| {
             r.held_slots = r.held_slots.saturating_sub(freed);
+            rival.into_iter().for_each(|rival| t.swap(rival));
             t.finished_at = Some(at);
             r.totals.task_millis += at.since(t.started_at.unwrap_or(at));
             change(r, t);
+            // The other one goes on.
+            if t.state != TaskState::Succeeded
+                && let Some(other) = t.rival.take()
+            {
+                t.swap(other);
+                (t.rival, t.finished_at, t.error) = (None, None, None);
+                t.state = TaskState::Running;
+            }
         });
     }
 
@@ -334,7 +355,8 @@ impl State {
             }
             for task in r.stages.iter_mut().flat_map(|s| &mut s.tasks) {
                 if task.state == TaskState::Running {
-                    r.totals.task_millis += at.since(task.started_at.unwrap_or(at));
+                    let since = task.started_at.into_iter().chain(task.rival.take().map(|rival| rival.started_at));
+                    r.totals.task_millis += since.map(|since| at.since(since)).sum::<u64>();
                     task.finished_at = Some(at);
                 }
                 if matches!(task.state, TaskState::Waiting | TaskState::Ready | TaskState::Running) {

@@ -17,6 +17,9 @@ pub struct TaskMetrics {
     pub spilled_bytes: u64,
     /// Requests to the store for packs.
     pub get_requests: u64,
+    /// Requests to the store for names.
+    #[serde(default)]
+    pub list_requests: u64,
     /// Time in scans.
     pub scan_ns: u64,
     /// Time in other operators.
@@ -38,6 +41,7 @@ impl TaskMetrics {
         self.remote_bytes += other.remote_bytes;
         self.spilled_bytes += other.spilled_bytes;
         self.get_requests += other.get_requests;
+        self.list_requests += other.list_requests;
         self.scan_ns += other.scan_ns;
         self.operator_ns += other.operator_ns;
         self.encode_ns += other.encode_ns;

@@ -9,6 +9,7 @@ mod pairs;
 mod queries;
 mod run;
 mod state;
+mod task;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,9 @@ pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
 pub use metrics::TaskMetrics;
 pub use state::{
     Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec, RunState,
-    RunTotals, RunningAttempt, Sheet, Stage, State, Task, TaskState,
+    RunTotals, RunningAttempt, Sheet, Stage, State,
 };
+pub use task::{Rival, Task, TaskState};
 
 use crate::graph::{Determinism, StageGraph};
 use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, StageId, TaskId};
@@ -54,9 +56,9 @@ pub enum Record {
     TaskReady { run: RunId, task: TaskId, not_before: Millis },
     /// A task waits for inputs, again or for the first time.
     TaskWaiting { run: RunId, task: TaskId },
-    /// An attempt was given to an executor.
+    /// An attempt was given to an executor; a second one if the task runs already.
     AttemptStarted { run: RunId, task: TaskId, attempt: Attempt, executor: ExecutorId, slots: u32, at: Millis },
-    /// An attempt produced the task's output.
+    /// An attempt produced the task's output; a second one that runs is of no use any more.
     AttemptSucceeded { run: RunId, task: TaskId, attempt: Attempt, output: Output, at: Millis },
     /// An attempt failed by itself.
     AttemptFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, at: Millis },

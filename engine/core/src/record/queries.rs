@@ -1,7 +1,8 @@
 //! What is asked of a state.
 
 use super::CatalogueKind;
-use super::state::{Kept, LostOutput, Pack, State, Task};
+use super::state::{Kept, LostOutput, Pack, State};
+use super::task::Task;
 use crate::{BlobHash, RunId, TaskId};
 
 impl State {

@@ -1,6 +1,7 @@
 //! How records change one run.
 
-use super::state::{LostOutput, Pack, Run, RunState, Sheet, Stage, Task, TaskState};
+use super::state::{LostOutput, Pack, Run, RunState, Sheet, Stage};
+use super::task::{Task, TaskState};
 use crate::graph::{Determinism, StageGraph};
 use crate::{Attempt, Epoch, ExecutorId, Millis, StageId, TaskId};
 
@@ -9,7 +10,11 @@ impl Run {
     #[must_use]
     pub fn running(&self) -> Vec<(ExecutorId, Attempt)> {
         let running = self.stages.iter().flat_map(|s| &s.tasks).filter(|t| t.state == TaskState::Running);
-        running.filter_map(|t| Some((t.executor.clone()?, t.attempt?))).collect()
+        let of_task = |t: &Task| {
+            let first = t.executor.clone().zip(t.attempt);
+            first.into_iter().chain(t.rival.as_ref().map(|rival| (rival.executor.clone(), rival.attempt)))
+        };
+        running.flat_map(of_task).collect()
     }
 
     pub(super) fn planned(&mut self, graph: &StageGraph, sheet: Option<&Sheet>) {
@@ -28,6 +33,8 @@ impl Run {
             repeats: 0,
             checksum: None,
             adopted: false,
+            rival: None,
+            newest: None,
         };
         self.stages = graph
             .stages

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::TaskMetrics;
+use super::task::Task;
 use super::{Catalogue, pairs};
 use crate::graph::StageGraph;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, StageId, TaskId};
@@ -255,74 +256,6 @@ impl Stage {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete as usize == self.tasks.len()
-    }
-}
-
-/// Progress of one task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    /// Where it stands.
-    pub state: TaskState,
-    /// The latest attempt.
-    pub attempt: Option<Attempt>,
-    /// The latest attempt's executor.
-    pub executor: Option<ExecutorId>,
-    /// A ready task is not started before this.
-    pub not_before: Millis,
-    /// The winner's output, while it is available.
-    pub output: Option<Output>,
-    /// Attempts that failed by themselves.
-    pub failures: u32,
-    /// Executors that died while running it.
-    pub executor_losses: u32,
-    /// Attempts that ended because an input was lost.
-    pub input_losses: u32,
-    /// When the latest attempt started.
-    pub started_at: Option<Millis>,
-    /// When the latest attempt ended.
-    pub finished_at: Option<Millis>,
-    /// The latest attempt's error.
-    pub error: Option<Error>,
-    /// How often it had succeeded, and its output was lost.
-    pub repeats: u32,
-    /// What its output's rows were when it first succeeded, from the inputs that it has.
-    pub checksum: Option<u64>,
-    /// Whether its latest attempt is an earlier leader's.
-    pub adopted: bool,
-}
-
-/// Where a task stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TaskState {
-    /// Inputs are missing, or nobody needs it.
-    Waiting,
-    /// It waits for a slot.
-    Ready,
-    /// An attempt holds a slot.
-    Running,
-    /// Its output is available.
-    Succeeded,
-    /// Its last attempt failed and so did the run.
-    Failed,
-    /// The run ended first.
-    Cancelled,
-    /// Its output is gone and nobody needs it.
-    Lost,
-}
-
-impl TaskState {
-    /// The name in `system.tasks`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Ready => "ready",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Lost => "lost",
-        }
     }
 }
 

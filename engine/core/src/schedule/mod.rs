@@ -12,6 +12,7 @@ mod placement;
 mod recovery;
 mod results;
 mod runs;
+mod stragglers;
 mod tasks;
 mod waiting;
 
@@ -146,6 +147,7 @@ pub struct Step {
 /// Decides what `event` means in `state` at `now`.
 pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -> Step {
     let mut d = Decider::new(state, settings, now);
+    let is_tick = event == Event::Tick;
     match event {
         Event::Elected { epoch, build } => d.elected(epoch, build),
         Event::ExecutorConnected { executor, endpoint, capacity, running, holding } => {
@@ -174,6 +176,9 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
     }
     d.plan_queued();
     d.place();
+    if is_tick {
+        d.race_stragglers();
+    }
     d.into_step()
 }
 

@@ -86,7 +86,7 @@ impl Decider<'_> {
         }
     }
 
-    fn launch(&mut self, launch: Launch) {
+    pub(super) fn launch(&mut self, launch: Launch) {
         let Launch { run, task, attempt, executor, slots } = launch.clone();
         self.record(Record::AttemptStarted { run, task, attempt, executor, slots, at: self.now });
         self.act(Action::Launch(launch));

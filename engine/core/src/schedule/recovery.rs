@@ -74,7 +74,7 @@ impl Decider<'_> {
         let needed = needed_stages(graph, |s| live.stages.get(s.index()).is_some_and(|s| s.is_complete()));
         let open = self.state.task(&run, task).is_some_and(|t| {
             let undone = matches!(t.state, TaskState::Waiting | TaskState::Ready | TaskState::Lost);
-            undone && t.attempt.is_none_or(|last| last < attempt)
+            undone && t.newest.max(t.attempt).is_none_or(|newest| newest < attempt)
         });
         if open && needed.get(task.stage.index()) == Some(&true) {
             let executor = executor.clone();

@@ -16,9 +16,23 @@ impl Decider<'_> {
         metrics: TaskMetrics,
     ) {
         let Some(executor) = self.running_on(run, task, attempt) else { return };
+        let other = self.state.task(run, task).and_then(|t| t.other_than(attempt));
+        if let Some((executor, attempt)) = &other {
+            // What it wrote goes with its run.
+            self.act(Action::Stop { executor: executor.clone(), attempt: *attempt });
+        }
         if self.differs(run, task, footer) {
             self.record(Record::StageDiffers { run: run.clone(), stage: task.stage });
-            self.record(Record::AttemptLost { run: run.clone(), task, attempt, cause: Loss::Differs, at: self.now });
+            // All that may have read it starts again before it does: no attempt goes on.
+            for attempt in [attempt].into_iter().chain(other.map(|(_, other)| other)) {
+                self.record(Record::AttemptLost {
+                    run: run.clone(),
+                    task,
+                    attempt,
+                    cause: Loss::Differs,
+                    at: self.now,
+                });
+            }
             self.refresh(run);
             return;
         }
@@ -64,11 +78,10 @@ impl Decider<'_> {
         comparable && before.zip(footer.checksum).is_some_and(|(before, now)| before != now)
     }
 
-    /// The executor of the attempt, if it is the one the state names; anything else is late or doubled.
+    /// The executor of the attempt, if it is one that the state names; anything else is late or doubled.
     fn running_on(&self, run: &RunId, task: TaskId, attempt: Attempt) -> Option<ExecutorId> {
         self.live_run(run)?;
-        let task = self.state.task(run, task)?;
-        (task.state == TaskState::Running && task.attempt == Some(attempt)).then(|| task.executor.clone())?
+        self.state.task(run, task)?.runner(attempt).cloned()
     }
 
     fn stage_is_complete(&self, run: &RunId, stage: StageId) -> bool {
@@ -135,7 +148,9 @@ impl Decider<'_> {
         self.record(Record::StageDiscarded { run: run.clone(), stage });
         for (index, state) in (0u32..).zip(tasks) {
             let task = TaskId { stage, index };
-            if let (TaskState::Running, Some(attempt), Some(executor)) = (state.state, state.attempt, state.executor) {
+            let first = state.attempt.zip(state.executor).filter(|_| state.state == TaskState::Running);
+            let second = state.rival.map(|rival| (rival.attempt, rival.executor));
+            for (attempt, executor) in first.into_iter().chain(second) {
                 self.act(Action::Stop { executor, attempt });
                 self.record(Record::AttemptLost {
                     run: run.clone(),

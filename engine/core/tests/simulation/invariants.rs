@@ -35,7 +35,13 @@ pub(crate) fn check(state: &State) -> Check {
         }
         for (stage, progress) in (0u32..).map(StageId).zip(&run.stages) {
             let running = (0u32..).zip(&progress.tasks).filter(|(_, t)| t.state == TaskState::Running);
-            working.extend(running.map(|(index, t)| ((id, t.attempt.unwrap()), TaskId { stage, index })));
+            let attempts = running.flat_map(|(index, t)| {
+                let second = t.rival.as_ref().map(|rival| rival.attempt);
+                t.attempt.into_iter().chain(second).map(move |attempt| ((id, attempt), TaskId { stage, index }))
+            });
+            working.extend(attempts);
+            let alone = progress.tasks.iter().all(|t| t.state == TaskState::Running || t.rival.is_none());
+            ensure!(alone, "a task of stage {stage} of run {id} is raced and does not run");
         }
     }
     for (id, executor) in &state.executors {

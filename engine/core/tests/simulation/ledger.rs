@@ -15,12 +15,12 @@ use crate::world::Check;
 pub(crate) struct Ledger {
     settings: Settings,
     /// The records applied once more.
-    replayed: State,
+    pub(crate) replayed: State,
     outcomes: BTreeMap<RunId, RunState>,
     /// Runs whose end was announced by any leader, and by this one.
     announced: BTreeSet<RunId>,
     told: BTreeSet<RunId>,
-    attempts: BTreeSet<Attempt>,
+    pub(crate) attempts: BTreeSet<Attempt>,
     tasks: BTreeMap<(RunId, TaskId), History>,
     /// When an executor was last there.
     served_at: u64,
@@ -90,18 +90,21 @@ impl Ledger {
     fn remember(&mut self, record: &Record) {
         match record {
             Record::AttemptStarted { run, task, .. } => {
+                let alone = self.runs_of(run, *task) == 0;
                 let history = self.history(run, *task);
                 history.settled = true;
-                history.attempts += 1;
+                history.attempts += u32::from(alone);
             }
             Record::AttemptFailed { run, task, .. } => {
+                let goes_on = self.runs_of(run, *task) > 1;
                 let history = self.history(run, *task);
                 history.failures += 1;
-                history.settled = false;
+                history.settled = goes_on;
             }
             Record::AttemptLost { run, task, cause, .. } => {
+                let goes_on = self.runs_of(run, *task) > 1;
                 let history = self.history(run, *task);
-                history.settled = false;
+                history.settled = goes_on;
                 history.executor_losses += u32::from(*cause == Loss::Executor);
             }
             Record::OutputLost { run, task } => self.history(run, *task).settled = false,
@@ -143,6 +146,13 @@ impl Ledger {
                 self.counts.failed_attempts += 1;
                 Ok(())
             }
+            Record::AttemptSucceeded { run, task, attempt, .. } => {
+                let known = self.replayed.task(run, *task);
+                let overtakes = known.is_some_and(|t| t.attempt != Some(*attempt));
+                self.counts.overtaken += u64::from(overtakes);
+                ensure!(known.is_some_and(|t| t.runner(*attempt).is_some()), "no such attempt was running");
+                Ok(())
+            }
             Record::AttemptLost { run, task, attempt, cause, .. } => {
                 self.check_lost_attempt(event, run, *task, *attempt, *cause)
             }
@@ -166,6 +176,9 @@ impl Ledger {
         executor: &ExecutorId,
         slots: u32,
     ) -> Check {
+        if *event == Event::Tick && self.runs_of(run, task) > 0 {
+            return self.check_race(run, task, attempt, executor, slots);
+        }
         ensure!(!self.history(run, task).settled, "work is repeated that was neither lost nor failed");
         if Some(attempt.epoch) < self.replayed.epoch {
             return self.check_adopted(event, run, task, attempt, executor);
@@ -178,13 +191,7 @@ impl Ledger {
         ensure!(known.state == RunState::Running, "the run is {}", known.state.name());
         ensure!(self.replayed.task(run, task).is_some_and(|t| t.output.is_none()), "its output is there");
         ensure!(is_needed(known, task.stage), "nobody needs it");
-        for input in invariants::input_tasks(known, task.stage) {
-            let output = self.replayed.task(run, input).and_then(|t| t.output.as_ref());
-            let durable = output.is_some_and(|o| o.durable.is_some());
-            let holder = output.and_then(|o| self.replayed.executors.get(&o.executor));
-            let held = holder.is_some_and(|e| e.state != ExecutorState::Lost);
-            ensure!(held || durable, "input {input} is not available");
-        }
+        self.check_inputs(run, task)?;
         let room = self.replayed.executors.get(executor).filter(|e| e.state == ExecutorState::Alive);
         let (all, held) = room.map_or((0, 0), |e| (e.slots, e.running.values().map(|a| a.slots).sum::<u32>()));
         // A run that holds nothing shares slots, but only when none is free, and not without limit.
@@ -217,7 +224,7 @@ impl Ledger {
     }
 
     fn check_lost_attempt(&mut self, event: &Event, run: &RunId, task: TaskId, attempt: Attempt, cause: Loss) -> Check {
-        let executor = self.replayed.task(run, task).and_then(|t| t.executor.clone()).unwrap();
+        let executor = self.replayed.task(run, task).and_then(|t| t.runner(attempt).cloned()).unwrap();
         let (explained, count) = match cause {
             Loss::Executor => (self.is_lost(&executor), &mut self.counts.lost_with_executor),
             Loss::Input => (
@@ -231,7 +238,7 @@ impl Ledger {
                 &mut self.counts.lost_with_message,
             ),
             Loss::Differs => (
-                matches!(event, Event::TaskSucceeded { attempt: a, footer, .. } if *a == attempt
+                matches!(event, Event::TaskSucceeded { run: r, task: t, footer, .. } if (r, *t) == (run, task)
                     && footer.checksum != self.replayed.task(run, task).and_then(|t| t.checksum)),
                 &mut self.counts.differing,
             ),

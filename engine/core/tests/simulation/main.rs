@@ -18,9 +18,11 @@ mod invariants;
 mod leader;
 mod ledger;
 mod messages;
+mod races;
 mod results;
 mod rng;
 mod scale;
+mod stragglers;
 mod weather;
 mod world;
 

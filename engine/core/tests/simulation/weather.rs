@@ -63,6 +63,7 @@ pub(crate) fn settings(rng: &mut Rng) -> Settings {
         no_executor_timeout_ms: *rng.pick(&[20_000, 60_000]).unwrap(),
         run_history: *rng.pick(&[1, 1_000]).unwrap(),
         active_runs: *rng.pick(&[1, 2, 16]).unwrap(),
+        straggler_ms: *rng.pick(&[2_000, 10_000]).unwrap(),
         ..Settings::default()
     }
 }
@@ -119,6 +120,9 @@ counts! {
     rolled_back_outputs,
     /// Attempts that gave other rows than before.
     differing,
+    /// Second attempts of tasks that took long, and those that were quicker than the first.
+    raced,
+    overtaken,
     /// Outputs that vanished.
     lost_outputs,
     /// Results found incomplete while they were read.

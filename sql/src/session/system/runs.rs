@@ -28,6 +28,7 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .count("packs", all().map(|r| Some(r.packs.len() as u64)))
         .count("put_requests", all().map(|r| Some(r.packs.iter().map(|p| p.puts).sum())))
         .count("get_requests", metrics().map(|m| Some(m.get_requests)))
+        .count("list_requests", metrics().map(|m| Some(m.list_requests)))
         .count("restarts", all().map(|r| Some(u64::from(r.restarts))))
         .count("recoveries", all().map(|r| Some(u64::from(r.totals.recoveries))))
         .seconds("repeated_task_seconds", all().map(|r| Some(r.totals.repeated_millis as f64 / 1e3)))
