@@ -32,11 +32,7 @@ async fn a_large_output_is_written_while_its_task_runs_and_read_by_those_that_co
     let folder = tempfile::tempdir().expect("a folder");
     let (mut cluster, mut client) = going::cluster(&state_in(folder.path()), &from_the_beginning(&[])).await;
     let going = Going::in_partitions(cluster.client().await, WIDE, "2").await;
-    let start = Instant::now();
-    while partial_packs(folder.path()) == 0 {
-        assert!(start.elapsed() < Duration::from_secs(60) && !going.reading.is_finished(), "no pack is being written");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_partial(folder.path(), &going).await;
     let ended = cluster.journals().concat().iter().filter(|line| line.contains("succeeded")).count();
     assert_eq!(ended, 0, "its task had ended before");
     let durable = until_stored(&mut client, &going).await;
@@ -53,6 +49,21 @@ async fn a_large_output_is_written_while_its_task_runs_and_read_by_those_that_co
     let again: Vec<_> = started_after(&journals, &run, known).intersection(&durable).cloned().collect();
     assert!(again.is_empty(), "{again:?} were done again");
     assert_eq!(partial_packs(folder.path()), 0, "nothing is left half written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cancelled_leaves_no_half_a_pack() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cluster, mut client) = going::cluster(&state_in(folder.path()), &from_the_beginning(&[])).await;
+    let going = Going::in_partitions(cluster.client().await, WIDE, "2").await;
+    until_partial(folder.path(), &going).await;
+    going.reading.abort();
+    let start = Instant::now();
+    let state = format!("SELECT state FROM system.runs WHERE run_id = '{}'", going.run);
+    while value(&mut client, &state).await != "cancelled" || !files_below(&folder.path().join("pond")).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?} are left", files_below(&folder.path().join("pond")));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +89,15 @@ async fn large_outputs_go_to_s3_in_parts() {
     assert!(bytes > 32 << 20 && gets > 0, "{bytes} bytes, {gets} GETs");
     assert!(puts > packs, "{puts} requests for {packs} packs: none was written in parts");
     assert!(puts <= bytes / (16 << 20) + 2 * packs, "{puts} requests for {packs} packs of {bytes} bytes");
+}
+
+/// Waits until a pack is being written.
+async fn until_partial(folder: &Path, going: &Going) {
+    let start = Instant::now();
+    while partial_packs(folder) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60) && !going.reading.is_finished(), "no pack is being written");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Waits until the first stage is in the store, and for the log. Gives back its tasks.
