@@ -8,6 +8,8 @@ use datafusion::error::Result;
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use tidemill_core::Error;
 use url::Url;
 
@@ -109,17 +111,27 @@ pub fn task_config(entries: &BTreeMap<String, String>) -> Result<SessionConfig> 
 /// # Errors
 /// The scheme is not served, or the environment lacks what the store needs.
 pub fn object_store(url: &Url) -> tidemill_core::Result<Option<Arc<dyn ObjectStore>>> {
-    match url.scheme() {
-        "file" => Ok(None),
-        "s3" | "s3a" => {
-            let store = AmazonS3Builder::from_env()
-                .with_url(url.as_str())
-                .build()
-                .map_err(|e| Error::invalid(format!("{url} cannot be opened: {e}; set the AWS_* variables")))?;
-            Ok(Some(Arc::new(store)))
+    let closed = |variables: &str| {
+        let variables = variables.to_owned();
+        move |e| Error::invalid(format!("{url} cannot be opened: {e}; set the {variables} variables"))
+    };
+    let address = url.as_str();
+    Ok(match url.scheme() {
+        "file" => None,
+        "s3" | "s3a" => Some(Arc::new(AmazonS3Builder::from_env().with_url(address).build().map_err(closed("AWS_*"))?)),
+        "gs" => {
+            let store = GoogleCloudStorageBuilder::from_env().with_url(address).build();
+            Some(Arc::new(store.map_err(closed("GOOGLE_*"))?))
         }
-        other => Err(Error::invalid(format!("{other}:// is not served: use a path, file:// or s3://"))),
-    }
+        "az" => {
+            let store = MicrosoftAzureBuilder::from_env().with_url(address).build();
+            Some(Arc::new(store.map_err(closed("AZURE_*"))?))
+        }
+        other => {
+            let message = format!("{other}:// is not served: use a path, file://, s3://, gs:// or az://");
+            return Err(Error::invalid(message));
+        }
+    })
 }
 
 /// Makes the stores of `urls` known to `env`.
@@ -147,4 +159,23 @@ pub fn register_stores<'a>(
 
 fn root(url: &Url) -> String {
     format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_opened_by_their_scheme() -> std::result::Result<(), url::ParseError> {
+        let opened = |url: &str| Ok::<_, url::ParseError>(object_store(&Url::parse(url)?));
+        assert!(opened("file:///x")?.is_ok_and(|store| store.is_none()));
+        assert!(opened("gs://bucket/x")?.is_ok_and(|store| store.is_some()));
+        let refused = opened("hdfs://host/x")?.err().map(|e| e.message).unwrap_or_default();
+        assert!(refused.contains("hdfs:// is not served"), "{refused}");
+        // Needs to be told whose container it is.
+        if let Err(error) = opened("az://container/x")? {
+            assert!(error.message.contains("AZURE_*"), "{error}");
+        }
+        Ok(())
+    }
 }

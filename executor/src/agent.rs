@@ -143,6 +143,8 @@ impl Agent {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Ended> {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
+        // Until then the coordinator may not know of outputs that packs hold.
+        let mut is_registered = false;
         loop {
             tokio::select! {
                 _ = stop.changed() => return Ok(Ended::Stopped),
@@ -155,6 +157,10 @@ impl Agent {
                                 if to.send(unheard.clone()).await.is_err() {
                                     return Ok(Ended::Broken);
                                 }
+                            }
+                            is_registered = true;
+                            if self.report_packs(to).await.is_err() {
+                                return Ok(Ended::Broken);
                             }
                         }
                         self.obey(message)?;
@@ -171,13 +177,13 @@ impl Agent {
                         return Ok(Ended::Broken);
                     }
                     crash::after("task.report");
-                    if self.report_packs(to).await.is_err() {
+                    if is_registered && self.report_packs(to).await.is_err() {
                         return Ok(Ended::Broken);
                     }
                 }
                 Some(durable) = packs.recv() => {
                     self.early.push(durable);
-                    if self.report_packs(to).await.is_err() {
+                    if is_registered && self.report_packs(to).await.is_err() {
                         return Ok(Ended::Broken);
                     }
                 }

@@ -149,7 +149,9 @@ impl Tries {
 /// The URL is none, or its scheme is not served.
 pub fn open(state: &str) -> Result<Option<Arc<dyn Objects>>> {
     let wrong = |why: &dyn fmt::Display| {
-        Error::invalid(format!("--state {state}: {why}; write file:///FOLDER, s3://BUCKET/PREFIX or memory://"))
+        Error::invalid(format!(
+            "--state {state}: {why}; write file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or memory://"
+        ))
     };
     if state == "memory://" || state == "memory:" {
         return Ok(None);

@@ -68,7 +68,13 @@ impl Follower {
     }
 
     async fn pack(&mut self, mut begun: Begun) -> Result<(), Error> {
-        match self.parts(&mut begun).await {
+        let stopped = stopped(self.progress.clone());
+        let parts = tokio::select! {
+            parts = self.parts(&mut begun) => parts,
+            // Also in the middle of a part: nothing of it is needed.
+            () = stopped => Ok(None),
+        };
+        match parts {
             Ok(Some(builder)) => self.packer.parts.complete(&self.run, begun, builder, [self.output].into_iter()).await,
             other => {
                 begun.upload.abort().await;
@@ -130,6 +136,13 @@ impl Follower {
     /// The finished output; `None` once it was released.
     fn stored(&self) -> Option<Arc<StoredOutput>> {
         self.packer.parts.store.output(&self.run, self.output).ok()
+    }
+}
+
+/// Ends when an attempt ends that is not finished.
+async fn stopped(mut progress: watch::Receiver<Progress>) {
+    if progress.wait_for(|progress| progress.is_finished).await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }
 

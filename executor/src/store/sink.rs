@@ -135,13 +135,20 @@ impl BlockSink for AttemptSink {
 impl Writing {
     /// Moves every frame that is in memory to the file.
     async fn spill_memory(&mut self, path: &PathBuf) -> Result<(), TaskError> {
-        let mut blocks = std::mem::take(&mut self.blocks);
-        for held in blocks.iter_mut().flatten().filter(|h| !matches!(h, Held::Disk { .. })) {
-            *held = self.append(path, held.clone()).await?;
+        // In place: whoever looks at it after an error finds every frame.
+        for partition in 0..self.blocks.len() {
+            for position in 0..self.blocks.get(partition).map_or(0, Vec::len) {
+                let Some(held) = self.slot(partition, position).cloned() else { continue };
+                let moved = self.append(path, held).await?;
+                self.slot(partition, position).into_iter().for_each(|slot| *slot = moved.clone());
+            }
         }
-        self.blocks = blocks;
         self.budget.give_back(std::mem::take(&mut self.memory));
         Ok(())
+    }
+
+    fn slot(&mut self, partition: usize, position: usize) -> Option<&mut Held> {
+        self.blocks.get_mut(partition)?.get_mut(position)
     }
 
     async fn append(&mut self, path: &PathBuf, held: Held) -> Result<Held, TaskError> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{started_after, value};
+use tidemill_tests::harness::{Proxy, Wire, started_after, value};
 
 use crate::durable::{files_below, in_store, state_in};
 use crate::going::{self, Going};
@@ -89,6 +89,30 @@ async fn large_outputs_go_to_s3_in_parts() {
     assert!(bytes > 32 << 20 && gets > 0, "{bytes} bytes, {gets} GETs");
     assert!(puts > packs, "{puts} requests for {packs} packs: none was written in parts");
     assert!(puts <= bytes / (16 << 20) + 2 * packs, "{puts} requests for {packs} packs of {bytes} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_the_store_refuses_is_written_after_its_task() {
+    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
+    s3.create_bucket("tide");
+    let wire = Proxy::start(s3.address()).await;
+    let mut environment = from_the_beginning(&s3.environment());
+    environment[0].1 = format!("http://{}", wire.address);
+    let (cluster, mut client) = going::cluster("s3://tide/cluster", &environment).await;
+    let going = Going::in_partitions(cluster.client().await, WIDE, "2").await;
+    let start = Instant::now();
+    // The beginning of an upload in parts.
+    while !wire.requests("/pond/").contains_key("POST") {
+        assert!(start.elapsed() < Duration::from_secs(60) && !going.reading.is_finished(), "no pack is being written");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before = wire.refused();
+    wire.set(Wire::Refusing(403));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    wire.set(Wire::Whole);
+    assert!(wire.refused() > before, "nobody asked the store");
+    until_stored(&mut client, &going).await;
+    going.answers(WIDE).await;
 }
 
 /// Waits until a pack is being written.

@@ -62,8 +62,11 @@ impl Run {
     }
 
     pub(super) fn packed(&mut self, pack: &Pack, outputs: &[LostOutput]) {
-        let position = self.packs.len();
-        self.packs.push(pack.clone());
+        let known = self.packs.iter().position(|p| p.name == pack.name);
+        let position = known.unwrap_or(self.packs.len());
+        if known.is_none() {
+            self.packs.push(pack.clone());
+        }
         for LostOutput { task, attempt } in outputs {
             let tasks = self.stages.get_mut(task.stage.index()).map(|s| &mut s.tasks);
             let output = tasks.and_then(|t| t.get_mut(task.index as usize)).and_then(|t| t.output.as_mut());

@@ -8,11 +8,14 @@ use crate::{Millis, RunId};
 impl Decider<'_> {
     /// Outputs are in the store. A pack of a run that has ended is of no use; one that is named already came twice.
     pub(super) fn pack_durable(&mut self, run: RunId, pack: Pack, outputs: Vec<LostOutput>) {
-        let known = self.live_run(&run).map(|r| r.packs.iter().any(|p| p.name == pack.name));
-        match known {
-            Some(true) => {}
-            Some(false) => self.record(Record::PackDurable { run, pack, outputs }),
-            None => self.act(Action::Discard { pack }),
+        let Some(live) = self.live_run(&run) else { return self.act(Action::Discard { pack }) };
+        // Said again, it may name outputs of which nobody knew before.
+        let is_news = |LostOutput { task, attempt }: &LostOutput| {
+            let output = self.state.task(&run, *task).and_then(|t| t.output.as_ref());
+            output.is_some_and(|o| o.attempt == *attempt && o.durable.is_none())
+        };
+        if live.packs.iter().all(|p| p.name != pack.name) || outputs.iter().any(is_news) {
+            self.record(Record::PackDurable { run, pack, outputs });
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
-use super::Launch;
 use super::decide::Decider;
+use super::{Launch, needed_stages};
 use crate::graph::{Input, TaskShape};
 use crate::record::{ExecutorState, RunningAttempt, TaskState};
-use crate::{Attempt, ExecutorId, RunId, TaskId};
+use crate::{Attempt, ExecutorId, RunId, StageId, TaskId};
 
 /// How many times as long as the median of its stage a task takes before a second attempt is begun.
 const TIMES: u64 = 2;
@@ -22,13 +22,17 @@ impl Decider<'_> {
         }
         let slots: u32 =
             self.state.executors.values().filter(|e| e.state == ExecutorState::Alive).map(|e| e.slots).sum();
-        let most = (slots as usize / SHARE).max(1).saturating_sub(self.second_attempts());
-        for (run, task, executor) in self.stragglers().into_iter().take(most) {
+        let mut left = (slots as usize / SHARE).max(1).saturating_sub(self.second_attempts());
+        for (run, task, executor) in self.stragglers() {
+            if left == 0 {
+                return;
+            }
             // The emptiest that is not the one which is slow.
             let other = self.state.idle.iter().rev().find(|(_, Reverse(idle))| *idle != executor);
             let Some(executor) = other.map(|(_, Reverse(idle))| idle.clone()) else { continue };
             let attempt = Attempt { epoch, counter: self.state.attempts + 1 };
             self.launch(Launch { run, task, attempt, executor, slots: 1 });
+            left -= 1;
         }
     }
 
@@ -66,14 +70,22 @@ impl Decider<'_> {
             return false;
         }
         let known = stage.tasks.get(task.index as usize).filter(|t| t.state == TaskState::Running && t.rival.is_none());
-        let Some(began) = known.and_then(|t| t.started_at) else { return false };
-        let elapsed = self.now.since(began);
+        // One that had a second attempt, which came to nothing, has no third.
+        let alone = known.filter(|t| t.newest.max(t.attempt) == t.attempt);
+        let Some(began) = alone.and_then(|t| t.started_at) else { return false };
+        // What earlier leaders wrote has their clocks' times.
+        let ours = self.state.claimed_at;
+        let elapsed = self.now.since(if began > self.now { ours } else { began.max(ours) });
         if elapsed < self.settings.straggler_ms || (stage.complete as usize) * 4 < stage.tasks.len() * 3 {
             return false;
         }
         let finished = stage.tasks.iter().filter(|t| t.output.is_some());
-        let mut took: Vec<u64> = finished.filter_map(|t| Some(t.finished_at?.since(t.started_at?))).collect();
+        let times = finished.filter_map(|t| t.started_at.zip(t.finished_at));
+        let mut took: Vec<u64> =
+            times.filter(|(from, to)| (*from < ours) == (*to < ours)).map(|(from, to)| to.since(from)).collect();
         took.sort_unstable();
-        took.get(took.len() / 2).is_some_and(|median| elapsed >= median.saturating_mul(TIMES))
+        let is_slow = took.get(took.len() / 2).is_some_and(|median| elapsed >= median.saturating_mul(TIMES));
+        let complete = |stage: StageId| live.stages.get(stage.index()).is_some_and(|s| s.is_complete());
+        is_slow && needed_stages(graph, complete).get(task.stage.index()) == Some(&true)
     }
 }

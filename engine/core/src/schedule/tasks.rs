@@ -47,8 +47,14 @@ impl Decider<'_> {
         if self.running_on(run, task, attempt).is_none() {
             return;
         }
+        let rival = self.state.task(run, task).and_then(|t| t.rival.as_ref());
+        // While the first attempt goes on, what befalls a second one is no matter.
+        let is_spare = rival.is_some_and(|rival| rival.attempt == attempt);
         if error.kind == ErrorKind::LostInput && !lost.outputs.is_empty() {
             self.record(Record::AttemptLost { run: run.clone(), task, attempt, cause: Loss::Input, at: self.now });
+            if is_spare {
+                return;
+            }
             let losses = self.state.task(run, task).map_or(0, |t| t.input_losses);
             if losses >= self.settings.task_input_losses {
                 let message = format!("task {task} could not read its inputs {losses} times: {}", error.message);
@@ -62,6 +68,9 @@ impl Decider<'_> {
         let may_retry = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::LostInput);
         self.record(Record::AttemptFailed { run: run.clone(), task, attempt, error: error.clone(), at: self.now });
         let failures = self.state.task(run, task).map_or(0, |t| t.failures);
+        if is_spare {
+            return;
+        }
         if may_retry && failures < self.settings.task_attempts {
             self.refresh(run);
         } else {

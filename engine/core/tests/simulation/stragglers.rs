@@ -63,6 +63,19 @@ fn while_one_of_two_is_left_the_task_runs() {
 }
 
 #[test]
+fn a_second_attempt_that_comes_to_nothing_hurts_nobody_and_has_no_successor() {
+    for error in [Error::unavailable("the store was busy"), Error::resources_exhausted("it is a small executor")] {
+        let (mut cluster, slow, rival) = raced();
+        assert_eq!(cluster.send(failed(&rival, error)), []);
+        assert_eq!(cluster.wait(600_000), [], "one is enough");
+        let task = &cluster.run("run").stages[0].tasks[slow.task.index as usize];
+        assert_eq!((task.state, task.attempt), (TaskState::Running, Some(slow.attempt)));
+        let actions = cluster.send(succeeded(&slow));
+        assert!(actions.iter().any(|action| matches!(action, Action::Deliver { .. })), "{actions:?}");
+    }
+}
+
+#[test]
 fn without_another_executor_and_siblings_that_are_done_nothing_is_raced() {
     let mut cluster = Cluster::new();
     cluster.start("a", 4);
