@@ -22,7 +22,8 @@ pub struct Settings {
     pub task_input_losses: u32,
     /// A retry waits this long times the number of failures so far.
     pub retry_backoff_ms: u64,
-    /// A task that runs at least this long, and twice the median of its stage, is given to a second executor that has nothing else to do. 0 is never.
+    /// A task that runs at least this long, and twice the median of its stage, is given to a second executor that has
+    /// nothing else to do. 0 is never.
     pub straggler_ms: u64,
     /// How many finished runs stay visible in `system.runs`.
     pub run_history: usize,

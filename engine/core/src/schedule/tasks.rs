@@ -67,10 +67,10 @@ impl Decider<'_> {
         }
         let may_retry = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::LostInput);
         self.record(Record::AttemptFailed { run: run.clone(), task, attempt, error: error.clone(), at: self.now });
-        let failures = self.state.task(run, task).map_or(0, |t| t.failures);
         if is_spare {
             return;
         }
+        let failures = self.state.task(run, task).map_or(0, |t| t.failures);
         if may_retry && failures < self.settings.task_attempts {
             self.refresh(run);
         } else {
