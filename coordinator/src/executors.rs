@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::driver::{Input, WeakInbox};
+use crate::watch::Watch;
 
 /// An executor that is silent for this long is suspected.
 const SUSPECT_AFTER: Duration = Duration::from_secs(5);
@@ -42,6 +43,8 @@ struct Attached {
     heard: Instant,
     /// Inside the coordinator's own process, where only the end of the stream means anything.
     is_local: bool,
+    /// What it should have.
+    watch: Watch,
 }
 
 impl Executors {
@@ -81,7 +84,8 @@ impl Executors {
         let _ = to.try_send(Ok(say(to_executor::Message::Registered(welcome))));
         let executor = ExecutorId(register.executor);
         let is_local = register.endpoint == LOCAL;
-        self.attached.insert(executor.clone(), Attached { to, id, heard: Instant::now(), is_local });
+        self.attached
+            .insert(executor.clone(), Attached { to, id, heard: Instant::now(), is_local, watch: Watch::default() });
         let reported = |a: &wire::AttemptRef| {
             let (run, task, attempt) = (RunId(a.run.clone()), a.task?.into(), a.attempt?.into());
             Some(Reported { run, task, attempt, slots: a.slots })
@@ -101,23 +105,31 @@ impl Executors {
         Some(Event::ExecutorDisconnected { executor: executor.clone() })
     }
 
+    /// An executor said something. `given` tells what it was given and should have, if that can be told now.
     pub(crate) fn received(
         &mut self,
         executor: &ExecutorId,
         id: u64,
         message: wire::FromExecutor,
-    ) -> Option<(Event, Acknowledgement)> {
+        given: impl FnOnce() -> Vec<Attempt>,
+    ) -> Option<(Event, Option<Acknowledgement>)> {
         let attached = self.attached.get_mut(executor).filter(|a| a.id == id)?;
         attached.heard = Instant::now();
         self.traffic.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);
         let event = match message.message? {
-            from_executor::Message::Register(_) | from_executor::Message::Heartbeat(_) => return None,
+            from_executor::Message::Register(_) => return None,
+            from_executor::Message::Heartbeat(heartbeat) => {
+                let named = heartbeat.attempts.into_iter().map(Attempt::from).collect();
+                let attempts = attached.watch.missing(given(), &named, Instant::now());
+                let event = Event::AttemptsForgotten { executor: executor.clone(), attempts: attempts.clone() };
+                return (!attempts.is_empty()).then_some((event, None));
+            }
             from_executor::Message::TaskSucceeded(done) => succeeded(done),
             from_executor::Message::TaskFailed(failed) => self::failed(failed),
             from_executor::Message::PackDurable(durable) => packed(durable),
         };
         match event {
-            Ok((acknowledgement, event)) => Some((event, acknowledgement)),
+            Ok((acknowledgement, event)) => Some((event, Some(acknowledgement))),
             Err(error) => {
                 tracing::error!(%executor, %error, "a completion cannot be read");
                 None

@@ -40,6 +40,14 @@ impl Store {
         self.objects.lock().expect("no panic").insert(name.to_owned(), Bytes::copy_from_slice(body));
     }
 
+    fn remove(&self, name: &str) {
+        self.objects.lock().expect("no panic").remove(name);
+    }
+
+    fn names(&self, prefix: &str) -> Vec<String> {
+        self.objects.lock().expect("no panic").keys().filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+
     fn get(&self, name: &str) -> Bytes {
         self.objects.lock().expect("no panic").get(name).cloned().expect("an object")
     }
@@ -250,6 +258,34 @@ async fn a_damaged_snapshot_is_passed_over_for_an_older_one() {
     store.put("ctl/snap/0000000000000002/0000000000000000", b"torn");
     let (_, recovered) = lead(&store, Some(2)).await;
     assert_eq!(views(&recovered), ["view_001", "view_002"]);
+}
+
+#[tokio::test]
+async fn a_log_with_a_gap_is_refused_by_name() {
+    let store = Store::new(0, 0);
+    let (mut log, _) = lead(&store, None).await;
+    for number in 1..4 {
+        log.append(vec![record(number)], Vec::new()).await.expect("an append");
+    }
+    let refusal = async |epoch: u64| {
+        let taken = Log::take_over(Arc::clone(&store) as _, Leader::new("127.0.0.1:1"), Some(Epoch(epoch))).await;
+        taken.expect_err("a refusal").message
+    };
+    let missing = "ctl/log/0000000000000001/0000000000000001";
+    let kept = store.get(missing);
+    store.remove(missing);
+    let said = refusal(1).await;
+    assert!(said.contains(missing) && said.contains("later parts"), "{said}");
+    store.put(missing, &kept);
+    // Nor is it taken for an empty one when its snapshots and its beginning are lost.
+    for snapshot in store.names("ctl/snap") {
+        store.put(&snapshot, b"torn");
+    }
+    for batch in store.names("ctl/log") {
+        store.remove(&batch);
+    }
+    let said = refusal(2).await;
+    assert!(said.contains("ctl/snap") && said.contains("no snapshot"), "{said}");
 }
 
 #[tokio::test]

@@ -9,35 +9,7 @@ use std::time::Duration;
 /// The variable that names a point, a side of it, and how often it is passed first.
 pub const VARIABLE: &str = "TIDEMILL_CRASH_AT";
 
-/// All points. A coordinator's, but for those that begin with the name of something only executors write.
-pub const POINTS: [&str; 26] = [
-    "answer.end",
-    "epoch.claim",
-    "epoch.seal",
-    "lease.renew",
-    "log.accept",
-    "log.append",
-    "log.catalogue",
-    "log.collect",
-    "log.finish",
-    "log.intent",
-    "log.lost",
-    "log.pack",
-    "log.plan",
-    "log.start",
-    "log.success",
-    "output.insert",
-    "output.release",
-    "pack.delete",
-    "pack.finish",
-    "pack.report",
-    "publish.files",
-    "publish.marker",
-    "result.keep",
-    "sink.write",
-    "snapshot.write",
-    "task.report",
-];
+pub use tidemill_core::POINTS;
 
 /// How long a stalled task does nothing.
 const STALL: Duration = Duration::from_secs(60);

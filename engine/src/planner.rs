@@ -33,6 +33,9 @@ pub trait Planner: Send + Sync {
     /// Whether the statement's text looks as if the coordinator answers it alone. A wrong guess costs only a place in
     /// the queue.
     fn is_express(&self, statement: &str) -> bool;
+
+    /// Whether the text looks as if it may change anything outside: files, tables, the catalogue.
+    fn may_change(&self, statement: &str) -> bool;
 }
 
 /// One statement and what it may refer to.

@@ -189,10 +189,15 @@ impl Agent {
                 }
                 _ = heartbeat.tick() => {
                     // A full queue means that the stream is stuck; the coordinator will notice the silence.
-                    let _ = to.try_send(self.message(from_executor::Message::Heartbeat(wire::Heartbeat {})));
+                    let _ = to.try_send(self.message(from_executor::Message::Heartbeat(self.heartbeat())));
                 }
             }
         }
+    }
+
+    fn heartbeat(&self) -> wire::Heartbeat {
+        let known = self.running.keys().chain(self.unacknowledged.keys());
+        wire::Heartbeat { attempts: known.map(|attempt| (*attempt).into()).collect() }
     }
 
     /// Reports packs of outputs that are reported.

@@ -168,7 +168,11 @@ pub const FAULTS: [Fault; 34] = [
     fault(
         "newest snapshot damaged; a batch damaged",
         "an older one and the log; a refusal that names it",
-        &["a_damaged_snapshot_is_passed_over_for_an_older_one", "damaged_and_newer_objects_are_refused_by_name"],
+        &[
+            "a_damaged_snapshot_is_passed_over_for_an_older_one",
+            "damaged_and_newer_objects_are_refused_by_name",
+            "a_log_with_a_gap_is_refused_by_name",
+        ],
     ),
     fault(
         "the disk is full where executors spill",

@@ -2,7 +2,7 @@
 
 use tidemill_core::record::{Outcome, Pack};
 use tidemill_core::schedule::{Action, Launch};
-use tidemill_core::{Error, RunId};
+use tidemill_core::{Error, ExecutorId, RunId};
 use tidemill_engine::crash;
 use tidemill_engine::wire::{self, to_executor::Message};
 
@@ -10,11 +10,39 @@ use super::Driver;
 use crate::delivery::count;
 use crate::runs::{RunMessage, tell};
 
+/// Something decided that waits for its turn. A launch is put into words at once: when it is sent an input may be lost, and
+/// its task must say so itself.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Launch { executor: ExecutorId, message: Box<wire::Launch> },
+    Act(Action),
+}
+
 impl Driver {
-    pub(super) fn carry_out(&mut self, action: Action) {
+    /// What an action means now. Nothing, if it launches a task of a run that is over.
+    pub(super) fn prepare(&mut self, action: Action) -> Option<Effect> {
+        match action {
+            Action::Launch(launch) => {
+                let message = Box::new(self.launch(&launch)?);
+                Some(Effect::Launch { executor: launch.executor, message })
+            }
+            action => Some(Effect::Act(action)),
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        let action = match effect {
+            Effect::Launch { executor, message } => {
+                return self.executors.send(&executor, self.epoch(), Message::Launch(*message));
+            }
+            Effect::Act(action) => action,
+        };
         match action {
             Action::Plan { run } => self.plan(run),
-            Action::Launch(launch) => self.launch(&launch),
+            // It was put into words.
+            Action::Launch(_) => {}
+            // It waited for the log, and its client has submitted the run again: it is released when it ends.
+            Action::Release { run, .. } if self.state.live.contains(&run) => {}
             Action::Stop { executor, attempt } => {
                 self.executors.send(&executor, self.epoch(), Message::Stop(attempt.into()));
             }
@@ -33,22 +61,15 @@ impl Driver {
         }
     }
 
-    fn launch(&mut self, launch: &Launch) {
-        let Some(stage) = self
-            .state
-            .runs
-            .get(&launch.run)
-            .and_then(|r| r.graph.as_ref())
-            .and_then(|g| g.stages.get(launch.task.stage.index()))
-        else {
-            return;
-        };
-        let Some(sheet) = self.state.runs.get(&launch.run).and_then(|r| r.sheet.as_ref()) else { return };
+    fn launch(&mut self, launch: &Launch) -> Option<wire::Launch> {
+        let run = self.state.runs.get(&launch.run)?;
+        let stage = run.graph.as_ref()?.stages.get(launch.task.stage.index())?;
+        let sheet = run.sheet.as_ref()?;
         let inputs = stage.inputs.iter().filter_map(|input| {
             let manifest = self.manifests.get(&self.state, &launch.run, input.stage, &self.blobs)?;
             Some(wire::LaunchInput { stage: input.stage.0, manifest: manifest.0 })
         });
-        let message = wire::Launch {
+        Some(wire::Launch {
             attempt: Some(wire::AttemptRef {
                 run: launch.run.0.clone(),
                 task: Some(launch.task.into()),
@@ -63,8 +84,7 @@ impl Driver {
                 .and_then(|s| s.as_ref())
                 .map_or_else(String::new, |s| s.0.clone()),
             inputs: inputs.collect(),
-        };
-        self.executors.send(&launch.executor, self.epoch(), Message::Launch(message));
+        })
     }
 
     /// Deletes a pack that nobody will read. One that cannot be deleted now is swept by the next leader.

@@ -25,10 +25,11 @@ impl Driver {
             return self.attach_client(&run, state, client);
         }
         let planner = &self.config.planner;
-        let (statement, express) = (planner.redact(&request.sql), planner.is_express(&request.sql));
+        let statement = planner.redact(&request.sql);
+        let (express, may_change) = (planner.is_express(&request.sql), planner.may_change(&request.sql));
         // A secret is written nowhere: such a run needs its client to be planned.
         let blob = (statement == request.sql).then(|| Blob::new(encode(&request)));
-        let spec = RunSpec { statement, request: blob.as_ref().map(|b| b.hash.clone()), express };
+        let spec = RunSpec { statement, request: blob.as_ref().map(|b| b.hash.clone()), express, may_change };
         self.blobs.keep_for_run(&run, blob.iter().cloned().collect());
         self.journal.keep(blob);
         self.clients.insert(run.clone(), client);

@@ -13,6 +13,7 @@ use tidemill_engine::blob::Blob;
 use tokio::sync::mpsc;
 
 use super::Reply;
+use super::actions::Effect;
 use crate::executors::Acknowledgement;
 use crate::log::{Appender, Entry, Lease, Log, News};
 
@@ -25,9 +26,9 @@ pub(super) struct Journal {
     durable: u64,
     /// Blobs that the next entry's records name.
     blobs: Vec<Blob>,
-    actions: VecDeque<(u64, Vec<Action>)>,
+    effects: VecDeque<(u64, Vec<Effect>)>,
     /// Releases of outputs and packs, which no other action waits for.
-    releases: VecDeque<(u64, Action)>,
+    releases: VecDeque<(u64, Effect)>,
     acknowledgements: VecDeque<(u64, ExecutorId, Acknowledgement)>,
     /// Copies of the state for those who must not be told what may be forgotten.
     states: VecDeque<(u64, State, Reply<State>)>,
@@ -42,7 +43,7 @@ const WAITING: (usize, usize) = (4 << 10, 32 << 20);
 /// What can be done now.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    pub(super) actions: Vec<Action>,
+    pub(super) effects: Vec<Effect>,
     pub(super) acknowledgements: Vec<(ExecutorId, Acknowledgement)>,
 }
 
@@ -65,8 +66,8 @@ impl Journal {
     }
 
     /// Takes what a step decided; gives back what may be done already.
-    pub(super) fn append(&mut self, records: Vec<Record>, urgent: bool, mut actions: Vec<Action>) -> Vec<Action> {
-        let Some((appender, _)) = &self.log else { return actions };
+    pub(super) fn append(&mut self, records: Vec<Record>, urgent: bool, mut effects: Vec<Effect>) -> Vec<Effect> {
+        let Some((appender, _)) = &self.log else { return effects };
         if !records.is_empty() || !self.blobs.is_empty() {
             self.position += 1;
             let blobs = std::mem::take(&mut self.blobs);
@@ -76,16 +77,22 @@ impl Journal {
             appender.append(entry);
         }
         if self.position > self.durable {
-            let releases =
-                actions.extract_if(.., |action| matches!(action, Action::Release { .. } | Action::Discard { .. }));
+            let is_release =
+                |effect: &mut Effect| matches!(effect, Effect::Act(Action::Release { .. } | Action::Discard { .. }));
+            let releases = effects.extract_if(.., is_release);
             self.releases.extend(releases.map(|release| (self.position, release)));
         }
         let waits_for = if urgent { self.position } else { 0 };
-        if waits_for <= self.durable && self.actions.is_empty() {
-            return actions;
+        if waits_for <= self.durable && self.effects.is_empty() {
+            return effects;
         }
-        self.actions.push_back((waits_for, actions));
+        self.effects.push_back((waits_for, effects));
         Vec::new()
+    }
+
+    /// Whether something was decided that nobody has been told of yet.
+    pub(super) fn holds_effects(&self) -> bool {
+        !self.effects.is_empty()
     }
 
     /// Takes an acknowledgement that depends on what was appended so far; gives it back if that is durable.
@@ -122,11 +129,11 @@ impl Journal {
             self.waiting_bytes -= bytes;
         }
         let mut due = Due::default();
-        while let Some((_, actions)) = self.actions.pop_front_if(|(waits_for, _)| *waits_for <= position) {
-            due.actions.extend(actions);
+        while let Some((_, effects)) = self.effects.pop_front_if(|(waits_for, _)| *waits_for <= position) {
+            due.effects.extend(effects);
         }
         while let Some((_, release)) = self.releases.pop_front_if(|(waits_for, _)| *waits_for <= position) {
-            due.actions.push(release);
+            due.effects.push(release);
         }
         while let Some((_, executor, what)) = self.acknowledgements.pop_front_if(|(p, _, _)| *p <= position) {
             due.acknowledgements.push((executor, what));

@@ -247,8 +247,8 @@ impl Driver {
     fn durable(&mut self, position: u64) {
         let was_full = self.journal.is_full();
         let due = self.journal.durable(position);
-        for action in due.actions {
-            self.carry_out(action);
+        for effect in due.effects {
+            self.carry_out(effect);
         }
         for (executor, what) in due.acknowledgements {
             self.executors.acknowledge(&executor, what, self.epoch());
@@ -303,13 +303,25 @@ impl Driver {
                 }
             }
             Input::FromExecutor { executor, id, message } => {
-                if let Some((event, what)) = self.executors.received(&executor, id, message) {
-                    self.handle(event);
-                    if let Some((executor, what)) = self.journal.acknowledge(executor, what) {
-                        self.executors.acknowledge(&executor, what, self.epoch());
-                    }
-                }
+                self.heard(executor, id, message);
             }
+        }
+    }
+
+    fn heard(&mut self, executor: ExecutorId, id: u64, message: wire::FromExecutor) {
+        let (executors, journal) = (&self.state.executors, &self.journal);
+        // A launch that waits for the log is not known to its executor yet.
+        let given = || match executors.get(&executor) {
+            Some(known) if !journal.holds_effects() => known.running.keys().copied().collect(),
+            _ => Vec::new(),
+        };
+        let Some((event, what)) = self.executors.received(&executor, id, message, given) else { return };
+        if let Event::AttemptsForgotten { attempts, .. } = &event {
+            tracing::warn!(%executor, ?attempts, "an executor does not know what it was given: it is given out again");
+        }
+        self.handle(event);
+        if let Some((executor, what)) = what.and_then(|what| self.journal.acknowledge(executor, what)) {
+            self.executors.acknowledge(&executor, what, self.epoch());
         }
     }
 
@@ -334,9 +346,9 @@ impl Driver {
         for record in &step.records {
             self.recorded(record);
         }
-        let urgent = step.records.iter().any(|record| self.state.is_urgent(record));
-        for action in self.journal.append(step.records, urgent, step.actions) {
-            self.carry_out(action);
+        let effects = step.actions.into_iter().filter_map(|action| self.prepare(action)).collect();
+        for effect in self.journal.append(step.records, step.urgent, effects) {
+            self.carry_out(effect);
         }
     }
 

@@ -98,25 +98,19 @@ const FORGET_EVERY: u64 = 32;
 
 /// Where a process can be made to die around these.
 fn points_of(records: &[Record]) -> BTreeSet<&'static str> {
-    let point = |record: &Record| match record {
-        Record::RunAccepted { .. } => "log.accept",
-        Record::RunPlanned { .. } => "log.plan",
-        Record::AttemptStarted { .. } => "log.start",
-        Record::AttemptSucceeded { .. } => "log.success",
-        Record::AttemptLost { .. } | Record::OutputLost { .. } | Record::ExecutorLost { .. } => "log.lost",
-        Record::PackDurable { .. } => "log.pack",
-        Record::RunCommitting { .. } => "log.intent",
-        Record::RunFinished { .. } => "log.finish",
-        Record::CatalogueSet { .. } | Record::CatalogueDropped { .. } => "log.catalogue",
-        _ => "log.append",
-    };
-    records.iter().map(point).chain(["log.append"]).collect()
+    records.iter().map(Record::point).chain(["log.append"]).collect()
 }
 
 fn fenced(epoch: Epoch, leader: &Leader, what: &str) -> Error {
     Error::conflict(format!(
         "another coordinator leads the cluster now and has sealed {what} of epoch {}: this one, {}, stops",
         epoch.0, leader.address
+    ))
+}
+
+fn lacking(name: &str, why: &str) -> Error {
+    Error::internal(format!(
+        "{name} in --state cannot be replayed: {why}; restore it from a copy, or start with an empty --state"
     ))
 }
 
@@ -241,6 +235,7 @@ impl Log {
         let mut recovered = Recovered::default();
         let mut found = None;
         let epochs = list(self.objects.as_ref(), "ctl/snap").await?;
+        let mut damaged = None;
         'search: for epoch in numbers(&epochs).rev().map(Epoch) {
             let folder = format!("ctl/snap/{:016x}", epoch.0);
             let seqs = list(self.objects.as_ref(), &folder).await?;
@@ -256,7 +251,10 @@ impl Log {
                         break 'search;
                     }
                     // An older one and the log behind it say the same.
-                    Err(error) => tracing::error!(%error, "a snapshot cannot be read: the one before it is taken"),
+                    Err(error) => {
+                        tracing::error!(%error, "a snapshot cannot be read: the one before it is taken");
+                        damaged = Some(name);
+                    }
                 }
             }
         }
@@ -264,9 +262,22 @@ impl Log {
         let epochs = list(self.objects.as_ref(), "ctl/epoch").await?;
         for epoch in numbers(&epochs).map(Epoch).filter(|e| *e >= from.0 && *e < self.epoch) {
             let seq = if epoch == from.0 { from.1 } else { 0 };
+            if let (None, Some(name), 1) = (found, &damaged, epoch.0)
+                && read(self.objects.as_ref(), &batch_name(epoch, 0)).await?.is_none()
+            {
+                return Err(lacking(name, "no snapshot can be read, this one neither"));
+            }
             self.replay_epoch(epoch, seq, &mut recovered).await?;
         }
         Ok((recovered, found))
+    }
+
+    /// Whether a batch is missing that was there: one behind it is.
+    async fn is_gap(&self, epoch: Epoch, seq: u64) -> Result<bool> {
+        let names = list(self.objects.as_ref(), &format!("ctl/log/{:016x}", epoch.0)).await?;
+        let goes_on = numbers(&names).any(|later| later > seq);
+        // An old leader may have written both between the two looks.
+        Ok(goes_on && read(self.objects.as_ref(), &batch_name(epoch, seq)).await?.is_none())
     }
 
     async fn seal(&self, name: &str, seal: &Bytes) -> Result<Created> {
@@ -283,6 +294,9 @@ impl Log {
             let name = batch_name(epoch, seq);
             let body = match read(self.objects.as_ref(), &name).await? {
                 Some(body) => body,
+                None if self.is_gap(epoch, seq).await? => {
+                    return Err(lacking(&name, "later parts of the log are there, it is not"));
+                }
                 // The end, unless the old leader is still quicker.
                 None => match self.seal(&name, &seal(seq)?).await? {
                     Created::Ours => return Ok(()),

@@ -8,10 +8,12 @@
 mod error;
 pub mod graph;
 mod id;
+mod points;
 pub mod record;
 pub mod schedule;
 mod settings;
 
 pub use error::{Error, ErrorKind, Result};
 pub use id::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, StageId, TaskId};
+pub use points::POINTS;
 pub use settings::Settings;

@@ -87,6 +87,10 @@ impl Planner for SqlPlanner {
     fn is_express(&self, statement: &str) -> bool {
         statements::is_express(statement)
     }
+
+    fn may_change(&self, statement: &str) -> bool {
+        statements::may_change(statement)
+    }
 }
 
 impl Planning<'_> {

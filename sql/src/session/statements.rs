@@ -52,14 +52,25 @@ fn take_statement(statements: &mut Vec<String>, current: &mut String, meaningful
 
 /// Whether the text looks as if it asks only about the cluster or the catalogue.
 pub(super) fn is_express(text: &str) -> bool {
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else { return false };
-    let mut words = tokens.iter().filter_map(|token| match token {
-        Token::Word(word) => Some(word.value.to_lowercase()),
-        _ => None,
-    });
+    let mut words = words(text);
     let asks = ["show", "describe", "desc", "explain", "drop"];
     words.next().is_some_and(|first| asks.contains(&first.as_str()))
         || words.any(|word| word == super::system::SCHEMA || word == "information_schema")
+}
+
+/// Whether the text begins as if it changed anything: what is not known to ask only.
+pub(super) fn may_change(text: &str) -> bool {
+    let asks = ["select", "with", "values", "from", "table", "show", "describe", "desc", "explain", "set", "reset"];
+    words(text).next().is_some_and(|first| !asks.contains(&first.as_str()))
+}
+
+/// Its words in lower case, without strings, numbers and signs; none if it cannot be read.
+fn words(text: &str) -> impl Iterator<Item = String> + use<> {
+    let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default();
+    tokens.into_iter().filter_map(|token| match token {
+        Token::Word(word) => Some(word.value.to_lowercase()),
+        _ => None,
+    })
 }
 
 /// Parses exactly one statement.

@@ -200,6 +200,7 @@ impl State {
             submitted_at: at,
             started_at: None,
             finished_at: None,
+            finished_as: 0,
             rows: None,
             kept: None,
             graph: None,
@@ -334,12 +335,14 @@ impl State {
 
     fn finish(&mut self, run: &RunId, outcome: &Outcome, at: Millis) {
         self.live.remove(run);
+        self.finished += 1;
+        let finished_as = self.finished;
         for (executor, attempt) in self.runs.get(run).map(Run::running).unwrap_or_default() {
             self.free_slots(&executor, attempt);
         }
         self.with_run(run, |r| {
             r.held_slots = 0;
-            r.finished_at = Some(at);
+            (r.finished_at, r.finished_as) = (Some(at), finished_as);
             r.ready.clear();
             match outcome {
                 Outcome::Succeeded { rows, kept } => {

@@ -86,6 +86,25 @@ pub enum Record {
     CatalogueDropped { name: String },
 }
 
+impl Record {
+    /// The point around its way into the log, besides `log.append`.
+    #[must_use]
+    pub const fn point(&self) -> &'static str {
+        match self {
+            Self::RunAccepted { .. } => "log.accept",
+            Self::RunPlanned { .. } => "log.plan",
+            Self::AttemptStarted { .. } => "log.start",
+            Self::AttemptSucceeded { .. } => "log.success",
+            Self::AttemptLost { .. } | Self::OutputLost { .. } | Self::ExecutorLost { .. } => "log.lost",
+            Self::PackDurable { .. } => "log.pack",
+            Self::RunCommitting { .. } => "log.intent",
+            Self::RunFinished { .. } => "log.finish",
+            Self::CatalogueSet { .. } | Self::CatalogueDropped { .. } => "log.catalogue",
+            _ => "log.append",
+        }
+    }
+}
+
 impl State {
     /// Whether a record that was just applied must be durable before anything it led to is done: effects outside,
     /// and rows that cannot be made again.
@@ -98,7 +117,9 @@ impl State {
             | Record::CatalogueSet { .. }
             | Record::CatalogueDropped { .. }
             | Record::RunCommitting { .. } => true,
-            Record::RunPlanned { run, .. } | Record::RunFinished { run, .. } => effects(run),
+            Record::RunPlanned { run, .. } => effects(run),
+            // One that ended unplanned would be planned again by a leader that does not know of its end.
+            Record::RunFinished { run, .. } => effects(run) || self.runs.get(run).is_some_and(|r| r.spec.may_change),
             Record::AttemptSucceeded { run, task, .. } => {
                 let graph = self.runs.get(run).and_then(|r| r.graph.as_ref());
                 let stage = graph.and_then(|g| g.stages.get(task.stage.index()));

@@ -37,6 +37,9 @@ pub struct State {
     pub runs: IndexMap<RunId, Run>,
     /// Runs that are not finished, in the order of submission.
     pub live: BTreeSet<RunId>,
+    /// How many runs have finished so far.
+    #[serde(default)]
+    pub finished: u64,
     /// Names that all clients share.
     pub catalogue: Catalogue,
 }
@@ -116,6 +119,9 @@ pub struct RunSpec {
     /// Whether the coordinator can answer it alone, as far as the text tells: then it does not queue behind those that
     /// need executors.
     pub express: bool,
+    /// Whether it may change something outside, as far as the text tells: its end is durable before its client hears of it.
+    #[serde(default)]
+    pub may_change: bool,
 }
 
 /// One execution of a job.
@@ -133,6 +139,9 @@ pub struct Run {
     pub started_at: Option<Millis>,
     /// When it reached its terminal state.
     pub finished_at: Option<Millis>,
+    /// How many runs had reached theirs then: leaders' clocks differ.
+    #[serde(default)]
+    pub finished_as: u64,
     /// Rows of the result.
     pub rows: Option<u64>,
     /// Where the result can be fetched again.

@@ -20,6 +20,8 @@ impl<'a> Decider<'a> {
     /// Applies a record and keeps it for the log.
     pub(super) fn record(&mut self, record: Record) {
         self.state.apply(&record);
+        // Now: the next record may take away what tells.
+        self.step.urgent |= self.state.is_urgent(&record);
         self.step.records.push(record);
     }
 

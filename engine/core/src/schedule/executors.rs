@@ -37,11 +37,20 @@ impl Decider<'_> {
             self.act(Action::Release { executor: executor.clone(), run });
         }
         let reported: BTreeSet<Attempt> = running.iter().chain(holding).map(|r| r.attempt).collect();
+        let missing: Vec<Attempt> = known.into_keys().filter(|attempt| !reported.contains(attempt)).collect();
+        self.attempts_forgotten(executor, &missing);
+    }
+
+    /// Gives out again what an executor does not know.
+    pub(super) fn attempts_forgotten(&mut self, executor: &ExecutorId, attempts: &[Attempt]) {
         let mut runs = BTreeSet::new();
-        for (attempt, RunningAttempt { run, task, .. }) in known.into_iter().filter(|(a, _)| !reported.contains(a)) {
-            // Its launch may still be on its way to the new stream.
-            self.act(Action::Stop { executor: executor.clone(), attempt });
-            self.record(Record::AttemptLost { run: run.clone(), task, attempt, cause: Loss::Message, at: self.now });
+        for attempt in attempts {
+            let known = self.state.executors.get(executor).and_then(|e| e.running.get(attempt));
+            let Some(RunningAttempt { run, task, .. }) = known.cloned() else { continue };
+            // Its launch may still be on its way.
+            self.act(Action::Stop { executor: executor.clone(), attempt: *attempt });
+            let (attempt, cause, at) = (*attempt, Loss::Message, self.now);
+            self.record(Record::AttemptLost { run: run.clone(), task, attempt, cause, at });
             runs.insert(run);
         }
         for run in runs {

@@ -38,6 +38,8 @@ pub enum Event {
         running: Vec<Reported>,
         holding: Vec<Reported>,
     },
+    /// An executor lives and has said nothing of these attempts for so long that it does not know them.
+    AttemptsForgotten { executor: ExecutorId, attempts: Vec<Attempt> },
     /// An executor's control stream closed.
     ExecutorDisconnected { executor: ExecutorId },
     /// An executor is known to be gone: its data port refused, or it was silent for too long.
@@ -140,6 +142,8 @@ pub struct Launch {
 pub struct Step {
     /// Applied to the state already.
     pub records: Vec<Record>,
+    /// Whether a record must be durable before any of the actions.
+    pub urgent: bool,
     /// For the shell.
     pub actions: Vec<Action>,
 }
@@ -154,6 +158,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
             d.executor_connected(&executor, endpoint, capacity);
             d.reconcile(&executor, &running, &holding);
         }
+        Event::AttemptsForgotten { executor, attempts } => d.attempts_forgotten(&executor, &attempts),
         Event::ExecutorDisconnected { executor } => d.executor_disconnected(executor),
         Event::ExecutorDead { executor } => d.executors_dead(&[executor]),
         Event::Submitted { run, spec } => d.submitted(run, spec),

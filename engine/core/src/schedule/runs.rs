@@ -100,10 +100,10 @@ impl Decider<'_> {
     fn forget_old_runs(&mut self) {
         let finished = self.state.runs.len() - self.state.live.len();
         let excess = finished.saturating_sub(self.settings.run_history);
-        // Mostly one: that which ended first, however long ago others began.
+        // Mostly one: that which ended first, whatever the clocks of the leaders that ended them said.
         for _ in 0..excess {
             let ended = self.state.runs.iter().filter(|(_, r)| r.state.is_terminal());
-            let Some(run) = ended.min_by_key(|(_, r)| r.finished_at).map(|(id, _)| id.clone()) else { return };
+            let Some(run) = ended.min_by_key(|(_, r)| r.finished_as).map(|(id, _)| id.clone()) else { return };
             self.expire(&run);
             self.record(Record::RunForgotten { run });
         }

@@ -9,7 +9,11 @@ use tidemill_core::{Attempt, Error, ExecutorId, RunId};
 
 use crate::content::Named;
 use crate::happening::{Happening, Message, Place};
+use crate::points::Side;
 use crate::world::World;
+
+/// How often an executor says that it lives.
+const BEAT_MS: u64 = 2_000;
 
 /// One executor process.
 #[derive(Debug)]
@@ -109,6 +113,7 @@ impl World {
     pub(crate) fn join(&mut self, slots: u32) {
         let id = ExecutorId(format!("executor-{}", self.executors.len() + 1));
         self.executors.insert(id.clone(), ModelExecutor::new(slots));
+        self.after(0, Happening::Beat(id.clone()));
         self.after(0, Happening::Connect(id));
     }
 
@@ -161,11 +166,38 @@ impl World {
                 executor.running.remove(&attempt);
                 executor.seen.insert(attempt);
             }
-            Message::Release(run) => executor.outputs.retain(|_, owner| *owner != run),
+            Message::Release(run) => self.release(id, &run),
             Message::Acknowledge(attempt) => {
                 executor.unacknowledged.remove(&attempt);
             }
         }
+    }
+
+    /// Forgets all of a run, what it is doing for it and what it has to say of it.
+    fn release(&mut self, id: &ExecutorId, run: &RunId) {
+        if self.executor_dies_at(id, "output.release", Side::Before) {
+            return;
+        }
+        let executor = self.executors.get_mut(id).unwrap();
+        executor.running.retain(|_, work| work.launch.run != *run);
+        executor.unacknowledged.retain(|_, (launch, _)| launch.run != *run);
+        executor.outputs.retain(|_, owner| owner != run);
+        self.executor_dies_at(id, "output.release", Side::After);
+    }
+
+    /// Says that it lives, and with which attempts.
+    pub(crate) fn beat(&mut self, id: &ExecutorId) {
+        let executor = &self.executors[id];
+        if !executor.is_up() || (self.now > self.weather.calm_at && self.ledger.ended() == self.plans.len()) {
+            return;
+        }
+        if executor.is_connected() {
+            let attempts = executor.running.keys().chain(executor.unacknowledged.keys()).copied().collect();
+            let (executor, stream) = (id.clone(), executor.stream);
+            let delay = self.delay();
+            self.after(delay, Happening::Heartbeat { executor, stream, attempts });
+        }
+        self.after(BEAT_MS, Happening::Beat(id.clone()));
     }
 
     fn begin(&mut self, id: &ExecutorId, launch: Launch, inputs: Vec<Place>) {
@@ -182,6 +214,11 @@ impl World {
             } else {
                 self.read_input(&mut work, place);
             }
+        }
+        if self.rng.chance(self.weather.forgets) && self.now < self.weather.calm_at {
+            self.trace(|| format!("-- {id} forgets {attempt}"));
+            self.ledger.counts.forgotten += 1;
+            return;
         }
         let slow = self.rng.chance(self.weather.slow) && self.now < self.weather.calm_at;
         let takes = if slow { self.rng.between(500, 20_000) } else { self.rng.between(1, 300) };
@@ -219,10 +256,18 @@ impl World {
             return self.after(700, Happening::PackWritten { executor: id.clone(), run, output });
         }
         let stream = Some((id.clone(), executor.stream));
+        if self.executor_dies_at(id, "pack.finish", Side::Before) {
+            return;
+        }
         let name = format!("{id}-{}", output.attempt);
         self.packs.insert(output.attempt, name.clone());
+        let points = [("pack.finish", Side::After), ("pack.report", Side::Before)];
+        if points.into_iter().any(|(point, side)| self.executor_dies_at(id, point, side)) {
+            return;
+        }
         let pack = Pack { name, crc: 1, bytes: 8, puts: 1 };
         self.tell_coordinator(stream, &Event::PackDurable { run, pack, outputs: vec![output] });
+        self.executor_dies_at(id, "pack.report", Side::After);
     }
 
     pub(crate) fn attempt_ends(&mut self, id: &ExecutorId, attempt: Attempt) {
@@ -244,17 +289,26 @@ impl World {
             return;
         }
         let launch = work.launch.clone();
-        let event = self.outcome(id, work);
+        let plan = &self.plans[&launch.run];
+        let writes_files = plan.has_effects() && plan.graph().is_some_and(|g| g.root() == launch.task.stage);
+        let sides = [("sink.write", Side::Before), ("sink.write", Side::After)];
+        if writes_files && sides.into_iter().any(|(point, side)| self.executor_dies_at(id, point, side)) {
+            return;
+        }
+        let Some(event) = self.outcome(id, work) else { return };
         let executor = self.executors.get_mut(id).unwrap();
         executor.unacknowledged.insert(attempt, (launch, event.clone()));
         if executor.is_connected() {
             let stream = Some((id.clone(), executor.stream));
-            self.tell_coordinator(stream, &event);
+            if !self.executor_dies_at(id, "task.report", Side::Before) {
+                self.tell_coordinator(stream, &event);
+                self.executor_dies_at(id, "task.report", Side::After);
+            }
         }
     }
 
-    /// How an attempt ends that nobody stopped.
-    fn outcome(&mut self, id: &ExecutorId, work: Work) -> Event {
+    /// How an attempt ends that nobody stopped, unless its executor dies when it keeps the output.
+    fn outcome(&mut self, id: &ExecutorId, work: Work) -> Option<Event> {
         let Launch { run, task, attempt, .. } = work.launch;
         // Those of which it knows a pack are not lost before it has looked there.
         let looked_in_packs = work.lost.iter().all(|place| place.durable);
@@ -270,21 +324,28 @@ impl World {
             None
         };
         if let Some(error) = error {
-            return Event::TaskFailed { run, task, attempt, error, lost };
+            return Some(Event::TaskFailed { run, task, attempt, error, lost });
         }
         let Some(graph) = self.plans[&run].graph() else { unreachable!("run {run} has no stages") };
         let planned: Determinism = graph.stages[task.stage.index()].determinism;
         let differs = self.rng.chance(self.weather.differs);
         let determinism = if differs { Determinism::RowIndeterminate } else { planned };
         let checksum = self.contents.write(&run, task, attempt, determinism, work.read);
+        if self.executor_dies_at(id, "output.insert", Side::Before) {
+            return None;
+        }
         self.executors.get_mut(id).unwrap().outputs.insert(attempt, run.clone());
+        if self.executor_dies_at(id, "output.insert", Side::After) {
+            return None;
+        }
         if self.rng.chance(self.weather.durable) {
             let delay = self.rng.between(50, 2_000);
             let (executor, output) = (id.clone(), LostOutput { task, attempt });
             self.after(delay, Happening::PackWritten { executor, run: run.clone(), output });
         }
         let footer = Footer { crc: 1, rows: 1, bytes: 8, checksum: Some(checksum) };
-        Event::TaskSucceeded { run, task, attempt, footer, metrics: TaskMetrics { rows_out: 1, ..Default::default() } }
+        let metrics = TaskMetrics { rows_out: 1, ..Default::default() };
+        Some(Event::TaskSucceeded { run, task, attempt, footer, metrics })
     }
 }
 

@@ -4,6 +4,7 @@ use tidemill_core::ExecutorId;
 
 use crate::executor::{Life, Link};
 use crate::happening::Happening;
+use crate::points::Side;
 use crate::world::World;
 
 impl World {
@@ -20,6 +21,16 @@ impl World {
             4..=6 => self.freeze(&id),
             _ => self.disconnect(&id),
         }
+    }
+
+    /// Whether an executor dies at a point, and with it what it was doing.
+    pub(crate) fn executor_dies_at(&mut self, id: &ExecutorId, point: &'static str, side: Side) -> bool {
+        let dies = self.points.kills(point, side);
+        if dies {
+            self.trace(|| format!("-- at {point}, {side:?}"));
+            self.crash(id);
+        }
+        dies
     }
 
     fn crash(&mut self, id: &ExecutorId) {
@@ -91,6 +102,7 @@ impl World {
     /// Faults are over, and somebody is there to work.
     pub(crate) fn calm(&mut self) {
         self.trace(|| "-- calm".to_owned());
+        self.points.disarm();
         let slots = self.rng.count(1, 4);
         self.join(slots);
     }

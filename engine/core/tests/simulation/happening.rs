@@ -5,6 +5,7 @@ use tidemill_core::schedule::{Event, Launch, LostOutput};
 use tidemill_core::{Attempt, Error, ExecutorId, RunId};
 
 use crate::content::Named;
+use crate::log::Batch;
 
 /// Something that is going to happen.
 #[derive(Debug, Clone)]
@@ -45,9 +46,31 @@ pub(crate) enum Happening {
         run: RunId,
         output: LostOutput,
     },
-    /// Records become durable, unless their leader is gone.
+    /// Records are sent to the store, unless their leader is gone.
     Flush {
         epoch: u64,
+    },
+    /// A batch reaches the store, which may not take it, and may not say what it did.
+    Put {
+        batch: Batch,
+        lands: bool,
+        lies: bool,
+    },
+    /// The leader looks what became of its batch.
+    LookedBack {
+        writer: u64,
+    },
+    /// The leader renews its lease.
+    Renew {
+        epoch: u64,
+    },
+    /// An executor says that it lives.
+    Beat(ExecutorId),
+    /// The coordinator hears that, and of which attempts.
+    Heartbeat {
+        executor: ExecutorId,
+        stream: u64,
+        attempts: Vec<Attempt>,
     },
     LeaderStarts,
     Publish(RunId),
@@ -81,6 +104,8 @@ pub(crate) enum Plan {
     Sink(StageGraph),
     /// A statement without stages.
     Answer,
+    /// One that changes the catalogue.
+    Change,
 }
 
 impl Plan {
@@ -88,11 +113,15 @@ impl Plan {
         matches!(self, Self::Sink(_))
     }
 
+    pub(crate) const fn may_change(&self) -> bool {
+        matches!(self, Self::Sink(_) | Self::Change)
+    }
+
     /// The stages, if it has any.
     pub(crate) const fn graph(&self) -> Option<&StageGraph> {
         match self {
             Self::Stages(Ok(graph)) | Self::Sink(graph) => Some(graph),
-            Self::Stages(Err(_)) | Self::Answer => None,
+            Self::Stages(Err(_)) | Self::Answer | Self::Change => None,
         }
     }
 }

@@ -1,122 +1,60 @@
-//! The leader's log and the leader's end. Records are durable a while after they were applied; those that were not are
-//! lost with the leader, and the next one starts from what is left.
+//! The leader's end and its successor's beginning: claim, seal, replay.
 
-use std::collections::BTreeMap;
-
-use tidemill_core::record::{Pack, Record, State};
-use tidemill_core::schedule::{Event, Step};
-use tidemill_core::{Attempt, Epoch, ExecutorId, RunId};
+use tidemill_core::schedule::Event;
+use tidemill_core::{Epoch, ExecutorId, RunId};
 
 use crate::executor::{Life, Link};
-use crate::happening::{Happening, Message};
+use crate::happening::Happening;
 use crate::invariants::ensure;
+use crate::points::Side;
 use crate::world::{Check, World};
 
-/// How long records wait for others.
-const FLUSH_MS: u64 = 200;
-const HOUR_MS: u64 = 3_600_000;
-
-/// What the leader wrote.
-#[derive(Debug, Default)]
-pub(crate) struct Log {
-    records: Vec<Record>,
-    /// How many of them are durable.
-    durable: usize,
-    /// Completions that are acknowledged when this many records are durable.
-    unheard: Vec<(usize, ExecutorId, Attempt)>,
-    /// Outputs that are released then: the next leader would have to make them again.
-    releases: Vec<(ExecutorId, RunId)>,
-    discards: Vec<Pack>,
-    flushing: bool,
-    pub(crate) epoch: u64,
-    /// Whether nobody leads.
-    pub(crate) is_down: bool,
-    /// What the leader's clock is ahead of the world's.
-    ahead: u64,
-    /// What runs with effects published.
-    published: BTreeMap<RunId, Vec<Attempt>>,
-}
-
-impl Log {
-    pub(crate) fn new() -> Self {
-        Self { epoch: 1, ahead: 2 * HOUR_MS, ..Self::default() }
-    }
-}
+pub(crate) const HOUR_MS: u64 = 3_600_000;
+/// How often a leader says that it lives.
+const RENEW_MS: u64 = 1_500;
 
 impl World {
-    /// Writes what a step decided: at once if something must not be lost, otherwise soon.
-    pub(crate) fn append(&mut self, step: &Step) {
-        self.log.records.extend(step.records.iter().cloned());
-        if step.records.iter().any(|record| self.state.is_urgent(record)) {
-            self.flush();
-        } else if !self.log.flushing && self.log.durable < self.log.records.len() {
-            self.log.flushing = true;
-            self.after(FLUSH_MS, Happening::Flush { epoch: self.log.epoch });
-        }
-    }
-
-    pub(crate) fn flush(&mut self) {
-        self.log.flushing = false;
-        self.log.durable = self.log.records.len();
-        for (_, executor, attempt) in std::mem::take(&mut self.log.unheard) {
-            self.tell_executor(&executor, &Message::Acknowledge(attempt));
-        }
-        for pack in std::mem::take(&mut self.log.discards) {
-            self.packs.retain(|_, name| *name != pack.name);
-        }
-        for (executor, run) in std::mem::take(&mut self.log.releases) {
-            self.tell_executor(&executor, &Message::Release(run));
-        }
-    }
-
-    pub(crate) fn discard(&mut self, pack: Pack) {
-        self.log.discards.push(pack);
-        if self.log.durable == self.log.records.len() {
-            self.flush();
-        }
-    }
-
-    pub(crate) fn release(&mut self, executor: ExecutorId, run: RunId) {
-        self.log.releases.push((executor, run));
-        if self.log.durable == self.log.records.len() {
-            self.flush();
-        }
-    }
-
     /// What the leader takes for the time. Each has a clock of its own.
     pub(crate) const fn clock(&self) -> u64 {
-        self.now + self.log.ahead
+        self.now + self.ahead
     }
 
-    /// An executor may forget a completion when it cannot be lost any more.
-    pub(crate) fn acknowledge(&mut self, executor: ExecutorId, attempt: Attempt) {
-        self.log.unheard.push((self.log.records.len(), executor, attempt));
-        if self.log.durable == self.log.records.len() {
-            self.flush();
+    /// Whether the leader dies at a point, and with it what it was doing.
+    pub(crate) fn leader_dies_at(&mut self, point: &'static str, side: Side) -> bool {
+        let dies = self.points.kills(point, side);
+        if dies {
+            self.trace(|| format!("-- at {point}, {side:?}"));
+            self.leader_crashes();
         }
+        dies
     }
 
-    /// The leader's process ends, with all it had not written.
+    /// The leader's process ends, with all it had not written. What it sent to the store may still land.
     pub(crate) fn leader_crashes(&mut self) {
-        if std::mem::replace(&mut self.log.is_down, true) {
-            return;
+        if !self.log.is_down {
+            self.trace(|| "-- the leader crashes".to_owned());
+            self.ledger.counts.leader_crashes += 1;
+            self.ledger.counts.lost_records += self.log.at_risk();
         }
-        self.trace(|| "-- the leader crashes".to_owned());
-        self.ledger.counts.leader_crashes += 1;
-        self.ledger.counts.lost_records += (self.log.records.len() - self.log.durable) as u64;
+        self.log.is_down = true;
         let rng = &mut self.rng;
         self.queue.retain(|_, happening| match happening {
             Happening::ToCoordinator { stream: None, event } => {
                 matches!(event, Event::Submitted { .. } | Event::Cancelled { .. })
             }
-            Happening::ToCoordinator { .. } | Happening::StreamClosed { .. } | Happening::ReadResult(_) => false,
-            Happening::Publish(_) => false,
-            Happening::ToExecutor { .. } => rng.chance(500),
+            Happening::ToCoordinator { .. }
+            | Happening::StreamClosed { .. }
+            | Happening::Heartbeat { .. }
+            | Happening::ReadResult(_)
+            | Happening::Publish(_)
+            | Happening::LeaderStarts => false,
+            Happening::ToExecutor { .. } | Happening::Put { .. } => rng.chance(500),
             _ => true,
         });
         self.deliveries.clear();
         self.streams.clear();
         self.closed.clear();
+        self.unnamed.clear();
         for executor in self.executors.values_mut() {
             executor.link = Link::Broken;
         }
@@ -124,21 +62,43 @@ impl World {
         self.after(delay, Happening::LeaderStarts);
     }
 
-    /// The next leader: replays what is durable, then hears executors and clients.
+    /// The next leader: claims, seals, replays what is durable, then hears executors and clients.
     pub(crate) fn leader_starts(&mut self) -> Check {
-        self.log.is_down = false;
-        self.log.flushing = false;
-        self.log.unheard.clear();
-        self.log.releases.clear();
-        self.log.discards.clear();
-        self.log.records.truncate(self.log.durable);
-        self.log.epoch += 1;
-        self.log.ahead = *self.rng.pick(&[2 * HOUR_MS, HOUR_MS, 3 * HOUR_MS]).unwrap();
-        self.state = State::default();
-        for record in &self.log.records {
-            self.state.apply(record);
+        if self.leader_dies_at("epoch.claim", Side::Before) {
+            return Ok(());
         }
-        self.ledger.rewind(&self.log.records);
+        let epoch = self.log.store.epochs.last().map_or(1, |newest| newest + 1);
+        self.log.store.epochs.insert(epoch);
+        if self.leader_dies_at("epoch.claim", Side::After) {
+            return Ok(());
+        }
+        let earlier: Vec<u64> = self.log.store.epochs.range(..epoch).copied().collect();
+        for unsealed in earlier.into_iter().filter_map(|epoch| self.log.store.unsealed(epoch)).collect::<Vec<_>>() {
+            if self.leader_dies_at("epoch.seal", Side::Before) {
+                return Ok(());
+            }
+            self.log.store.seal(unsealed);
+            if self.leader_dies_at("epoch.seal", Side::After) {
+                return Ok(());
+            }
+        }
+        let (state, found) = self.log.store.replay(&mut self.ledger.counts.damaged_snapshots)?;
+        let history = std::mem::take(&mut self.log.store.history);
+        self.ledger.rewind(&history);
+        self.log.store.history = history;
+        ensure!(state == self.ledger.replayed, "epoch {epoch} replayed from {found:?} what was not written");
+        self.state = state;
+        self.log.begin(epoch, found);
+        self.write_snapshot()?;
+        if self.log.is_down && !self.queue.values().any(|h| matches!(h, Happening::LeaderStarts)) {
+            self.lead()?;
+        }
+        Ok(())
+    }
+
+    fn lead(&mut self) -> Check {
+        self.log.is_down = false;
+        self.ahead = *self.rng.pick(&[2 * HOUR_MS, HOUR_MS, 3 * HOUR_MS]).unwrap();
         let living: Vec<ExecutorId> =
             self.executors.iter().filter(|(_, e)| e.life == Life::Running).map(|(id, _)| id.clone()).collect();
         for executor in living {
@@ -146,8 +106,22 @@ impl World {
             self.after(delay, Happening::Connect(executor));
         }
         self.submit_again();
+        self.after(0, Happening::Renew { epoch: self.log.epoch });
         let build = self.rng.pick(&["1", "1", "1", "2"]).unwrap().to_string();
         self.step(Event::Elected { epoch: Epoch(self.log.epoch), build })
+    }
+
+    /// The leader renews its lease.
+    pub(crate) fn renew(&mut self, epoch: u64) {
+        if self.log.is_down || epoch != self.log.epoch {
+            return;
+        }
+        if self.leader_dies_at("lease.renew", Side::Before) || self.leader_dies_at("lease.renew", Side::After) {
+            return;
+        }
+        if self.now < self.weather.calm_at {
+            self.after(RENEW_MS, Happening::Renew { epoch });
+        }
     }
 
     /// Clients whose runs were lost with the leader submit them again.
@@ -159,11 +133,12 @@ impl World {
                 _ => false,
             })
         };
-        let lost = self.plans.keys().filter(|run| !self.state.runs.contains_key(*run) && !self.ledger.has_ended(run));
+        let is_lost = |run: &RunId| !self.state.runs.contains_key(run) && !self.ledger.has_ended(run);
+        let lost = self.plans.keys().filter(|run| is_lost(run) || self.ledger.is_unheard(run));
         let lost: Vec<RunId> = lost.filter(|run| !submitted(run)).cloned().collect();
         for run in lost {
             self.ledger.counts.resubmitted += 1;
-            let delay = self.delay();
+            let delay = self.rng.between(1, 2_000);
             self.after(delay, Happening::Submit(run));
         }
     }
@@ -171,9 +146,19 @@ impl World {
     /// Publishes what a run wrote, perhaps once more.
     pub(crate) fn publish(&mut self, run: &RunId) -> Check {
         let Some(intent) = self.state.runs.get(run).and_then(|r| r.intent.clone()) else { return Ok(()) };
-        let published = self.log.published.entry(run.clone()).or_insert_with(|| intent.winners.clone());
+        ensure!(self.log.store.intended.contains(run), "run {run} is published ahead of its intent");
+        if self.leader_dies_at("publish.files", Side::Before) {
+            return Ok(());
+        }
+        let published = self.published.entry(run.clone()).or_insert_with(|| intent.winners.clone());
         ensure!(*published == intent.winners, "run {run} published {published:?} and then {:?}", intent.winners);
         self.ledger.counts.published += 1;
+        // The files are there, and their marker follows.
+        let points =
+            [("publish.files", Side::After), ("publish.marker", Side::Before), ("publish.marker", Side::After)];
+        if points.into_iter().any(|(point, side)| self.leader_dies_at(point, side)) {
+            return Ok(());
+        }
         self.tell_coordinator(None, &Event::ResultDelivered { run: run.clone(), rows: intent.rows, kept: None });
         Ok(())
     }
@@ -181,7 +166,7 @@ impl World {
     /// A run with effects has published exactly when it succeeded.
     pub(crate) fn check_published(&self) -> Check {
         for (run, plan) in &self.plans {
-            let published = self.log.published.contains_key(run);
+            let published = self.published.contains_key(run);
             let expected = plan.has_effects() && self.ledger.has_succeeded(run);
             ensure!(published == expected, "run {run} has published: {published}, it should be {expected}");
         }

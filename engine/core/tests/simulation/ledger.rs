@@ -17,8 +17,8 @@ pub(crate) struct Ledger {
     /// The records applied once more.
     pub(crate) replayed: State,
     outcomes: BTreeMap<RunId, RunState>,
-    /// Runs whose end was announced by any leader, and by this one.
-    announced: BTreeSet<RunId>,
+    /// How runs ended for their clients, whoever told them; and which ends this leader has decided on.
+    announced: BTreeMap<RunId, RunState>,
     told: BTreeSet<RunId>,
     pub(crate) attempts: BTreeSet<Attempt>,
     tasks: BTreeMap<(RunId, TaskId), History>,
@@ -43,7 +43,7 @@ impl Ledger {
             settings,
             replayed: State::default(),
             outcomes: BTreeMap::new(),
-            announced: BTreeSet::new(),
+            announced: BTreeMap::new(),
             told: BTreeSet::new(),
             attempts: BTreeSet::new(),
             tasks: BTreeMap::new(),
@@ -124,6 +124,20 @@ impl Ledger {
     /// Whether the run has ended.
     pub(crate) fn has_ended(&self, run: &RunId) -> bool {
         self.outcomes.contains_key(run)
+    }
+
+    /// Its client hears how a run ended. That of a `binding` one, with effects, never changes again.
+    pub(crate) fn announce(&mut self, run: &RunId, binding: bool) -> Check {
+        let Some(outcome) = self.outcomes.get(run).copied() else { return Err(format!("run {run} has not ended")) };
+        let before = self.announced.insert(run.clone(), outcome);
+        let changed = binding && before.is_some_and(|before| before != outcome);
+        ensure!(!changed, "run {run} had ended as {before:?} for its client, and now as {outcome:?}");
+        Ok(())
+    }
+
+    /// Whether its client has not heard how a run ended.
+    pub(crate) fn is_unheard(&self, run: &RunId) -> bool {
+        self.outcomes.contains_key(run) && !self.announced.contains_key(run)
     }
 
     /// Whether the run has ended well.
@@ -232,9 +246,13 @@ impl Ledger {
                 &mut self.counts.lost_with_input,
             ),
             Loss::Message => (
-                matches!(event, Event::ExecutorConnected { executor: e, running, holding, .. }
-                    if *e == executor
-                        && running.iter().chain(holding).all(|r| r.attempt != attempt)),
+                match event {
+                    Event::ExecutorConnected { executor: e, running, holding, .. } => {
+                        *e == executor && running.iter().chain(holding).all(|r| r.attempt != attempt)
+                    }
+                    Event::AttemptsForgotten { executor: e, attempts } => *e == executor && attempts.contains(&attempt),
+                    _ => false,
+                },
                 &mut self.counts.lost_with_message,
             ),
             Loss::Differs => (
@@ -277,7 +295,11 @@ impl Ledger {
     fn check_outcome(&mut self, event: &Event, run: &RunId, outcome: &Outcome, now: u64) -> Check {
         let (explained, count) = match outcome {
             Outcome::Succeeded { .. } => {
-                (matches!(event, Event::ResultDelivered { .. } | Event::Answered { .. }), &mut self.counts.succeeded)
+                let delivered = matches!(
+                    event,
+                    Event::ResultDelivered { .. } | Event::Answered { .. } | Event::CatalogueChanged { .. }
+                );
+                (delivered, &mut self.counts.succeeded)
             }
             Outcome::Cancelled => (matches!(event, Event::Cancelled { .. }), &mut self.counts.cancelled),
             Outcome::Failed { error } => {
@@ -335,7 +357,6 @@ impl Ledger {
                 Action::Finished { run, .. } => {
                     ensure!(self.outcomes.contains_key(run), "run {run} is announced but did not end");
                     ensure!(self.told.insert(run.clone()), "run {run} is announced twice");
-                    self.announced.insert(run.clone());
                 }
                 Action::Deliver { run } => {
                     let root = state.runs.get(run).and_then(|r| r.stages.last());
@@ -368,7 +389,9 @@ impl Ledger {
     pub(crate) fn check_end(&mut self, state: &State, plans: &BTreeMap<RunId, Plan>, weather: &Weather) -> Check {
         for (run, plan) in plans {
             let Some(outcome) = self.outcomes.get(run) else { return Err(format!("run {run} never ended")) };
-            ensure!(self.announced.contains(run), "the end of run {run} was not announced");
+            // A client that lost the answer asks again within the history.
+            let heard = self.announced.contains_key(run) || self.has_forgotten(run, state);
+            ensure!(heard, "the end of run {run} was not announced");
             let Some(graph) = plan.graph() else { continue };
             if !weather.is_calm() {
                 continue;

@@ -8,26 +8,32 @@
 
 mod cluster;
 mod content;
+mod effects;
 mod executor;
 mod failures;
 mod fairness;
 mod faults;
 mod graphs;
 mod happening;
+mod heartbeats;
 mod invariants;
 mod leader;
 mod ledger;
+mod log;
 mod messages;
+mod points;
 mod races;
 mod results;
 mod rng;
 mod scale;
+mod store;
 mod stragglers;
 mod weather;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use points::{Deaths, survived};
 use weather::Counts;
 use world::{Trace, run_seed};
 
@@ -40,24 +46,30 @@ fn five_thousand_seeds_hold_every_invariant() {
         return;
     }
     let seeds = number("TIDEMILL_SEEDS").unwrap_or(5_000);
-    let mut sum = Counts::default();
+    let (mut sum, mut deaths) = (Counts::default(), Deaths::new());
     let mut failures = Vec::new();
     for seed in 0..seeds {
         // A panic in the scheduler is a failed seed like any other.
         let result = catch_unwind(AssertUnwindSafe(|| run_seed(seed, Trace::Silent)));
         match result.unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
-            Ok(counts) => sum.add(&counts),
+            Ok((counts, of_seed)) => {
+                sum.add(&counts);
+                for (point, count) in of_seed {
+                    *deaths.entry(point).or_default() += count;
+                }
+            }
             Err(why) => failures.push(format!(
                 "seed {seed} failed: {why}; replay with \
                  TIDEMILL_SEED={seed} cargo test -p tidemill-core --test simulation"
             )),
         }
     }
-    println!("{seeds} seeds: {sum:#?}");
+    println!("{seeds} seeds: {sum:#?} deaths: {deaths:?}");
     let first: Vec<&str> = failures.iter().take(10).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} of {seeds} seeds failed\n{}", failures.len(), first.join("\n"));
     if seeds >= 5_000 {
         assert_eq!(sum.missing(), Vec::<&str>::new(), "the simulation no longer provokes these");
+        assert_eq!(survived(&deaths), Vec::new(), "nobody dies at these points any more");
     }
 }
 

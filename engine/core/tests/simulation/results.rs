@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use tidemill_core::record::{Kept, Pack};
 use tidemill_core::schedule::{Event, Lost};
 use tidemill_core::{Attempt, Error, RunId, TaskId};
 
 use crate::content::tasks_of;
 use crate::executor::{Reading, lost_output};
 use crate::happening::{Happening, Place};
+use crate::points::Side;
 use crate::world::{Check, World};
 
 /// A result on its way to the client.
@@ -79,6 +81,14 @@ impl World {
         Ok(())
     }
 
+    /// Puts the result where it can be fetched again, unless the leader dies at that.
+    fn keep_result(&mut self, run: &RunId) -> Option<Kept> {
+        if self.leader_dies_at("result.keep", Side::Before) || self.leader_dies_at("result.keep", Side::After) {
+            return None;
+        }
+        Some(Kept::Object(Pack { name: format!("result of {run}"), crc: 1, bytes: 8, puts: 1 }))
+    }
+
     fn hand_over(&mut self, run: &RunId) {
         if self.plans[run].has_effects() {
             let winners = self.deliveries[run].read.values().copied().collect();
@@ -91,7 +101,8 @@ impl World {
             }
         } else {
             self.ledger.counts.delivered += 1;
-            Event::ResultDelivered { run: run.clone(), rows: 1, kept: None }
+            let Some(kept) = self.keep_result(run) else { return };
+            Event::ResultDelivered { run: run.clone(), rows: 1, kept: Some(kept) }
         };
         self.tell_coordinator(None, &event);
     }

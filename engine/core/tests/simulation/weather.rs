@@ -27,6 +27,12 @@ pub(crate) struct Weather {
     pub(crate) slow: u64,
     /// That a task that should give the same rows again does not.
     pub(crate) differs: u64,
+    /// That the store takes seconds to create an object of the log.
+    pub(crate) late_store: u64,
+    /// That it does not say whether it did.
+    pub(crate) lying_store: u64,
+    /// That an executor forgets an attempt.
+    pub(crate) forgets: u64,
 }
 
 impl Weather {
@@ -48,12 +54,15 @@ impl Weather {
             doubled: *rng.pick(&[0, 50, 300]).unwrap(),
             slow: *rng.pick(&[0, 200, 700]).unwrap(),
             differs,
+            late_store: *rng.pick(&[0, 0, 50, 300]).unwrap(),
+            lying_store: *rng.pick(&[0, 0, 50, 200]).unwrap(),
+            forgets: unless_calm(*rng.pick(&[0, 0, 0, 30]).unwrap()),
         }
     }
 
     /// Whether every task must have run exactly once.
-    pub(crate) const fn is_calm(&self) -> bool {
-        self.fault_every == 0 && self.unavailable == 0 && self.invalid == 0 && self.failing_runs == 0
+    pub(crate) fn is_calm(&self) -> bool {
+        [self.fault_every, self.unavailable, self.invalid, self.failing_runs, self.forgets] == [0; 5]
     }
 }
 
@@ -131,6 +140,19 @@ counts! {
     leader_crashes,
     /// Records that were lost with them.
     lost_records,
+    /// Batches that the store took seconds for, and those of which it did not say what became.
+    late_writes,
+    lying_writes,
+    /// Batches of dead leaders that landed all the same, and those that found a seal in their place.
+    orphaned_writes,
+    fenced_writes,
+    /// Snapshots that could not be read.
+    damaged_snapshots,
+    /// Attempts that executors forgot, and those found out by it.
+    forgotten,
+    found_forgotten,
+    /// Changes of the catalogue.
+    changes,
     /// Runs that began again under another build.
     restarts,
     /// Runs that clients submitted again after that.

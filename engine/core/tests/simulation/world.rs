@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_core::record::{ExecutorState, Outcome, RunSpec, Sheet, State};
-use tidemill_core::schedule::{Action, Event, step, waiting_for};
-use tidemill_core::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, TaskId};
+use tidemill_core::record::{ExecutorState, RunSpec, State};
+use tidemill_core::schedule::{Event, step, waiting_for};
+use tidemill_core::{Attempt, Error, ExecutorId, Millis, RunId, Settings, TaskId};
 
-use crate::content::{Contents, inputs_of};
+use crate::content::Contents;
 use crate::executor::ModelExecutor;
 use crate::graphs;
-use crate::happening::{Happening, Message, Place, Plan};
-use crate::leader::Log;
+use crate::happening::{Happening, Message, Plan};
+use crate::leader::HOUR_MS;
 use crate::ledger::Ledger;
+use crate::log::Log;
+use crate::points::{Deaths, Points};
 use crate::results::Delivery;
 use crate::rng::Rng;
 use crate::weather::{Counts, Weather, settings};
@@ -38,6 +40,13 @@ pub(crate) struct World {
     pub(crate) streams: BTreeMap<ExecutorId, u64>,
     pub(crate) closed: BTreeMap<ExecutorId, u64>,
     pub(crate) log: Log,
+    /// What the leader's clock is ahead of the world's.
+    pub(crate) ahead: u64,
+    pub(crate) points: Points,
+    /// What runs with effects published.
+    pub(crate) published: BTreeMap<RunId, Vec<Attempt>>,
+    /// Since when executors have not named attempts that they were given.
+    pub(crate) unnamed: BTreeMap<ExecutorId, BTreeMap<Attempt, u64>>,
     pub(crate) contents: Contents,
     /// Outputs in the store, and the packs they are in.
     pub(crate) packs: BTreeMap<Attempt, String>,
@@ -53,9 +62,9 @@ pub(crate) enum Trace {
 }
 
 /// Runs one seed to its end.
-pub(crate) fn run_seed(seed: u64, trace: Trace) -> Result<Counts, String> {
+pub(crate) fn run_seed(seed: u64, trace: Trace) -> Result<(Counts, Deaths), String> {
     let mut world = World::new(seed, trace);
-    world.step(Event::Elected { epoch: Epoch(1), build: "1".to_owned() })?;
+    world.after(0, Happening::LeaderStarts);
     while let Some(((at, _), happening)) = world.queue.pop_first() {
         world.now = at;
         world.happen(happening)?;
@@ -65,7 +74,7 @@ pub(crate) fn run_seed(seed: u64, trace: Trace) -> Result<Counts, String> {
     }
     world.check_published()?;
     world.ledger.check_end(&world.state, &world.plans, &world.weather)?;
-    Ok(world.ledger.counts)
+    Ok((world.ledger.counts, world.points.deaths))
 }
 
 impl World {
@@ -73,6 +82,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let weather = Weather::draw(&mut rng);
         let settings = settings(&mut rng);
+        let points = if weather.is_calm() { Points::default() } else { Points::draw(&mut rng) };
         let mut world = Self {
             ledger: Ledger::new(settings.clone()),
             rng,
@@ -87,6 +97,10 @@ impl World {
             streams: BTreeMap::new(),
             closed: BTreeMap::new(),
             log: Log::new(),
+            ahead: 2 * HOUR_MS,
+            points,
+            published: BTreeMap::new(),
+            unnamed: BTreeMap::new(),
             contents: Contents::default(),
             packs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
@@ -114,6 +128,8 @@ impl World {
                 Plan::Stages(Err(Error::invalid(format!("the plan of {run} was to fail"))))
             } else if self.rng.chance(50) {
                 Plan::Answer
+            } else if self.rng.chance(100) {
+                Plan::Change
             } else if self.rng.chance(300) {
                 Plan::Sink(graphs::random(&mut self.rng))
             } else {
@@ -147,7 +163,8 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Check {
         match happening {
             Happening::Submit(run) => {
-                let spec = RunSpec { statement: format!("select {run}"), request: None, express: self.rng.chance(5) };
+                let (express, may_change) = (self.rng.chance(5), self.plans[&run].may_change());
+                let spec = RunSpec { statement: format!("select {run}"), request: None, express, may_change };
                 self.tell_coordinator(None, &Event::Submitted { run, spec });
             }
             Happening::Cancel(run) => self.tell_coordinator(None, &Event::Cancelled { run }),
@@ -172,6 +189,12 @@ impl World {
                     self.flush();
                 }
             }
+            Happening::Put { batch, lands, lies } => self.put_arrives(batch, lands, lies)?,
+            Happening::LookedBack { writer } if !self.log.is_down => self.looked_back(writer)?,
+            Happening::LookedBack { .. } => {}
+            Happening::Renew { epoch } => self.renew(epoch),
+            Happening::Beat(executor) => self.beat(&executor),
+            Happening::Heartbeat { executor, stream, attempts } => self.heartbeat(executor, stream, &attempts)?,
             Happening::PackWritten { executor, run, output } => self.pack_written(&executor, run, output),
             Happening::LeaderStarts => self.leader_starts()?,
             Happening::Publish(run) => self.publish(&run)?,
@@ -243,6 +266,13 @@ impl World {
         {
             return Ok(()); // A client repeats a request within the history.
         }
+        if let Event::Submitted { run, .. } = &event
+            && self.state.runs.get(run).is_some_and(|known| known.state.is_terminal())
+            && self.ledger.is_unheard(run)
+            && (self.log.store.ended.contains(run) || !self.plans[run].may_change())
+        {
+            return self.announce(&run.clone());
+        }
         let done = match &event {
             Event::TaskSucceeded { attempt, .. } | Event::TaskFailed { attempt, .. } => Some(*attempt),
             _ => None,
@@ -273,59 +303,11 @@ impl World {
             self.trace(|| format!("    {record:?}"));
         }
         self.ledger.observe(&event, &step, &self.state, self.now)?;
-        self.append(&step);
-        for action in step.actions {
-            self.trace(|| format!("      {action:?}"));
-            self.carry_out(action);
+        let effects = step.actions.into_iter().map(|action| self.prepare(action)).collect();
+        for effect in self.append(step.records, step.urgent, effects) {
+            self.carry_out(effect)?;
         }
         Ok(())
-    }
-
-    fn carry_out(&mut self, action: Action) {
-        match action {
-            Action::Plan { run } => {
-                let event = match self.plans[&run].clone() {
-                    Plan::Stages(graph) => Event::Planned { run, graph, sheet: None },
-                    Plan::Sink(graph) => {
-                        let sheet =
-                            Sheet { blob: BlobHash(String::new()), session: BlobHash(String::new()), effects: true };
-                        Event::Planned { run, graph: Ok(graph), sheet: Some(sheet) }
-                    }
-                    Plan::Answer => Event::Answered { run, outcome: Outcome::Succeeded { rows: 1, kept: None } },
-                };
-                self.tell_coordinator(None, &event);
-            }
-            Action::Launch(launch) => {
-                let inputs = self.named_inputs(&launch.run, launch.task);
-                self.tell_executor(&launch.executor.clone(), &Message::Launch { launch, inputs });
-            }
-            Action::Stop { executor, attempt } => self.tell_executor(&executor, &Message::Stop(attempt)),
-            Action::Release { executor, run } => self.release(executor, run),
-            Action::Probe { executor } => {
-                // A refused connection is certain; sometimes the host is gone too and nobody refuses.
-                if !self.executors[&executor].is_up() && self.rng.chance(800) {
-                    self.tell_coordinator(None, &Event::ExecutorDead { executor });
-                }
-            }
-            Action::Discard { pack } => self.discard(pack),
-            Action::Deliver { run } => self.deliver(run),
-            Action::Commit { run } => {
-                let delay = self.delay();
-                self.after(delay, Happening::Publish(run));
-            }
-            Action::Forget { .. } | Action::Finished { .. } => {}
-        }
-    }
-
-    /// The outputs that the state names now.
-    fn named_inputs(&self, run: &RunId, task: TaskId) -> Vec<Place> {
-        let graph = self.state.runs[run].graph.as_ref().unwrap();
-        let output = |input| self.state.task(run, input).and_then(|t| t.output.as_ref()).unwrap();
-        let named = |input| {
-            let output = output(input);
-            Place { named: (input, output.attempt), holder: output.executor.clone(), durable: output.durable.is_some() }
-        };
-        inputs_of(graph, task.stage).into_iter().map(named).collect()
     }
 
     fn stuck(&self) -> String {

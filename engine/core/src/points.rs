@@ -1,0 +1,32 @@
+//! The names of the points around everything that must outlive a process: tests let processes die before and after each,
+//! in the simulation and for real.
+
+/// All points. A coordinator's, but for those that begin with the name of something only executors write.
+pub const POINTS: [&str; 26] = [
+    "answer.end",
+    "epoch.claim",
+    "epoch.seal",
+    "lease.renew",
+    "log.accept",
+    "log.append",
+    "log.catalogue",
+    "log.collect",
+    "log.finish",
+    "log.intent",
+    "log.lost",
+    "log.pack",
+    "log.plan",
+    "log.start",
+    "log.success",
+    "output.insert",
+    "output.release",
+    "pack.delete",
+    "pack.finish",
+    "pack.report",
+    "publish.files",
+    "publish.marker",
+    "result.keep",
+    "sink.write",
+    "snapshot.write",
+    "task.report",
+];
