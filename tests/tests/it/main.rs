@@ -14,6 +14,7 @@ mod faults;
 mod gathers;
 mod going;
 mod kept;
+mod late_log;
 mod memory;
 mod object_store;
 mod packs;
