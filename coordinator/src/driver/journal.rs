@@ -11,6 +11,7 @@ use tidemill_core::record::{Record, State};
 use tidemill_core::schedule::Action;
 use tidemill_engine::blob::Blob;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Reply;
 use super::actions::Effect;
@@ -71,7 +72,7 @@ impl Journal {
         if !records.is_empty() || !self.blobs.is_empty() {
             self.position += 1;
             let blobs = std::mem::take(&mut self.blobs);
-            let entry = Entry { position: self.position, records, blobs, urgent };
+            let entry = Entry { position: self.position, records, blobs, urgent, since: Instant::now() };
             self.waiting.push_back((self.position, entry.bytes()));
             self.waiting_bytes += entry.bytes();
             appender.append(entry);

@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) blobs: Vec<Blob>,
     /// Somebody waits for it.
     pub(crate) urgent: bool,
+    /// Since when it waits.
+    pub(crate) since: Instant,
 }
 
 impl Entry {
@@ -71,7 +73,8 @@ impl Appender {
 
 async fn write(mut log: Log, mut from: mpsc::UnboundedReceiver<Entry>, news: &mpsc::Sender<News>) -> Result<(), Error> {
     while let Some(first) = from.recv().await {
-        let deadline = Instant::now() + FLUSH_AFTER;
+        // It may have waited for the batch before it.
+        let deadline = first.since + FLUSH_AFTER;
         let (mut bytes, mut urgent, mut position) = (first.bytes(), first.urgent, first.position);
         let (mut records, mut blobs) = (first.records, first.blobs);
         loop {
