@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Catalogue, CatalogueEntry, Record, State};
+use tidemill_core::record::{Catalogue, CatalogueEntry, Record, Run, State};
 use tidemill_core::{BlobHash, Millis, Result, RunId};
 
 use crate::blob::Blob;
@@ -120,6 +120,28 @@ pub enum Finish {
     Commit(Box<dyn Commit>),
     /// Keep it as a table.
     Keep(Box<dyn Keep>),
+    /// Count it, and tell the client how the run went instead.
+    Report(Box<dyn Report>),
+}
+
+impl Finish {
+    /// The columns that the client is told, where the root's are `root`.
+    #[must_use]
+    pub fn columns(&self, root: &SchemaRef) -> SchemaRef {
+        match self {
+            Self::Report(report) => report.columns(),
+            Self::Deliver | Self::Commit(_) | Self::Keep(_) => Arc::clone(root),
+        }
+    }
+
+    /// Whether it is done from its beginning for each client that comes: an effect happens once.
+    #[must_use]
+    pub const fn is_for_each_client(&self) -> bool {
+        match self {
+            Self::Deliver | Self::Report(_) => true,
+            Self::Commit(_) | Self::Keep(_) => false,
+        }
+    }
 }
 
 /// Publishes what sink tasks wrote.
@@ -149,4 +171,29 @@ pub trait Keep: Send + Sync {
     /// # Errors
     /// The rows cannot be encoded.
     fn keep(&self, schema: SchemaRef, batches: &[arrow::record_batch::RecordBatch]) -> Result<(Record, Blob)>;
+}
+
+/// Tells how a run went.
+pub trait Report: Send + Sync {
+    /// The columns of what it tells.
+    fn columns(&self) -> SchemaRef;
+
+    /// What there is to tell when all rows are counted.
+    ///
+    /// # Errors
+    /// The rows of the report cannot be made.
+    fn report(&self, counted: &Counted<'_>) -> Result<arrow::record_batch::RecordBatch>;
+}
+
+/// A run whose rows are counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a> {
+    /// The run, as it is now.
+    pub run: &'a Run,
+    /// Its rows.
+    pub rows: u64,
+    /// The time.
+    pub now: Millis,
+    /// Whether there is a store that outputs can go to.
+    pub has_store: bool,
 }

@@ -119,7 +119,7 @@ impl Executor {
         let source = Arc::new(BlockTransport::new(Some(local), Arc::new(remote)));
         let (written, packs) = mpsc::channel(CONTROL_QUEUE);
         let parts = PackerParts {
-            rate: StoreRate::default(),
+            rate: StoreRate::expected(),
             store: Arc::clone(&store),
             pond: pond.clone(),
             executor: config.executor.clone(),

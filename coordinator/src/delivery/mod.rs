@@ -6,6 +6,7 @@
 mod effects;
 mod kept;
 mod reading;
+mod report;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::driver::{Input, WeakInbox};
 use crate::runs::{BATCHES_AHEAD, RunMessage};
 pub(crate) use kept::{Keeper, answer_again};
-use reading::Reading;
+use reading::{Purpose, Reading};
 
 /// Orders that wait for one delivery: a newer manifest replaces what an older one said.
 const ORDERS_AHEAD: usize = 64;
@@ -71,11 +72,16 @@ impl Deliveries {
         self.runs.insert(run.clone(), (self.started, orders));
         let schema = match finish {
             Finish::Commit(_) => count_schema(),
-            Finish::Deliver | Finish::Keep(_) => schema,
+            Finish::Deliver | Finish::Keep(_) | Finish::Report(_) => schema,
         };
-        let keeper = if keep { Keeper::begin(&run, &schema, &self.pond) } else { Keeper::default() };
-        let reading = Reading::new(run.clone(), Arc::clone(&schema), Arc::clone(&self.source), from);
-        let delivery = Delivery { run, number: self.started, schema, client, inbox, reading, keeper };
+        let keeper = if keep { Keeper::begin(&run, &finish.columns(&schema), &self.pond) } else { Keeper::default() };
+        let purpose = match finish {
+            Finish::Report(_) => Purpose::Count,
+            Finish::Deliver | Finish::Commit(_) | Finish::Keep(_) => Purpose::PassOn,
+        };
+        let reading = Reading::new(run.clone(), purpose, Arc::clone(&schema), Arc::clone(&self.source), from);
+        let pond = self.pond.clone();
+        let delivery = Delivery { run, number: self.started, schema, client, inbox, reading, keeper, pond };
         tokio::spawn(delivery.finish(finish));
     }
 
@@ -132,6 +138,7 @@ struct Delivery {
     inbox: WeakInbox,
     reading: Reading,
     keeper: Keeper,
+    pond: PondSlot,
 }
 
 /// What comes next of a result.
@@ -151,6 +158,7 @@ impl Delivery {
             Finish::Deliver => self.deliver().await,
             Finish::Commit(commit) => self.commit(commit).await,
             Finish::Keep(keep) => return self.keep(keep).await,
+            Finish::Report(report) => self.report(report.as_ref()).await,
         };
         let run = self.run.clone();
         match ended {
@@ -194,13 +202,15 @@ impl Delivery {
                         return Ok(None);
                     }
                 }
-                Next::All => {
-                    // The run is not over while rows wait here: they would be lost with this process.
-                    let taken = self.client.reserve_many(BATCHES_AHEAD).await.is_ok();
-                    return Ok(taken.then_some(self.reading.rows()));
-                }
+                Next::All => return Ok(self.has_taken_all().await.then_some(self.reading.rows())),
                 Next::Gone | Next::Abandoned => return Ok(None),
             }
         }
+    }
+
+    /// Waits until the client has taken what was sent: the run is not over while rows wait here, as they would be lost with
+    /// this process.
+    async fn has_taken_all(&mut self) -> bool {
+        self.client.reserve_many(BATCHES_AHEAD).await.is_ok()
     }
 }

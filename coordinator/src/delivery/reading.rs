@@ -15,6 +15,7 @@ use super::{Next, Order};
 /// Reads what the latest manifest names, and obeys orders meanwhile.
 pub(super) struct Reading {
     run: RunId,
+    purpose: Purpose,
     schema: SchemaRef,
     source: Arc<dyn BlockSource>,
     orders: mpsc::Receiver<Order>,
@@ -32,6 +33,15 @@ pub(super) struct Reading {
     delivered: Vec<Attempt>,
     /// Rows of these.
     rows: u64,
+}
+
+/// What rows are read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be passed on: none can be taken back.
+    PassOn,
+    /// To be counted: where others take the place of some, the count begins anew.
+    Count,
 }
 
 /// How much of a block was passed on.
@@ -60,12 +70,14 @@ impl From<Error> for Failed {
 impl Reading {
     pub(super) fn new(
         run: RunId,
+        purpose: Purpose,
         schema: SchemaRef,
         source: Arc<dyn BlockSource>,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         Self {
             run,
+            purpose,
             schema,
             source,
             orders,
@@ -140,7 +152,13 @@ impl Reading {
             return Ok(Some(Next::Gone));
         }
         let Some(manifest) = &self.manifest else { return Ok(Some(Next::Gone)) };
-        self.check_passed_on(manifest)?;
+        if !self.is_still_right(manifest) {
+            if self.purpose == Purpose::PassOn {
+                let changed = "a part that was shown had to be computed again and may differ";
+                return Err(self.interrupted(Error::lost_input(changed)));
+            }
+            (self.delivered, self.rows, self.part) = (Vec::new(), 0, Part::default());
+        }
         let Some(block) = block(manifest, self.delivered.len()) else { return Ok(Some(Next::All)) };
         self.part.attempt = Some(block.attempt);
         self.part.skip = self.part.frames;
@@ -180,15 +198,12 @@ impl Reading {
         }
     }
 
-    /// What was passed on must still be part of the result.
-    fn check_passed_on(&self, manifest: &Manifest) -> Result<()> {
+    /// Whether what was passed on is still part of the result.
+    fn is_still_right(&self, manifest: &Manifest) -> bool {
         let part = self.part.attempt.filter(|_| self.part.frames > 0);
         let mut passed_on = self.delivered.iter().copied().chain(part);
         let mut now = manifest.outputs.iter().map(|o| o.attempt);
-        if passed_on.all(|then| now.next() == Some(then)) {
-            return Ok(());
-        }
-        Err(self.interrupted(Error::lost_input("a part that was shown had to be computed again and may differ")))
+        passed_on.all(|then| now.next() == Some(then))
     }
 
     fn interrupted(&self, error: Error) -> Error {

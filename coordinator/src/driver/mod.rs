@@ -388,7 +388,7 @@ impl Driver {
 
 /// The wall clock as it was when the process began, and from there on steady: who sets the clock moves no deadline. Read
 /// here and nowhere below.
-fn now() -> Millis {
+pub(crate) fn now() -> Millis {
     static START: OnceLock<(Duration, Instant)> = OnceLock::new();
     let wall = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (began, since) = START.get_or_init(|| (wall(), Instant::now()));

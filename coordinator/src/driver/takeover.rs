@@ -9,7 +9,7 @@ use tidemill_core::{BlobHash, Error, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::codec::decode_schema;
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::planner::{BlobReader, Finish};
+use tidemill_engine::planner::BlobReader;
 use tidemill_engine::wire;
 use tokio::sync::mpsc;
 
@@ -53,9 +53,9 @@ impl Driver {
         let sheet = wire::RunSheet::decode(sheet).map_err(|_| missing())?;
         let schema = Arc::new(decode_schema(&sheet.schema).map_err(|e| from_datafusion(&e))?);
         let finish = self.config.planner.finish(run, &sheet.finish)?;
-        tell(&client, RunMessage::Schema(Arc::clone(&schema)));
+        tell(&client, RunMessage::Schema(finish.columns(&schema)));
         // A result is delivered from its beginning to each; an effect happens once.
-        if !matches!(finish, Finish::Deliver) && self.deliveries.is_under_way(run) {
+        if !finish.is_for_each_client() && self.deliveries.is_under_way(run) {
             return Ok(());
         }
         let expected = Expected { run: run.clone(), schema, finish, keep: sheet.keep };

@@ -8,26 +8,42 @@
 //! stage 0 · 8 tasks
 //! ```
 
-use std::fmt::Write as _;
-
 use datafusion::physical_plan::displayable;
+use serde::{Deserialize, Serialize};
+use tidemill_core::StageId;
 use tidemill_core::graph::{Determinism, ExchangeKind, TaskShape};
 
 use super::{PlannedStage, StagedQuery, gathers};
 use crate::exchange::ExchangeWriterExec;
 
-/// The stages from the root down, each with its plan and what it reads.
-#[must_use]
-pub fn draw(query: &StagedQuery) -> String {
-    let mut text = String::new();
-    for stage in query.stages.iter().rev() {
-        draw_stage(&mut text, query, stage);
-    }
-    text
+/// One stage, as lines of text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageDrawing {
+    /// The stage.
+    pub stage: StageId,
+    /// Its number, its tasks, and what becomes of its rows.
+    pub head: String,
+    /// Its plan.
+    pub plan: Vec<String>,
+    /// What it reads.
+    pub reads: Vec<String>,
 }
 
-fn draw_stage(text: &mut String, query: &StagedQuery, stage: &PlannedStage) {
-    let Some(writer) = stage.plan.downcast_ref::<ExchangeWriterExec>() else { return };
+impl StageDrawing {
+    /// All lines, with some that others know behind the first.
+    pub fn lines(self, known: Vec<String>) -> impl Iterator<Item = String> {
+        [self.head].into_iter().chain(known).chain(self.plan).chain(self.reads)
+    }
+}
+
+/// The stages from the root down, each with its plan and what it reads.
+#[must_use]
+pub fn draw(query: &StagedQuery) -> Vec<StageDrawing> {
+    query.stages.iter().rev().filter_map(|stage| draw_stage(query, stage)).collect()
+}
+
+fn draw_stage(query: &StagedQuery, stage: &PlannedStage) -> Option<StageDrawing> {
+    let writer = stage.plan.downcast_ref::<ExchangeWriterExec>()?;
     let tasks = match stage.shape {
         TaskShape::PerPartition(1) | TaskShape::Whole(1) => "1 task".to_owned(),
         TaskShape::PerPartition(n) => format!("{n} tasks"),
@@ -43,13 +59,11 @@ fn draw_stage(text: &mut String, query: &StagedQuery, stage: &PlannedStage) {
         Determinism::ValueIndeterminate => " · last digits may differ when repeated",
         Determinism::RowIndeterminate => " · rows may differ when repeated",
     };
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "stage {} · {tasks} · {output}{kind}", stage.id);
-    for line in displayable(writer.input.as_ref()).indent(false).to_string().lines() {
-        let _ = writeln!(text, "│ {line}");
-    }
+    let head = format!("stage {} · {tasks} · {output}{kind}", stage.id);
+    let plan = displayable(writer.input.as_ref()).indent(false).to_string();
+    let plan = plan.lines().map(|line| format!("│ {line}")).collect();
     let beyond: Vec<_> = gathers(query).into_iter().filter(|g| g.rule.is_none()).collect();
-    for (position, input) in stage.inputs.iter().enumerate() {
+    let reads = stage.inputs.iter().enumerate().map(|(position, input)| {
         let branch = if position + 1 == stage.inputs.len() { "└─" } else { "├─" };
         let kind = match input.kind {
             ExchangeKind::Gather if beyond.iter().any(|g| g.stage == stage.id && g.reads == input.stage) => {
@@ -61,6 +75,7 @@ fn draw_stage(text: &mut String, query: &StagedQuery, stage: &PlannedStage) {
             ExchangeKind::SortedGather => "sorted gather",
             ExchangeKind::Scalar => "one value",
         };
-        let _ = writeln!(text, "{branch} reads stage {} ({kind})", input.stage);
-    }
+        format!("{branch} reads stage {} ({kind})", input.stage)
+    });
+    Some(StageDrawing { stage: stage.id, head, plan, reads: reads.collect() })
 }

@@ -77,6 +77,9 @@ impl From<TaskMetrics> for pb::TaskMetrics {
             wait_ns: m.wait_ns,
             get_requests: m.get_requests,
             list_requests: m.list_requests,
+            left_out_bytes: m.left_out_bytes,
+            make_ns: m.make_ns,
+            store_ns: m.store_ns,
         }
     }
 }
@@ -96,6 +99,9 @@ impl From<pb::TaskMetrics> for TaskMetrics {
             wait_ns: m.wait_ns,
             get_requests: m.get_requests,
             list_requests: m.list_requests,
+            left_out_bytes: m.left_out_bytes,
+            make_ns: m.make_ns,
+            store_ns: m.store_ns,
         }
     }
 }

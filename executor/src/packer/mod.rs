@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use self::fill::{Filling, Unpacked};
 use self::queue::{Offer, Queue};
 pub(crate) use self::rate::StoreRate;
-pub(crate) use self::sink::DurableSink;
+pub(crate) use self::sink::{DurableSink, Finished};
 use crate::store::{BlockStore, StoredOutput};
 
 /// How long a run is young: what ends within that time is not worth a request, and is soon done again.

@@ -76,22 +76,49 @@ impl Packer {
     }
 }
 
+/// An output that is visible.
+pub(crate) struct Finished {
+    pub(crate) footer: OutputFooter,
+    /// Bytes of it that are on disk.
+    pub(crate) spilled_bytes: u64,
+    /// What durability `auto` decided; none where it had nothing to decide.
+    pub(crate) choice: Option<Choice>,
+}
+
+/// What `auto` decided about an output, and by what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    /// Arrow bytes that do not go into the store.
+    pub(crate) left_out_bytes: u64,
+    /// How long the output took to make.
+    pub(crate) made_in: Duration,
+    /// How long it was expected to take to store.
+    pub(crate) stored_in: Duration,
+}
+
 impl DurableSink {
-    /// Makes the finished output visible: its footer, and the bytes of it that are on disk.
-    pub(crate) async fn finish(&self) -> (OutputFooter, u64) {
-        let (stored, footer, spilled) = self.sink.finish().await;
+    /// Makes the finished output visible.
+    pub(crate) async fn finish(&self) -> Finished {
+        let (stored, footer, spilled_bytes) = self.sink.finish().await;
         let parts = &self.packer.parts;
         crash::before("output.insert");
         parts.store.insert(&self.run, self.output, stored);
         crash::after("output.insert");
         let took = self.began.elapsed();
         let bytes = footer.blocks.iter().map(|b| b.bytes).sum();
+        let has_store = parts.pond.get().is_some();
+        let is_stored = self.is_followed() || has_store && self.is_worth_storing(took, bytes);
+        let choice = (has_store && self.durability == Durability::Auto).then(|| Choice {
+            left_out_bytes: if is_stored { 0 } else { bytes },
+            made_in: took,
+            stored_in: parts.rate.time_for(bytes),
+        });
         if self.is_followed() {
             self.progress.send_modify(|progress| progress.is_finished = true);
-        } else if parts.pond.get().is_some() && self.is_worth_storing(took, bytes) {
+        } else if is_stored {
             self.packer.offer(&self.run, self.output, took);
         }
-        (footer, spilled)
+        Finished { footer, spilled_bytes, choice }
     }
 
     /// Whether an output that took so long to make goes into the store.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::ExecutionPlan;
@@ -9,15 +10,18 @@ use datafusion::physical_plan::metrics::MetricValue;
 use tidemill_core::record::TaskMetrics;
 use tidemill_engine::exchange::IoMetrics;
 
+use crate::packer::Finished;
+
 /// Sums the plan's metrics; called when its streams are drained.
-pub(super) fn collect(plan: &Arc<dyn ExecutionPlan>, io: &IoMetrics, exchange_spilled: u64) -> TaskMetrics {
+pub(super) fn collect(plan: &Arc<dyn ExecutionPlan>, io: &IoMetrics, finished: &Finished) -> TaskMetrics {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let mut metrics = TaskMetrics {
         rows_in: load(&io.rows_in),
         rows_out: load(&io.rows_out),
         bytes_out: load(&io.bytes_out),
         remote_bytes: load(&io.remote_bytes),
-        spilled_bytes: load(&io.spilled_bytes) + exchange_spilled,
+        spilled_bytes: load(&io.spilled_bytes) + finished.spilled_bytes,
         scan_ns: 0,
         operator_ns: 0,
         encode_ns: load(&io.encode_ns),
@@ -25,6 +29,9 @@ pub(super) fn collect(plan: &Arc<dyn ExecutionPlan>, io: &IoMetrics, exchange_sp
         wait_ns: load(&io.wait_ns),
         get_requests: load(&io.get_requests),
         list_requests: load(&io.list_requests),
+        left_out_bytes: finished.choice.map_or(0, |choice| choice.left_out_bytes),
+        make_ns: finished.choice.map_or(0, |choice| nanos(choice.made_in)),
+        store_ns: finished.choice.map_or(0, |choice| nanos(choice.stored_in)),
     };
     add_node(plan, &mut metrics);
     metrics

@@ -29,7 +29,7 @@ use tidemill_engine::runtime::{register_stores, task_config};
 use tidemill_engine::wire::{self, missing};
 use tokio::task::JoinSet;
 
-use crate::packer::DurableSink;
+use crate::packer::{DurableSink, Finished};
 use crate::process::ExecutorShared;
 
 /// An attempt as the coordinator launched it.
@@ -69,9 +69,9 @@ pub(crate) async fn run(
     let prepared = prepare(&shared, &spec).await?;
     let plan = Arc::clone(&prepared.plan);
     let executed = execute(&spec, &prepared).await;
-    let (footer, spilled) = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
-    let metrics = metrics::collect(&plan, &prepared.io.metrics, spilled);
-    Ok((footer, metrics))
+    let finished = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
+    let metrics = metrics::collect(&plan, &prepared.io.metrics, &finished);
+    Ok((finished.footer.summary(), metrics))
 }
 
 /// What an attempt executes.
@@ -160,17 +160,17 @@ fn undecodable(what: &str, error: &prost::DecodeError) -> Error {
     Error::internal(format!("a {what} cannot be decoded ({error}): do both processes run the same build?"))
 }
 
-/// Executes the task's partitions and makes the output visible: its footer and the bytes the exchange spilled.
-async fn execute(spec: &AttemptSpec, prepared: &Prepared) -> std::result::Result<(Footer, u64), TaskError> {
+/// Executes the task's partitions and makes the output visible.
+async fn execute(spec: &AttemptSpec, prepared: &Prepared) -> std::result::Result<Finished, TaskError> {
     if prepared.stage.sink.is_empty() {
         run_partitions(prepared).await?;
     } else {
         sink::write(spec, prepared).await?;
     }
     let start = Instant::now();
-    let (footer, spilled) = prepared.sink.finish().await;
+    let finished = prepared.sink.finish().await;
     IoMetrics::add_since(&prepared.io.metrics.exchange_ns, start);
-    Ok((footer.summary(), spilled))
+    Ok(finished)
 }
 
 /// One partition, or all of them side by side: never another subset.

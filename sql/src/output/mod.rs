@@ -105,3 +105,17 @@ fn unwritable(error: arrow::error::ArrowError) -> PrintError {
         other => Error::invalid(format!("the result cannot be printed in this format: {other}")).into(),
     }
 }
+
+/// Bytes with a unit.
+#[must_use]
+pub fn size(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let unit = units.get(unit).copied().unwrap_or_default();
+    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
+}

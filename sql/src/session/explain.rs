@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::StringArray;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Explain, LogicalPlan};
@@ -30,11 +30,13 @@ pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Resul
     if explain.verbose {
         lines.extend(explained.display_indent().to_string().lines().map(str::to_owned));
     }
-    lines.extend(draw(&staged).lines().map(str::to_owned));
+    lines.extend(draw(&staged).into_iter().flat_map(|stage| stage.lines(vec![])));
     if explain.verbose {
         lines.extend(encoded.graph.stages.iter().map(hashes));
     }
-    rows("plan", lines)
+    let batch = rows(lines)?;
+    let schema = batch.schema();
+    Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])))))
 }
 
 /// A stage by the content of what its tasks are sent: equal wherever the same run is planned with the same inputs.
@@ -46,12 +48,14 @@ fn hashes(stage: &Stage) -> String {
 /// Marks a column whose values are lines of one text: a terminal shows them as they are.
 pub const LINES: &str = "tidemill.lines";
 
-/// One column of text.
-fn rows(name: &str, lines: Vec<String>) -> Result<Plan> {
-    let field = Field::new(name, DataType::Utf8, false).with_metadata([(LINES.to_owned(), String::new())].into());
-    let schema = Arc::new(Schema::new(vec![field]));
-    let column = Arc::new(StringArray::from(lines));
-    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column])
-        .map_err(|e| from_datafusion(&DataFusionError::from(e)))?;
-    Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])))))
+/// The one column of what is drawn.
+pub(super) fn column() -> SchemaRef {
+    let field = Field::new("plan", DataType::Utf8, false).with_metadata([(LINES.to_owned(), String::new())].into());
+    Arc::new(Schema::new(vec![field]))
+}
+
+/// Lines in that column.
+pub(super) fn rows(lines: Vec<String>) -> Result<RecordBatch> {
+    let lines = Arc::new(StringArray::from(lines));
+    RecordBatch::try_new(column(), vec![lines]).map_err(|e| from_datafusion(&DataFusionError::from(e)))
 }

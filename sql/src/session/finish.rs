@@ -6,6 +6,7 @@ use tidemill_core::record::CatalogueEntry;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::planner::Finish;
 
+use super::analyze::StageReport;
 use super::copy;
 use super::keep::KeepTable;
 
@@ -25,12 +26,14 @@ pub(super) enum FinishSpec {
         /// The entry that it was planned to replace.
         expected: Option<CatalogueEntry>,
     },
+    /// It is counted, and the client is told what it cost.
+    Report(StageReport),
 }
 
 impl FinishSpec {
     /// Whether it changes anything outside.
     pub(super) const fn has_effects(&self) -> bool {
-        !matches!(self, Self::Deliver)
+        !matches!(self, Self::Deliver | Self::Report(_))
     }
 
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
@@ -47,6 +50,7 @@ impl FinishSpec {
             Self::Keep { name, definition, expected } => {
                 Finish::Keep(Box::new(KeepTable { name, definition, expected }))
             }
+            Self::Report(report) => Finish::Report(Box::new(report)),
         })
     }
 }

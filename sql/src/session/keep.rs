@@ -25,7 +25,7 @@ pub(super) async fn create_table(planning: &Planning<'_>, table: CreateMemoryTab
     let definition = redact::redact(&planning.request.statement);
     let expected = planning.request.catalogue.entries.get(&name).cloned();
     let finish = FinishSpec::Keep { name, definition, expected };
-    query::staged(planning, Arc::unwrap_or_clone(table.input), &finish).await
+    query::staged(planning, Arc::unwrap_or_clone(table.input), |_| finish).await
 }
 
 pub(super) struct KeepTable {

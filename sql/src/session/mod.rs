@@ -2,6 +2,7 @@
 //!
 //! Invariant: planning changes nothing. A change of the catalogue leaves as a record for the coordinator to apply.
 
+mod analyze;
 mod catalogue;
 mod copy;
 mod ddl;
@@ -70,6 +71,7 @@ impl Planner for SqlPlanner {
         let statement = statements::parse_one(&request.statement)?;
         let context = catalogue::session(&request, &settings, &self.runtime, &self.tables)?;
         let planning = Planning { request: &request, settings, context, tables: Arc::clone(&self.tables) };
+        analyze::check(&statement)?;
         names::check(&planning, &statement)?;
         let state = planning.context.state();
         let plan = state.statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))?;
@@ -100,9 +102,7 @@ impl Planning<'_> {
             LogicalPlan::Ddl(statement) => ddl::change(self, statement).await,
             LogicalPlan::Copy(copy) => copy::copy_to(self, copy).await,
             LogicalPlan::Explain(explain) => explain::explain(self, &explain).await,
-            LogicalPlan::Analyze(_) => {
-                Err(Error::invalid("EXPLAIN ANALYZE is not built yet: use EXPLAIN, and system.stages after the run"))
-            }
+            LogicalPlan::Analyze(analyze) => analyze::analyze(self, analyze).await,
             LogicalPlan::Dml(dml) => Err(Error::invalid(format!(
                 "{} is not supported: write with COPY … TO, or make a table with CREATE TABLE … AS",
                 dml.op.name().to_uppercase()

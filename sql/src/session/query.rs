@@ -8,7 +8,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use tidemill_core::Result;
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::plan::{encode, stage};
+use tidemill_engine::plan::{StagedQuery, encode, stage};
 use tidemill_engine::planner::{Plan, StagedPlan};
 use tidemill_engine::wire::Durability;
 
@@ -17,17 +17,21 @@ use super::{Planning, system};
 
 /// Runs a query: in stages, or here.
 pub(super) async fn run(planning: &Planning<'_>, plan: LogicalPlan) -> Result<Plan> {
-    if asks_about_cluster(&plan).map_err(|e| from_datafusion(&e))? {
+    if asks_about_cluster(&plan)? {
         let state = planning.context.state();
         let physical = state.create_physical_plan(&plan).await.map_err(|e| from_datafusion(&e))?;
         let rows = execute_stream(physical, planning.context.task_ctx()).map_err(|e| from_datafusion(&e))?;
         return Ok(Plan::Rows(rows));
     }
-    staged(planning, plan, &FinishSpec::Deliver).await
+    staged(planning, plan, |_| FinishSpec::Deliver).await
 }
 
-/// Divides a query into stages.
-pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: &FinishSpec) -> Result<Plan> {
+/// Divides a query into stages; `finish` says what becomes of its result.
+pub(super) async fn staged(
+    planning: &Planning<'_>,
+    plan: LogicalPlan,
+    finish: impl FnOnce(&StagedQuery) -> FinishSpec + Send,
+) -> Result<Plan> {
     let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
     let physical = physical(planning, &plan).await?;
     let query = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
@@ -36,6 +40,7 @@ pub(super) async fn staged(planning: &Planning<'_>, plan: LogicalPlan, finish: &
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     // What the stages give, which may differ from the logical schema in nullability.
     let schema = query.stages.last().map_or(schema, |root| root.plan.schema());
+    let finish = finish(&query);
     let effects = finish.has_effects();
     let keep = exchange.durability != Durability::Off;
     Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: finish.encode()?, effects, keep }))
@@ -47,9 +52,9 @@ pub(super) async fn physical(planning: &Planning<'_>, plan: &LogicalPlan) -> Res
 }
 
 /// Whether a plan reads nothing but what the coordinator itself knows: such a query must work while no executor does.
-fn asks_about_cluster(plan: &LogicalPlan) -> datafusion::error::Result<bool> {
+pub(super) fn asks_about_cluster(plan: &LogicalPlan) -> Result<bool> {
     let (mut own, mut other) = (false, false);
-    plan.apply_with_subqueries(|node| {
+    let looked = plan.apply_with_subqueries(|node| {
         match node {
             LogicalPlan::TableScan(scan) => match scan.table_name.schema() {
                 Some(system::SCHEMA | "information_schema") => own = true,
@@ -59,6 +64,7 @@ fn asks_about_cluster(plan: &LogicalPlan) -> datafusion::error::Result<bool> {
             _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
-    })?;
+    });
+    looked.map_err(|e| from_datafusion(&e))?;
     Ok(own && !other)
 }

@@ -12,7 +12,7 @@ use tidemill_engine::wire::Durability;
 
 /// The directory that relative locations in a client's statements belong to.
 pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
-/// Whether exchange data goes into the store, where the server has one: `always` or `off`.
+/// Whether exchange data goes into the store, where the server has one: `always`, `auto` or `off`.
 const DURABILITY: &str = "tidemill.durability";
 /// For tests: every frame goes through its encoding.
 pub const FORCE_ENCODE: &str = "tidemill.test.force_encode";

@@ -54,8 +54,13 @@ fn take_statement(statements: &mut Vec<String>, current: &mut String, meaningful
 pub(super) fn is_express(text: &str) -> bool {
     let mut words = words(text);
     let asks = ["show", "describe", "desc", "explain", "drop"];
-    words.next().is_some_and(|first| asks.contains(&first.as_str()))
-        || words.any(|word| word == super::system::SCHEMA || word == "information_schema")
+    let first = words.next().unwrap_or_default();
+    let rest: Vec<String> = words.collect();
+    if first == "explain" && rest.iter().take(2).any(|word| word == "analyze") {
+        return false;
+    }
+    asks.contains(&first.as_str())
+        || rest.iter().any(|word| word == super::system::SCHEMA || word == "information_schema")
 }
 
 /// Whether the text begins as if it changed anything: what is not known to ask only.

@@ -10,6 +10,7 @@ mod crash_points;
 mod differential;
 mod durable;
 mod executor_loss;
+mod explain;
 mod faults;
 mod gathers;
 mod going;

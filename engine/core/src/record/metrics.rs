@@ -20,6 +20,16 @@ pub struct TaskMetrics {
     /// Requests to the store for names.
     #[serde(default)]
     pub list_requests: u64,
+    /// Arrow bytes that durability `auto` left out of the store: they are sooner made again than stored. An output without
+    /// bytes is never left out.
+    #[serde(default)]
+    pub left_out_bytes: u64,
+    /// Where `auto` decided: the time that making the output took.
+    #[serde(default)]
+    pub make_ns: u64,
+    /// Where `auto` decided: the time that storing it was expected to take.
+    #[serde(default)]
+    pub store_ns: u64,
     /// Time in scans.
     pub scan_ns: u64,
     /// Time in other operators.
@@ -42,6 +52,9 @@ impl TaskMetrics {
         self.spilled_bytes += other.spilled_bytes;
         self.get_requests += other.get_requests;
         self.list_requests += other.list_requests;
+        self.left_out_bytes += other.left_out_bytes;
+        self.make_ns += other.make_ns;
+        self.store_ns += other.store_ns;
         self.scan_ns += other.scan_ns;
         self.operator_ns += other.operator_ns;
         self.encode_ns += other.encode_ns;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::cluster::Cluster;
 use crate::cli::Done;
 use crate::oracle::Difference;
+use crate::output::size;
 
 /// One query's outcome.
 pub(super) struct Row {
@@ -58,8 +59,8 @@ impl Report {
             seconds(row.alone),
             stages,
             tasks,
-            bytes(exchanged),
-            bytes(remote),
+            size(exchanged),
+            size(remote),
             equal
         ));
         if let Some(difference) = &row.difference {
@@ -123,17 +124,4 @@ fn line(text: Arguments<'_>) {
 
 fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
-}
-
-/// Bytes with a unit.
-fn bytes(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let unit = units.get(unit).copied().unwrap_or_default();
-    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
 }

@@ -47,6 +47,7 @@ pub(super) fn rows(state: &State, now: Millis) -> Columns {
         .count("rows_in", all().map(|(_, _, _, t)| metric(t, |m| m.rows_in)))
         .count("rows_out", all().map(|(_, _, _, t)| metric(t, |m| m.rows_out)))
         .count("bytes_out", all().map(|(_, _, _, t)| metric(t, |m| m.bytes_out)))
+        .count("left_out_bytes", all().map(|(_, _, _, t)| metric(t, |m| m.left_out_bytes)))
         .number("repeats", all().map(|(_, _, _, t)| Some(t.repeats)))
         .flag("adopted", all().map(|(_, _, _, t)| Some(t.adopted)))
         .text("pack", all().map(|(_, run, _, t)| pack(run, t)))

@@ -1,0 +1,396 @@
+//! `EXPLAIN ANALYZE`: the query runs as any other, its rows are counted, and its stages are drawn with what they cost.
+//!
+//! ```text
+//! stage 1 · 1 task · result
+//! • 24 rows in · 4 rows out · 1.1 KiB out · 0 B spilled
+//! • 0.012 s in tasks (min 0.012, median 0.012, max 0.012) · 0 repeated
+//! • 0 of 1 output in the store · 1 not stored yet
+//! │ SortPreservingMergeExec: [n@0 ASC]
+//! └─ reads stage 0 (sorted gather)
+//! total · 4 rows · 0.120 s · 0.210 task seconds · durability always · …
+//! ```
+//!
+//! Invariant: every number is one of the coordinator's state, as the system tables have it.
+
+use std::collections::BTreeSet;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::logical_expr::{Analyze, ExplainFormat, LogicalPlan};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as Sql;
+use serde::{Deserialize, Serialize};
+use tidemill_core::record::{Output, Run, Stage, Task, TaskState};
+use tidemill_core::{Error, Result};
+use tidemill_engine::plan::{StageDrawing, draw};
+use tidemill_engine::planner::{Counted, Plan, Report};
+use tidemill_engine::wire::Durability;
+
+use super::finish::FinishSpec;
+use super::{Planning, explain, query};
+use crate::output::size;
+
+/// Refuses to run what is no query, before anybody looks for the names in it.
+pub(super) fn check(statement: &Statement) -> Result<()> {
+    let Statement::Explain(explain) = statement else { return Ok(()) };
+    let is_query =
+        matches!(explain.statement.as_ref(), Statement::Statement(sql) if matches!(sql.as_ref(), Sql::Query(_)));
+    if explain.options.analyze && !is_query { Err(queries_only()) } else { Ok(()) }
+}
+
+fn queries_only() -> Error {
+    Error::invalid(
+        "EXPLAIN ANALYZE runs what it explains, and runs only queries, which change nothing: use EXPLAIN, or EXPLAIN \
+         ANALYZE of the statement's query",
+    )
+}
+
+/// Runs the query, for the sake of its report.
+pub(super) async fn analyze(planning: &Planning<'_>, analyze: Analyze) -> Result<Plan> {
+    let Analyze { verbose, format, input, analyze_level, analyze_categories, .. } = analyze;
+    if format != ExplainFormat::Indent || analyze_level.is_some() || analyze_categories.is_some() {
+        return Err(Error::invalid("EXPLAIN ANALYZE draws stages: leave FORMAT, LEVEL and METRICS out"));
+    }
+    // Parts of a query may write, too.
+    if matches!(input.as_ref(), LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_)) {
+        return Err(queries_only());
+    }
+    if query::asks_about_cluster(&input)? {
+        return Err(Error::invalid(
+            "the coordinator answers this query alone, without stages: there is nothing to measure",
+        ));
+    }
+    let durability = i32::from(planning.settings.exchange.durability);
+    let report = |query: &_| FinishSpec::Report(StageReport { drawings: draw(query), durability, verbose });
+    query::staged(planning, input.as_ref().clone(), report).await
+}
+
+/// What is drawn of a query before it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StageReport {
+    /// The stages, from the root down.
+    drawings: Vec<StageDrawing>,
+    /// The run's [`Durability`].
+    durability: i32,
+    /// Whether each task has a line.
+    verbose: bool,
+}
+
+impl Report for StageReport {
+    fn columns(&self) -> SchemaRef {
+        explain::column()
+    }
+
+    fn report(&self, counted: &Counted<'_>) -> Result<RecordBatch> {
+        explain::rows(self.lines(counted))
+    }
+}
+
+/// What becomes of outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Storing {
+    Always,
+    Auto,
+    Off,
+    /// There is no store.
+    Nowhere,
+}
+
+impl StageReport {
+    fn lines(&self, counted: &Counted<'_>) -> Vec<String> {
+        let storing = match (counted.has_store, Durability::try_from(self.durability)) {
+            (false, _) => Storing::Nowhere,
+            (true, Ok(Durability::Off)) => Storing::Off,
+            (true, Ok(Durability::Auto)) => Storing::Auto,
+            (true, Ok(Durability::Always) | Err(_)) => Storing::Always,
+        };
+        let stages = self.drawings.iter().flat_map(|drawing| {
+            let stage = counted.run.stages.get(drawing.stage.index());
+            let known = stage.map(|stage| self.measured(counted.run, stage, storing)).unwrap_or_default();
+            drawing.clone().lines(known)
+        });
+        stages.chain([total(counted, storing)]).collect()
+    }
+
+    fn measured(&self, run: &Run, stage: &Stage, storing: Storing) -> Vec<String> {
+        let mut lines = vec![flow(stage), time(stage), durability(run, stage, storing)];
+        lines.extend(choices(stage).filter(|_| storing == Storing::Auto));
+        if self.verbose {
+            lines.extend(stage.tasks.iter().enumerate().map(|(index, task)| one_task(index, task, storing)));
+        }
+        lines
+    }
+}
+
+fn outputs(stage: &Stage) -> impl Iterator<Item = &Output> {
+    stage.tasks.iter().filter_map(|task| task.output.as_ref())
+}
+
+/// What went in and out.
+fn flow(stage: &Stage) -> String {
+    let sum = |of: fn(&Output) -> u64| outputs(stage).map(of).sum::<u64>();
+    let (rows_in, rows_out) = (sum(|o| o.metrics.rows_in), sum(|o| o.footer.rows));
+    let (bytes_out, spilled) = (size(sum(|o| o.footer.bytes)), size(sum(|o| o.metrics.spilled_bytes)));
+    format!("• {} in · {} out · {bytes_out} out · {spilled} spilled", many(rows_in, "row"), many(rows_out, "row"))
+}
+
+/// How long its tasks took, and how often one of them had to begin again.
+fn time(stage: &Stage) -> String {
+    let mut took: Vec<u64> = stage.tasks.iter().filter_map(millis).collect();
+    took.sort_unstable();
+    let at = |index: usize| seconds(took.get(index).copied().unwrap_or_default());
+    let (least, median, most) = (at(0), at(took.len() / 2), at(took.len().saturating_sub(1)));
+    let again = |task: &Task| u64::from(task.failures + task.executor_losses + task.input_losses + task.repeats);
+    let repeated: u64 = stage.tasks.iter().map(again).sum();
+    let sum = seconds(took.iter().sum());
+    format!("• {sum} s in tasks (min {least}, median {median}, max {most}) · {repeated} repeated")
+}
+
+/// How long the winning attempt of a task took.
+fn millis(task: &Task) -> Option<u64> {
+    let ended = task.finished_at.filter(|_| task.state == TaskState::Succeeded)?;
+    Some(ended.since(task.started_at?))
+}
+
+/// Where its outputs are besides with their executors, at this moment: packs are written behind the tasks.
+fn durability(run: &Run, stage: &Stage, storing: Storing) -> String {
+    let all = outputs(stage).count() as u64;
+    let mut parts = match storing {
+        Storing::Nowhere => vec![format!("{} not stored: the server has no store", many(all, "output"))],
+        Storing::Off => vec![format!("{} not stored: durability is off", many(all, "output"))],
+        Storing::Always | Storing::Auto => {
+            let stored = outputs(stage).filter(|o| o.durable.is_some()).count() as u64;
+            let packs: BTreeSet<&str> =
+                outputs(stage).filter_map(|o| Some(run.packs.get(o.durable?)?.name.as_str())).collect();
+            let left_out = outputs(stage).filter(|o| is_left_out(o)).count() as u64;
+            let within = if packs.is_empty() { String::new() } else { format!(", in {}", many(packs.len(), "pack")) };
+            let mut parts = vec![format!("{stored} of {} in the store{within}", many(all, "output"))];
+            let waiting = all.saturating_sub(stored + left_out);
+            parts.extend((waiting > 0).then(|| format!("{waiting} not stored yet")));
+            parts.extend((left_out > 0).then(|| format!("{left_out} left out by auto")));
+            parts
+        }
+    };
+    let lost = stage.tasks.len() as u64 - all;
+    parts.extend((lost > 0).then(|| format!("{lost} lost and not needed")));
+    format!("• {}", parts.join(" · "))
+}
+
+fn is_left_out(output: &Output) -> bool {
+    output.durable.is_none() && output.metrics.left_out_bytes > 0
+}
+
+/// What `auto` held against each other, for what it left out and for what it stores.
+fn choices(stage: &Stage) -> Option<String> {
+    let (left_out, taken): (Vec<&Output>, Vec<&Output>) = outputs(stage).partition(|o| is_left_out(o));
+    let sides = |outputs: &[&Output]| {
+        let sum = |of: fn(&Output) -> u64| seconds(outputs.iter().map(|o| of(o)).sum::<u64>() / 1_000_000);
+        (sum(|o| o.metrics.make_ns), sum(|o| o.metrics.store_ns))
+    };
+    let mut parts = Vec::new();
+    if !left_out.is_empty() {
+        let (make, store) = sides(&left_out);
+        parts.push(format!("left out what took {make} s to make and takes {store} s to store"));
+    }
+    if !taken.is_empty() {
+        let (make, store) = sides(&taken);
+        parts.push(format!("stores what took {make} s to make and takes {store} s to store"));
+    }
+    (!parts.is_empty()).then(|| format!("• auto {}", parts.join(" · ")))
+}
+
+fn one_task(index: usize, task: &Task, storing: Storing) -> String {
+    let Some(output) = &task.output else { return format!("•   task {index} · {}", task.state.name()) };
+    let stored = match storing {
+        _ if output.durable.is_some() => "in the store",
+        Storing::Auto if is_left_out(output) => "left out by auto",
+        Storing::Always | Storing::Auto => "not stored yet",
+        Storing::Off | Storing::Nowhere => "not stored",
+    };
+    let (rows_in, rows_out) = (many(output.metrics.rows_in, "row"), many(output.footer.rows, "row"));
+    let (bytes, took) = (size(output.footer.bytes), seconds(millis(task).unwrap_or_default()));
+    format!(
+        "•   task {index} · {took} s on {} · {rows_in} in · {rows_out} out · {bytes} out · {stored}",
+        output.executor
+    )
+}
+
+fn total(counted: &Counted<'_>, storing: Storing) -> String {
+    let run = counted.run;
+    let setting = match storing {
+        Storing::Always => "durability always",
+        Storing::Auto => "durability auto",
+        Storing::Off => "durability off",
+        Storing::Nowhere => "no store",
+    };
+    let mut parts = vec![
+        many(counted.rows, "row"),
+        format!("{} s", seconds(counted.now.since(run.submitted_at))),
+        format!("{} task seconds", seconds(run.totals.task_millis)),
+        setting.to_owned(),
+        format!("{} stored in {}", size(run.packs.iter().map(|p| p.bytes).sum()), many(run.packs.len(), "pack")),
+    ];
+    let left_out = run.stages.iter().flat_map(outputs).filter(|o| is_left_out(o)).map(|o| o.metrics.left_out_bytes);
+    parts.extend((storing == Storing::Auto).then(|| format!("{} left out", size(left_out.sum()))));
+    let puts: u64 = run.packs.iter().map(|p| p.puts).sum();
+    let (gets, lists) = (run.totals.metrics.get_requests, run.totals.metrics.list_requests);
+    parts.push(format!("{puts} put, {gets} get, {lists} list requests"));
+    format!("total · {}", parts.join(" · "))
+}
+
+/// So many of something.
+fn many(count: impl TryInto<u64>, what: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Milliseconds as seconds.
+fn seconds(millis: u64) -> String {
+    format!("{}.{:03}", millis / 1000, millis % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_core::graph::{Determinism, ExchangeKind, Input, Stage as PlannedStage, StageGraph, TaskShape};
+    use tidemill_core::record::{Footer, Loss, LostOutput, Pack, Record, RunSpec, State, TaskMetrics};
+    use tidemill_core::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, StageId, TaskId};
+
+    use super::*;
+
+    const fn task(stage: u32, index: u32) -> TaskId {
+        TaskId { stage: StageId(stage), index }
+    }
+
+    const fn attempt(counter: u64) -> Attempt {
+        Attempt { epoch: Epoch(1), counter }
+    }
+
+    fn stage(id: u32, tasks: u32, inputs: Vec<Input>) -> PlannedStage {
+        PlannedStage {
+            id: StageId(id),
+            plan: BlobHash("plan".to_owned()),
+            shape: TaskShape::PerPartition(tasks),
+            output_partitions: 1,
+            scans: vec![None; tasks as usize],
+            inputs,
+            determinism: Determinism::Exact,
+        }
+    }
+
+    fn drawing(stage: u32) -> StageDrawing {
+        let (plan, reads) = (vec!["│ plan".to_owned()], vec!["└─ reads".to_owned()]);
+        StageDrawing { stage: StageId(stage), head: format!("stage {stage}"), plan, reads }
+    }
+
+    /// The records of an attempt that ran from 1,000 until `until`.
+    fn attempted(
+        run: &RunId,
+        task: TaskId,
+        counter: u64,
+        until: u64,
+        output: Option<(u64, TaskMetrics)>,
+    ) -> [Record; 2] {
+        let (run, attempt, executor) = (run.clone(), attempt(counter), ExecutorId("e".to_owned()));
+        let start = (run.clone(), executor.clone());
+        let at = Millis(until);
+        let ended = match output {
+            Some((bytes, metrics)) => {
+                let footer = Footer { rows: 7, bytes, ..Footer::default() };
+                let output = Output { attempt, executor, footer, metrics, durable: None };
+                Record::AttemptSucceeded { run, task, attempt, output, at }
+            }
+            None => Record::AttemptLost { run, task, attempt, cause: Loss::Executor, at },
+        };
+        let (run, executor) = start;
+        [Record::AttemptStarted { run, task, attempt, executor, slots: 1, at: Millis(1000) }, ended]
+    }
+
+    /// A run of two stages: of the first one's outputs one is stored, one is not yet, and one is left out after its first
+    /// attempt was lost.
+    fn state(run: &RunId) -> State {
+        let spec = RunSpec { statement: String::new(), request: None, express: false };
+        let stages =
+            vec![stage(0, 3, vec![]), stage(1, 1, vec![Input { stage: StageId(0), kind: ExchangeKind::Gather }])];
+        let mut records = vec![
+            Record::EpochClaimed { epoch: Epoch(1), build: String::new(), at: Millis(0) },
+            Record::RunAccepted { run: run.clone(), spec, at: Millis(500) },
+            Record::RunPlanned { run: run.clone(), graph: StageGraph { stages }, sheet: None },
+        ];
+        let auto = |make_ms: u64, store_ms: u64| TaskMetrics {
+            rows_in: 10,
+            spilled_bytes: 1024,
+            get_requests: 2,
+            make_ns: make_ms * 1_000_000,
+            store_ns: store_ms * 1_000_000,
+            ..TaskMetrics::default()
+        };
+        let left_out = TaskMetrics { left_out_bytes: 2048, ..auto(100, 900) };
+        records.extend(attempted(run, task(0, 0), 1, 3000, Some((512, auto(2000, 10)))));
+        records.extend(attempted(run, task(0, 1), 2, 1400, None));
+        records.extend(attempted(run, task(0, 1), 3, 1100, Some((2048, left_out))));
+        records.extend(attempted(run, task(0, 2), 4, 1500, Some((512, auto(500, 10)))));
+        records.extend(attempted(run, task(1, 0), 5, 1050, Some((64, auto(50, 1)))));
+        let pack = Pack { name: "a.pack".to_owned(), crc: 0, bytes: 300, puts: 4 };
+        let outputs = vec![LostOutput { task: task(0, 0), attempt: attempt(1) }];
+        records.push(Record::PackDurable { run: run.clone(), pack, outputs });
+        let mut state = State::default();
+        records.iter().for_each(|record| state.apply(record));
+        state
+    }
+
+    fn report(durability: Durability, has_store: bool, verbose: bool) -> Vec<String> {
+        let run = RunId("r".to_owned());
+        let state = state(&run);
+        let durability = durability.into();
+        let report = StageReport { drawings: vec![drawing(1), drawing(0)], durability, verbose };
+        let lines = state.runs.get(&run).map(|run| {
+            let counted = Counted { run, rows: 7, now: Millis(3500), has_store };
+            report.lines(&counted)
+        });
+        lines.unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_stored_what_is_not_yet_and_what_auto_left_out_are_told_apart() {
+        let expected = "\
+stage 1
+• 10 rows in · 7 rows out · 64 B out · 1.0 KiB spilled
+• 0.050 s in tasks (min 0.050, median 0.050, max 0.050) · 0 repeated
+• 0 of 1 output in the store · 1 not stored yet
+• auto stores what took 0.050 s to make and takes 0.001 s to store
+│ plan
+└─ reads
+stage 0
+• 30 rows in · 21 rows out · 3.0 KiB out · 3.0 KiB spilled
+• 2.600 s in tasks (min 0.100, median 0.500, max 2.000) · 1 repeated
+• 1 of 3 outputs in the store, in 1 pack · 1 not stored yet · 1 left out by auto
+• auto left out what took 0.100 s to make and takes 0.900 s to store · stores what took 2.500 s to make and takes 0.020 s to store
+│ plan
+└─ reads
+total · 7 rows · 3.000 s · 3.050 task seconds · durability auto · 300 B stored in 1 pack · 2.0 KiB left out · 4 put, 8 get, 0 list requests";
+        assert_eq!(report(Durability::Auto, true, false).join("\n"), expected);
+    }
+
+    #[test]
+    fn what_is_not_to_be_stored_is_not_called_late() {
+        let outputs = |lines: Vec<String>| lines.into_iter().filter(|l| l.contains(" not stored")).collect::<Vec<_>>();
+        let off = outputs(report(Durability::Off, true, false));
+        assert_eq!(off, ["• 1 output not stored: durability is off", "• 3 outputs not stored: durability is off"]);
+        let nowhere = outputs(report(Durability::Always, false, false));
+        let expected =
+            ["• 1 output not stored: the server has no store", "• 3 outputs not stored: the server has no store"];
+        assert_eq!(nowhere, expected);
+    }
+
+    #[test]
+    fn verbose_tells_of_each_task() {
+        let lines = report(Durability::Auto, true, true);
+        let tasks: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix("•   ")).skip(1).collect();
+        let expected = [
+            "task 0 · 2.000 s on e · 10 rows in · 7 rows out · 512 B out · in the store",
+            "task 1 · 0.100 s on e · 10 rows in · 7 rows out · 2.0 KiB out · left out by auto",
+            "task 2 · 0.500 s on e · 10 rows in · 7 rows out · 512 B out · not stored yet",
+        ];
+        assert_eq!(tasks, expected);
+    }
+}
