@@ -20,7 +20,7 @@ pub struct Settings {
     pub task_executor_losses: u32,
     /// A task fails its run after its inputs were lost under it this often: it may never be able to read them.
     pub task_input_losses: u32,
-    /// A retry waits this long times the number of failures so far.
+    /// A retry waits this long times the number of failures so far, and of lost inputs behind the first.
     pub retry_backoff_ms: u64,
     /// A task that runs at least this long, and twice the median of its stage, is given to a second executor that has
     /// nothing else to do. 0 is never.

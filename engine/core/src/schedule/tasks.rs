@@ -212,7 +212,9 @@ impl Decider<'_> {
                 let id = TaskId { stage: stage.id, index };
                 match (task.state, startable) {
                     (TaskState::Waiting | TaskState::Lost | TaskState::Failed, true) => {
-                        let backoff = self.settings.retry_backoff_ms * u64::from(task.failures);
+                        // The first lost input is an executor's death, mostly; whose peer cannot be reached loses more.
+                        let setbacks = task.failures + task.input_losses.saturating_sub(1);
+                        let backoff = self.settings.retry_backoff_ms * u64::from(setbacks);
                         let not_before = Millis(self.now.0 + backoff);
                         records.push(Record::TaskReady { run: run.clone(), task: id, not_before });
                     }

@@ -69,6 +69,33 @@ fn an_unavailable_task_is_tried_four_times_and_waits_longer_each_time() {
     assert_eq!(cluster.run("run").error, Some(Error::unavailable("the store was busy")));
 }
 
+/// As one does that cannot reach a peer. The first time is mostly an executor's death, and nothing waits.
+#[test]
+fn a_reader_that_loses_its_input_again_and_again_waits_longer_each_time() {
+    let mut cluster = Cluster::new();
+    cluster.start("a", 1);
+    let mut producer = launch(&cluster.submit("run", chain(&[1, 1])));
+    let mut reader = launch(&cluster.send(succeeded(&producer)));
+    for backoff in [0, 500, 1_000, 1_500] {
+        let lost = LostOutput { task: producer.task, attempt: producer.attempt };
+        let again = cluster.send(Event::TaskFailed {
+            run: reader.run.clone(),
+            task: reader.task,
+            attempt: reader.attempt,
+            error: Error::lost_input("a peer cannot be reached"),
+            lost: Lost { outputs: vec![lost], looked_in_packs: false },
+        });
+        producer = launch(&again);
+        let mut ready = launches(&cluster.send(succeeded(&producer)));
+        if backoff > 0 {
+            assert_eq!((ready, launches(&cluster.wait(backoff - 1))), (vec![], vec![]), "before {backoff} ms");
+            ready = launches(&cluster.wait(1));
+        }
+        reader = ready.pop().expect("it is tried again");
+    }
+    assert_eq!(reader.task.stage.0, 1);
+}
+
 #[test]
 fn an_invalid_task_fails_its_run_at_once() {
     let mut cluster = Cluster::new();
