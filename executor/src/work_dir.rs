@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// The locked file inside an executor's folder.
 const LOCK: &str = "executor.lock";
+/// How often a folder is made that others take for abandoned before it is locked.
+const TRIES: usize = 10;
 
 /// An executor's own folder, removed when dropped.
 #[derive(Debug)]
@@ -23,14 +25,8 @@ impl WorkDir {
     pub(crate) fn new(parent: &Path, name: &str) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
         remove_abandoned(parent)?;
-        // Locked before it has its name, so that another executor that starts now does not take it for abandoned.
-        let hidden = parent.join(format!(".{name}"));
-        fs::create_dir(&hidden)?;
-        let lock = File::create(hidden.join(LOCK))?;
-        lock.try_lock().map_err(io::Error::other)?;
-        let path = parent.join(name);
-        fs::rename(hidden, &path)?;
-        Ok(Self { path, _lock: lock })
+        let lock = locked(parent, name, |_| {})?;
+        Ok(Self { path: parent.join(name), _lock: lock })
     }
 
     pub(crate) fn remove(&self) {
@@ -50,6 +46,28 @@ impl Drop for WorkDir {
     }
 }
 
+/// Makes the folder and locks it. Another executor that starts now may take it for abandoned between the two, lock it and
+/// remove it: then it is made again.
+fn locked(parent: &Path, name: &str, mut between: impl FnMut(&Path)) -> io::Result<File> {
+    let mut last = io::Error::other("it was never tried");
+    for number in 0..TRIES {
+        // It is locked before it has its name, which nobody takes from it.
+        let hidden = parent.join(format!(".{name}-{number}"));
+        fs::create_dir(&hidden)?;
+        let lock = File::create(hidden.join(LOCK)).and_then(|lock| {
+            between(&hidden);
+            lock.try_lock()?;
+            fs::rename(&hidden, parent.join(name))?;
+            Ok(lock)
+        });
+        match lock {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => last = error,
+            other => return other,
+        }
+    }
+    Err(last)
+}
+
 /// Removes folders whose executor is gone. Only folders with a lock file are ours.
 fn remove_abandoned(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
@@ -66,7 +84,9 @@ fn remove_abandoned(parent: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LOCK, WorkDir};
+    use std::fs::File;
+
+    use super::{LOCK, TRIES, WorkDir, locked, remove_abandoned};
 
     #[test]
     fn abandoned_folders_are_removed_and_others_are_not() -> std::io::Result<()> {
@@ -84,6 +104,29 @@ mod tests {
         assert!(foreign.join("spilled").exists() && first.path().exists() && second.path().exists());
         drop(first);
         assert!(!parent.path().join("first").exists() && second.path().exists());
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_that_was_taken_for_abandoned_before_it_was_locked_is_made_again() -> std::io::Result<()> {
+        let parent = tempfile::tempdir()?;
+        let mut others = Vec::new();
+        let lock = locked(parent.path(), "slow", |hidden| match others.len() {
+            // Removed by another starter; locked by one that is about to.
+            0 => others.push(remove_abandoned(parent.path()).map(|()| None)),
+            1 => others.push(File::open(hidden.join(LOCK)).and_then(|lock| lock.lock().map(|()| Some(lock)))),
+            _ => {}
+        })?;
+        assert!(others.len() == 2 && others.iter().all(Result::is_ok), "{others:?}");
+        remove_abandoned(parent.path())?;
+        assert!(parent.path().join("slow").join(LOCK).exists(), "it is locked");
+        drop(lock);
+        let mut tries = 0;
+        let error = locked(parent.path(), "never", |_| {
+            tries += 1;
+            assert!(remove_abandoned(parent.path()).is_ok());
+        });
+        assert!(error.is_err() && tries == TRIES, "{tries} times, {error:?}");
         Ok(())
     }
 }

@@ -38,7 +38,7 @@ impl DirectFile {
         let partial = path.with_extension("partial");
         let (file, is_direct) = match create(&partial, true) {
             Ok(file) => (file, true),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => (create(&partial, false)?, false),
+            Err(error) if needs_the_cache(&error) => (create(&partial, false)?, false),
             Err(error) => return Err(error),
         };
         let buffer = vec![0; BUFFER + BLOCK];
@@ -80,7 +80,7 @@ impl DirectFile {
     fn write(&mut self, length: usize) -> io::Result<()> {
         let bytes = self.buffer.get(self.start..self.start + length).unwrap_or_default();
         match self.file.write_all_at(bytes, self.written) {
-            Err(error) if self.is_direct && error.kind() == io::ErrorKind::InvalidInput => {
+            Err(error) if self.is_direct && needs_the_cache(&error) => {
                 self.file = OpenOptions::new().write(true).open(&self.partial)?;
                 self.is_direct = false;
                 self.file.write_all_at(bytes, self.written)
@@ -97,6 +97,11 @@ impl Drop for DirectFile {
             let _ = std::fs::remove_file(&self.partial);
         }
     }
+}
+
+/// What file systems say that cannot write past the page cache: `EINVAL`, and some `EOPNOTSUPP`.
+fn needs_the_cache(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
 /// Stores remove folders that are empty, also those that were just made.
