@@ -41,6 +41,15 @@ pub async fn rows(client: &mut Client, sql: &str) -> Vec<RecordBatch> {
     result.collect().await.unwrap_or_else(|e| panic!("{sql}\n{e}"))
 }
 
+/// Waits until the log has everything that this coordinator showed before: it is ordered, and this is acknowledged only when
+/// it is durable.
+///
+/// # Panics
+/// The statement fails.
+pub async fn logged(client: &mut Client) {
+    rows(client, "CREATE OR REPLACE VIEW logged AS SELECT 1 AS x").await;
+}
+
 /// What DataFusion answers on TPC-H at some scale.
 ///
 /// # Panics

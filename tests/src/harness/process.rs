@@ -3,10 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long a process may take to become ready or to end.
+/// How long a process may take to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to say that it is ready.
+const READY: Duration = Duration::from_secs(120);
 
 /// The binary under test: cargo builds it for the tests of this package.
 pub(super) fn binary() -> PathBuf {
@@ -131,7 +134,15 @@ impl Process {
     pub(super) fn wait_for(mut process: Self, args: &[&str], says: &str) -> Self {
         let start = Instant::now();
         let stdout = process.child.stdout.take().expect("stdout");
-        BufReader::new(stdout).read_line(&mut process.ready).expect("a ready line");
+        let (to, said) = mpsc::channel();
+        // Ends with the process, if nobody waits for it any more.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = to.send(BufReader::new(stdout).read_line(&mut line).map(|_| line));
+        });
+        let line = said.recv_timeout(READY);
+        let line = line.unwrap_or_else(|_| panic!("tidemill {} said nothing within {READY:?}", args.join(" ")));
+        process.ready = line.expect("a ready line");
         assert!(process.ready.contains(says), "tidemill {}: {:?}", args.join(" "), process.ready);
         process.ready_after = start.elapsed();
         process

@@ -1,6 +1,6 @@
 //! A wire between two processes that tests can cut, freeze and listen on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +85,17 @@ impl Proxy {
             }
         }
         counts
+    }
+
+    /// The paths that end with `ending` and that requests went to.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn paths(&self, ending: &str) -> BTreeSet<String> {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let paths = requests.iter().filter_map(|(_, of)| of.split('?').next());
+        paths.filter(|path| path.ends_with(ending)).map(str::to_owned).collect()
     }
 }
 

@@ -19,6 +19,8 @@ pub const ACCESS_KEY: &str = "tidemill-test";
 pub const SECRET_KEY: &str = "tidemill-test-secret";
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A shell that takes longer waits for what will not come.
+const HANGS: Duration = Duration::from_secs(20);
 /// How often it is started before that is a failure.
 const TRIES: usize = 5;
 
@@ -86,21 +88,42 @@ impl S3Server {
         server.answers_at(ports[6]).then_some(server)
     }
 
-    /// Creates a bucket with the server's own shell.
+    /// Creates a bucket with the server's own shell, as soon as the server can.
     ///
     /// # Panics
     /// It cannot be created.
     pub fn create_bucket(&self, name: &str) {
+        let start = Instant::now();
+        loop {
+            let said = self.shell(&format!("s3.bucket.create -name {name}"));
+            // By a shell that was killed before it could say so.
+            let is_there = said.contains(&format!("bucket {name} already exists"));
+            if is_there || said.contains(&format!("created bucket {name}")) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "the bucket {name} cannot be created: {said}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// What the server's shell says to a command. It is killed if it hangs.
+    fn shell(&self, command: &str) -> String {
+        let start = Instant::now();
         let mut shell = Command::new(binary());
         let master = format!("-master=127.0.0.1:{}.{}", self.master[0], self.master[1]);
         shell.args(["shell", &master]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut shell = shell.spawn().expect("the shell starts");
-        let mut input = shell.stdin.take().expect("stdin");
-        input.write_all(format!("s3.bucket.create -name {name}\nexit\n").as_bytes()).expect("a command");
-        drop(input);
-        let output = shell.wait_with_output().expect("the shell ends");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(text.contains("create bucket"), "the bucket cannot be created: {text}");
+        let (out, err) = (shell.stdout.take().expect("stdout"), shell.stderr.take().expect("stderr"));
+        let said = [std::thread::spawn(move || lossy(out)), std::thread::spawn(move || lossy(err))];
+        // It may have ended already, and its output says why.
+        let _ = shell.stdin.take().expect("stdin").write_all(format!("{command}\nexit\n").as_bytes());
+        while shell.try_wait().expect("a process can be waited for").is_none() {
+            if start.elapsed() > HANGS {
+                let _ = shell.kill();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        said.map(|said| said.join().expect("no panic")).concat()
     }
 
     /// Waits until it answers; `false` if it ended.
@@ -157,6 +180,13 @@ impl Drop for S3Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn lossy(mut from: impl Read) -> String {
+    let mut bytes = Vec::new();
+    // What was read before an error is all that there is.
+    let _ = from.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Whether an HTTP server answers, whatever it says.
