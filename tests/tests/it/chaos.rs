@@ -8,13 +8,10 @@ use tidemill::oracle::{Answer, compare};
 use tidemill::tpch::QUERIES;
 use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{
-    ProcessCluster, create_tpch, is_full, repeated_after_success, started_after, tpch_oracle,
+    ProcessCluster, create_tpch, is_full, logged, repeated_after_success, started_after, tpch_oracle,
 };
 
 use crate::durable::{SCALE, SLOW, in_store, state_in};
-
-/// What the log may not know yet of what the tables show.
-const UNWRITTEN: Duration = Duration::from_millis(400);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victims {
@@ -83,9 +80,9 @@ impl Chaos {
         let result = self.client.query(sql).await.expect("a run");
         let run = result.run.clone().expect("a run").0;
         let reading = tokio::spawn(result.collect());
-        tokio::time::sleep(at.saturating_sub(UNWRITTEN)).await;
+        tokio::time::sleep(at).await;
         let durable = in_store(&mut self.client, &run).await;
-        tokio::time::sleep(UNWRITTEN.min(at)).await;
+        logged(&mut self.client).await;
         let known = SystemTime::now();
         self.durable += durable.len();
         self.hits += usize::from(!reading.is_finished());
@@ -114,7 +111,7 @@ impl Chaos {
         let journals = self.cluster.journals();
         let again: BTreeSet<String> = match victims {
             Victims::Coordinator => {
-                let repeated = repeated_after_success(&journals, known - UNWRITTEN);
+                let repeated = repeated_after_success(&journals, known);
                 repeated.into_iter().filter(|task| task.starts_with(&run)).collect()
             }
             _ => started_after(&journals, &run, known).intersection(&durable).cloned().collect(),

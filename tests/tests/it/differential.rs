@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tidemill::client::Client;
 use tidemill::compose::{Embedded, EmbeddedConfig};
@@ -65,18 +66,16 @@ async fn embedded_answers_are_datafusions() {
         }
         // Nothing stays behind: the release of the last run may still be on its way, and so may the end of an attempt that
         // was stopped while it read.
-        for _ in 0..200 {
-            if embedded.executor().store().outputs() == 0 && embedded.executor().store().memory_bytes() == 0 {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let store = embedded.executor().store();
+        let left = || (store.outputs(), store.memory_bytes(), embedded.coordinator().kept_blobs());
+        let start = Instant::now();
+        while left() != (0, 0, 0) && start.elapsed() < Duration::from_secs(30) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let held = embedded.executor().store().runs();
+        let held = store.runs();
         let state = embedded.coordinator().state().await.expect("a state");
         let held: Vec<_> = held.iter().map(|run| (run, state.runs.get(run).map(|r| r.state))).collect();
-        assert_eq!(embedded.executor().store().outputs(), 0, "outputs of finished runs: {held:?}");
-        assert_eq!(embedded.executor().store().memory_bytes(), 0, "bytes of finished runs");
-        assert_eq!(embedded.coordinator().kept_blobs(), 0, "blobs of finished runs");
+        assert_eq!(left(), (0, 0, 0), "outputs, bytes and blobs of finished runs: {held:?}");
     }
 }
 

@@ -13,12 +13,13 @@ use tidemill_core::ErrorKind;
 use tidemill_engine::wire::BUILD;
 use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{
-    Process, ProcessCluster, SMALL_SCALE, create_tpch, repeated_after_success, rows, started_after, tpch_oracle, value,
+    Process, ProcessCluster, SMALL_SCALE, create_tpch, logged, repeated_after_success, rows, started_after,
+    tpch_oracle, value,
 };
 
 /// Large enough that a run has a middle.
 pub(crate) const SCALE: f64 = 0.5;
-/// When the coordinator dies: when so many tasks have succeeded.
+/// When the coordinator dies: when so many tasks have succeeded; at 0 even before the log has the run.
 const MOMENTS: [u64; 6] = [0, 1, 6, 12, 20, 30];
 
 pub(crate) fn state_in(folder: &Path) -> String {
@@ -66,6 +67,9 @@ async fn a_killed_coordinator_costs_no_answer_and_no_finished_task() {
         let run = result.run.clone().expect("a run");
         let reading = tokio::spawn(result.collect());
         let mut watcher = cluster.client().await;
+        if moment > 0 {
+            logged(&mut watcher).await;
+        }
         let state = |state: &str| format!("SELECT count(*) FROM system.{state}");
         let done = state(&format!("tasks WHERE run_id = '{run}' AND state = 'succeeded'"));
         let ended = state(&format!("runs WHERE run_id = '{run}' AND finished_at IS NOT NULL"));
@@ -89,10 +93,11 @@ async fn a_killed_coordinator_costs_no_answer_and_no_finished_task() {
         let epochs =
             format!("SELECT count(DISTINCT split_part(attempt, '-', 1)) FROM system.tasks WHERE run_id = '{run}'");
         survived += i64::from(value(&mut client, &epochs).await == "2");
-        // The executors' own word: no attempt of a task began after one of it had ended well, but for what was planned so
-        // shortly before that nobody had written it down.
+        // The executors' own word: no attempt of a task began after one of it had ended well, but for a run that nobody had
+        // written down.
         let journals = cluster.journals();
-        let repeated = repeated_after_success(&journals, killed - Duration::from_millis(400));
+        let mut repeated = repeated_after_success(&journals, killed);
+        repeated.retain(|task| moment > 0 || !task.starts_with(&run.0));
         assert!(repeated.is_empty(), "{name} killed after {moment} tasks repeated {repeated:?}\n{journals:#?}");
     }
     // Without this the test would pass if every coordinator died too early or too late to matter.
@@ -218,7 +223,8 @@ pub(crate) async fn in_store(client: &mut Client, run: &str) -> BTreeSet<String>
 async fn never_again(state: &str, environment: &[(&'static str, String)], victims: Victims) {
     let oracle = tpch_oracle(SCALE).await;
     let expected = oracle.answer(SLOW).await.expect("an answer");
-    let mut cluster = ProcessCluster::with(2, 1, state, environment).await;
+    let environment = [environment, &[("TIDEMILL_SWEEP_INTERVAL", "1".to_owned())]].concat();
+    let mut cluster = ProcessCluster::with(2, 1, state, &environment).await;
     let mut client = cluster.client().await;
     create_tpch(&mut client, SCALE).await;
     client.set("datafusion.execution.target_partitions", "8").expect("a setting");
@@ -229,8 +235,7 @@ async fn never_again(state: &str, environment: &[(&'static str, String)], victim
     assert!(at_least(&mut watcher, &durable_tasks(&run.0), 8).await, "no packs were written");
     let durable = in_store(&mut watcher, &run.0).await;
     assert!(durable.len() >= 8, "{durable:?}");
-    // The log has what the tables show a moment later.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    logged(&mut watcher).await;
     assert!(!reading.is_finished(), "the run was over before it could be killed");
     let killed = SystemTime::now();
     cluster.executors[0].kill();
@@ -322,11 +327,12 @@ async fn auto_stores_what_takes_longer_to_make_than_to_store() {
     let result = client.query(sql).await.expect("a run");
     let run = result.run.clone().expect("a run");
     let reading = tokio::spawn(result.collect());
-    let stored = format!("SELECT count(*) FROM system.tasks WHERE run_id = '{run}' AND pack IS NOT NULL");
-    assert!(at_least(&mut client, &stored, 1).await, "nothing was stored");
+    assert!(at_least(&mut client, &durable_tasks(&run.0), 1).await, "nothing was stored");
     reading.await.expect("no panic").expect("an answer");
-    let per_row = "SELECT count(*) FROM system.tasks WHERE pack IS NOT NULL AND bytes_out > 4000000 AND run_id = ";
-    assert_eq!(value(&mut client, &format!("{per_row} '{run}'")).await, "0", "what is cheap to make was stored");
+    // By its own time: on a busy machine what is cheap may take long.
+    let cheap = "pack IS NOT NULL AND bytes_out > 4000000 AND task_seconds < bytes_out / 104857600.0 * 2";
+    let stored = format!("SELECT count(*) FROM system.tasks WHERE run_id = '{run}' AND {cheap}");
+    assert_eq!(value(&mut client, &stored).await, "0", "what is cheap to make was stored");
     let large = format!("SELECT count(*) FROM system.tasks WHERE bytes_out > 4000000 AND run_id = '{run}'");
     assert_ne!(value(&mut client, &large).await, "0");
 }

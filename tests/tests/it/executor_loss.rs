@@ -56,7 +56,7 @@ async fn a_killed_executor_changes_no_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_executors_a_run_waits_says_so_and_fails_after_the_deadline() {
-    let settings = Settings { no_executor_timeout_ms: 1_500, ..Settings::default() };
+    let settings = Settings { no_executor_timeout_ms: 5_000, ..Settings::default() };
     let cluster = LocalCluster::with_settings(Shape { executors: 0, slots: 1 }, settings).await;
     let client = cluster.client().await;
     let mut watcher = cluster.client().await;
@@ -67,8 +67,8 @@ async fn without_executors_a_run_waits_says_so_and_fails_after_the_deadline() {
     assert_eq!(value(&mut watcher, &waiting).await, "an executor: none is connected");
     let error = result.collect().await.expect_err("nobody can run it");
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    assert!(error.message.contains("waited 1 s for an executor"), "{error}");
-    assert!(start.elapsed() >= Duration::from_millis(1_400), "{:?}", start.elapsed());
+    assert!(error.message.contains("waited 5 s for an executor"), "{error}");
+    assert!(start.elapsed() >= Duration::from_millis(4_900), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,6 +106,7 @@ async fn an_executor_that_was_silent_for_too_long_joins_again_by_itself() {
     let executor = Process::start(&["executor", "--connect", &cluster.url(), "--slots", "1"]);
     let mut client = cluster.client().await;
     let count = |state: &str| format!("SELECT count(*) FROM system.executors WHERE state = '{state}'");
+    until(&mut client, &count("alive"), "1").await;
     executor.signal("STOP");
     until(&mut client, &count("lost"), "1").await;
     executor.signal("CONT");
@@ -127,7 +128,7 @@ async fn no_reader_of_a_durable_block_begins_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut cluster, mut client) = going::cluster(&state_in(folder.path()), &[]).await;
     // Its fifth stage is one task that reads for a while what 8 tasks wrote.
-    let sql = SLOW.replace("20000", "60000");
+    let sql = SLOW.replace("20000", "200000");
     let going = Going::start(&cluster, &sql).await;
     let run = going.run.clone();
     let tasks = format!("FROM system.tasks WHERE run_id = '{run}'");
@@ -136,6 +137,7 @@ async fn no_reader_of_a_durable_block_begins_again() {
     let start = Instant::now();
     while value(&mut client, &ready).await != "true" {
         assert!(!going.reading.is_finished() && start.elapsed() < Duration::from_secs(120), "no moment to kill at");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let name = value(&mut client, &format!("SELECT executor_id {tasks} AND {reader}")).await;
     let port = name.split('-').next().expect("a port");

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::record_batch::RecordBatch;
 use tidemill::client::Client;
@@ -11,11 +11,12 @@ use tidemill_core::{Error, ErrorKind};
 use tidemill_engine::crash::VARIABLE;
 use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{
-    Process, ProcessCluster, Proxy, Wire, create_tpch, is_full, lasting_port, rows, tpch_oracle, value,
+    Process, ProcessCluster, Proxy, Wire, create_tpch, is_full, lasting_port, rows, started_after, tpch_oracle, value,
 };
 
-use crate::durable::{SCALE, SLOW, at_least, files_below, state_in};
-use crate::going::{Going, cluster};
+use crate::durable::{SCALE, SLOW, at_least, files_below, in_store, state_in};
+use crate::going::{Going, cluster, with_a_slow_end};
+use crate::kept::no_files_below;
 
 /// Changes a byte in the middle of a file.
 fn flip(file: &Path) {
@@ -70,12 +71,13 @@ async fn a_flipped_byte_in_a_spilled_block_is_read_from_its_pack() {
     let environment = [("TIDEMILL_MEMORY", "64MiB".to_owned())];
     let (cluster, mut client) = cluster(&state_in(folder.path()), &environment).await;
     // Its first stage writes more than stays in memory; the readers begin when all of it is there.
-    let going = Going::start(&cluster, WIDE).await;
+    let sql = with_a_slow_end(WIDE, "m");
+    let going = Going::start(&cluster, &sql).await;
     let spilled = || {
         let all = files_below(cluster.work_dir()).into_iter();
         all.filter(|file| file.extension().is_some_and(|e| e == "frames")).collect::<Vec<PathBuf>>()
     };
-    going.until_durable(&mut client, 8).await;
+    going.until_stored(&mut client).await;
     let files = spilled();
     assert!(!files.is_empty(), "nothing was spilled");
     let mut flipped = 0;
@@ -88,7 +90,7 @@ async fn a_flipped_byte_in_a_spilled_block_is_read_from_its_pack() {
     }
     assert!(flipped > 0);
     let repeats = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{}'", going.run);
-    going.answers(WIDE).await;
+    going.answers(&sql).await;
     assert_eq!(value(&mut client, &repeats).await, "0", "all of it was in the store");
 }
 
@@ -335,12 +337,15 @@ async fn a_stopped_executor_is_given_up_and_comes_back_as_another() {
     let (cluster, mut client) = cluster(&state_in(folder.path()), &environment).await;
     let going = Going::start(&cluster, SLOW).await;
     going.until_durable(&mut client, 8).await;
+    let durable = in_store(&mut client, &going.run.0).await;
+    let stopped = SystemTime::now();
     cluster.executors[0].signal("STOP");
     let lost = "SELECT count(*) FROM system.executors WHERE state = 'lost'";
     assert!(at_least(&mut client, lost, 1).await, "it was not given up");
-    let repeats = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{}' AND pack IS NOT NULL", going.run);
-    assert_eq!(value(&mut client, &repeats).await, "0", "what is in the store is not done again");
+    let run = going.run.0.clone();
     going.answers(SLOW).await;
+    let again = started_after(&cluster.journals(), &run, stopped);
+    assert!(again.is_disjoint(&durable), "what is in the store was done again: {again:?} of {durable:?}");
     cluster.executors[0].signal("CONT");
     let alive = "SELECT count(*) FROM system.executors WHERE state = 'alive'";
     assert!(at_least(&mut client, alive, 2).await, "it did not join again");
@@ -349,7 +354,7 @@ async fn a_stopped_executor_is_given_up_and_comes_back_as_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_of_a_result_that_expires_gets_all_of_it_or_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
-    let environment = [("TIDEMILL_RESULT_RETENTION", "2".to_owned())];
+    let environment = [("TIDEMILL_RESULT_RETENTION", "10".to_owned())];
     let (_cluster, client) = cluster(&state_in(folder.path()), &environment).await;
     let sql = "SELECT l_orderkey, l_linenumber, l_comment FROM lineitem";
     let first = client.query(sql).await.expect("a run");
@@ -357,8 +362,7 @@ async fn a_slow_reader_of_a_result_that_expires_gets_all_of_it_or_an_error() {
     let all: usize = first.collect().await.expect("rows").iter().map(RecordBatch::num_rows).sum();
     let mut again = client.fetch(&run).await.expect("it is kept");
     let mut rows = again.next().await.expect("rows").expect("rows").num_rows();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert!(files_below(&folder.path().join("runs")).is_empty(), "it is not gone");
+    no_files_below(&folder.path().join("runs")).await;
     let ended = loop {
         match again.next().await {
             Some(Ok(batch)) => rows += batch.num_rows(),

@@ -8,16 +8,16 @@ use tidemill::client::Client;
 use tidemill::oracle::compare;
 use tidemill_core::ErrorKind;
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Process, ProcessCluster, Proxy, SMALL_SCALE, create_tpch, tpch_oracle, value};
+use tidemill_tests::harness::{Process, ProcessCluster, Proxy, SMALL_SCALE, create_tpch, logged, tpch_oracle, value};
 
 use crate::durable::{SLOW, files_below, state_in};
-use crate::going::{self, Going};
+use crate::going::{self, Going, with_a_slow_end};
 
 /// More rows than stand in the log, and than are under way at once.
 const LARGE: &str = "SELECT l_orderkey, l_linenumber, l_comment FROM lineitem";
 const LARGE_SCALE: f64 = 0.5;
 
-async fn no_files_below(folder: &Path) {
+pub(crate) async fn no_files_below(folder: &Path) {
     let start = Instant::now();
     while !files_below(folder).is_empty() {
         assert!(start.elapsed() < Duration::from_secs(60), "{:?} are left", files_below(folder));
@@ -46,8 +46,7 @@ async fn a_result_can_be_fetched_again_after_a_restart_until_its_retention_ends(
         runs.push((run, result.collect().await.expect("rows")));
     }
     assert_eq!(files_below(&folder.path().join("runs")).len(), 1, "only the large one is an object");
-    // The log has what the client has a moment later.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    logged(&mut client).await;
     process.kill();
     process = server(&state, &[]);
     client = Client::connect(&process.url()).await.expect("a client");
@@ -90,7 +89,8 @@ async fn a_result_goes_on_from_its_packs_after_rows_of_it_were_shown() {
     let packed = format!("SELECT count(*) FILTER (WHERE pack IS NULL) FROM system.tasks WHERE run_id = '{run}'");
     let start = Instant::now();
     while value(&mut client, &packed).await != "0" {
-        assert!(start.elapsed() < Duration::from_secs(30), "it is not in the store");
+        assert!(start.elapsed() < Duration::from_secs(120), "it is not in the store");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let ended = format!("SELECT state FROM system.runs WHERE run_id = '{run}'");
     assert_eq!(value(&mut client, &ended).await, "running", "rows must be left to read");
@@ -111,7 +111,7 @@ async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
     let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
     s3.create_bucket("tide");
     let wire = Proxy::start(s3.address()).await;
-    let mut environment = s3.environment().to_vec();
+    let mut environment = [s3.environment().as_slice(), &[("TIDEMILL_YOUNG_MILLIS", "0".to_owned())]].concat();
     environment[0].1 = format!("http://{}", wire.address);
     let cluster = ProcessCluster::with(2, 1, "s3://tide/cluster", &environment).await;
     let mut client = cluster.client().await;
@@ -120,11 +120,11 @@ async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
     let start = Instant::now();
     let log_puts = || wire.requests("/ctl/log").get("PUT").copied().unwrap_or_default();
     let before = log_puts();
-    // Exchanges tens of megabytes, and takes seconds.
-    let sql = "SELECT count(*), max(n), max(c) FROM (
+    // Exchanges tens of megabytes.
+    let sql = "SELECT count(*) AS total, max(n) AS n, max(c) AS c FROM (
         SELECT l_comment, count(*) AS n, max(l_shipinstruct) AS c FROM lineitem GROUP BY l_comment, l_orderkey) AS x";
     let run = {
-        let result = client.query(sql).await.expect("a run");
+        let result = client.query(&with_a_slow_end(sql, "c")).await.expect("a run");
         let run = result.run.clone().expect("a run");
         result.collect().await.expect("rows");
         run
@@ -144,7 +144,9 @@ async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
     let puts = of("PUT") + of("POST");
     // A pack that was written when the run had just ended is on the wire only.
     let told = number(&mut client, "put_requests").await;
-    assert!(packs <= told && told <= puts && puts <= told + 8, "{told} requests are told of, {puts} were made");
+    assert!(packs <= told && told <= puts, "{told} requests are told of, {puts} were made");
+    let made = wire.paths(".pack").len() as u64;
+    assert!(packs <= made && made <= packs + 4, "{packs} packs are told of, {made} were written");
     assert!(told <= bytes / (16 << 20) + 2 * packs, "{told} requests for {packs} packs of {bytes} bytes");
     assert!(before > 0 && (log as f64) <= 5.0 * seconds + 2.0, "{log} log batches in {seconds} s");
     let exchanged = number(&mut client, "exchanged_bytes").await;

@@ -3,19 +3,20 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use arrow::array::AsArray;
+use tidemill::client::Client;
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Proxy, Wire, started_after, value};
+use tidemill_tests::harness::{ProcessCluster, Proxy, Wire, rows, started_after, value};
+use ulid::Ulid;
 
-use crate::durable::{files_below, in_store, state_in};
-use crate::going::{self, Going};
+use crate::durable::{files_below, state_in};
+use crate::going::{self, Going, with_a_slow_end};
 
 /// Its first stage has tasks with one large output each, in blocks of which none is in one piece in its pack.
 const WIDE: &str = "SELECT k % 7 AS g, count(*) AS n, max(c) AS c, sum(q) AS q, min(i) AS i FROM (
         SELECT l_orderkey AS k, l_linenumber, max(l_comment) AS c, sum(l_quantity) AS q, min(l_shipinstruct) AS i
         FROM lineitem GROUP BY 1, 2) AS x
     GROUP BY 1 ORDER BY 1";
-/// What the log may not know yet of what the tables show.
-const UNWRITTEN: Duration = Duration::from_millis(400);
 
 /// These runs are short: they store from the beginning.
 fn from_the_beginning(more: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
@@ -31,12 +32,12 @@ fn partial_packs(folder: &Path) -> usize {
 async fn a_large_output_is_written_while_its_task_runs_and_read_by_those_that_come_after() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut cluster, mut client) = going::cluster(&state_in(folder.path()), &from_the_beginning(&[])).await;
-    let going = Going::in_partitions(cluster.client().await, WIDE, "2").await;
-    until_partial(folder.path(), &going).await;
-    let ended = cluster.journals().concat().iter().filter(|line| line.contains("succeeded")).count();
-    assert_eq!(ended, 0, "its task had ended before");
-    let durable = until_stored(&mut client, &going).await;
+    let sql = with_a_slow_end(WIDE, "c");
+    let going = Going::in_partitions(cluster.client().await, &sql, "2").await;
+    let durable = going.until_stored(&mut client).await;
     let known = SystemTime::now();
+    let early = begun_before_their_end(&cluster, &mut client, &going).await;
+    assert!(early > 0, "no pack was begun while its task ran");
     for mut executor in cluster.executors.drain(..) {
         executor.kill();
     }
@@ -44,10 +45,9 @@ async fn a_large_output_is_written_while_its_task_runs_and_read_by_those_that_co
     cluster.add_executor(1);
     cluster.add_executor(1);
     let run = going.run.0.clone();
-    going.answers(WIDE).await;
-    let journals = cluster.journals();
-    let again: Vec<_> = started_after(&journals, &run, known).intersection(&durable).cloned().collect();
-    assert!(again.is_empty(), "{again:?} were done again");
+    going.answers(&sql).await;
+    let again = started_after(&cluster.journals(), &run, known);
+    assert!(again.is_disjoint(&durable), "{again:?} were done again, of {durable:?}");
     assert_eq!(partial_packs(folder.path()), 0, "nothing is left half written");
 }
 
@@ -55,7 +55,7 @@ async fn a_large_output_is_written_while_its_task_runs_and_read_by_those_that_co
 async fn a_run_that_is_cancelled_leaves_no_half_a_pack() {
     let folder = tempfile::tempdir().expect("a folder");
     let (cluster, mut client) = going::cluster(&state_in(folder.path()), &from_the_beginning(&[])).await;
-    let going = Going::in_partitions(cluster.client().await, WIDE, "2").await;
+    let going = Going::in_partitions(cluster.client().await, &with_a_slow_end(WIDE, "c"), "2").await;
     until_partial(folder.path(), &going).await;
     going.reading.abort();
     let start = Instant::now();
@@ -72,17 +72,20 @@ async fn large_outputs_go_to_s3_in_parts() {
     s3.create_bucket("tide");
     let environment = from_the_beginning(&s3.environment());
     let (mut cluster, mut client) = going::cluster("s3://tide/cluster", &environment).await;
-    let going = Going::in_partitions(cluster.client().await, WIDE, "2").await;
-    until_stored(&mut client, &going).await;
+    let sql = with_a_slow_end(WIDE, "c");
+    let going = Going::in_partitions(cluster.client().await, &sql, "2").await;
+    let durable = going.until_stored(&mut client).await;
+    let killed = SystemTime::now();
     for mut executor in cluster.executors.drain(..) {
         executor.kill();
     }
     cluster.add_executor(1);
     cluster.add_executor(1);
     let run = going.run.0.clone();
-    going.answers(WIDE).await;
+    going.answers(&sql).await;
+    let again = started_after(&cluster.journals(), &run, killed);
+    assert!(again.is_disjoint(&durable), "{again:?} were done again, of {durable:?}");
     let column = |name: &str| format!("SELECT CAST({name} AS BIGINT) FROM system.runs WHERE run_id = '{run}'");
-    assert_eq!(value(&mut client, &column("repeated_task_seconds * 1000")).await, "0");
     let mut number = async |name: &str| value(&mut client, &column(name)).await.parse::<u64>().expect("a number");
     let (packs, bytes) = (number("packs").await, number("durable_bytes").await);
     let (puts, gets) = (number("put_requests").await, number("get_requests").await);
@@ -99,11 +102,8 @@ async fn a_pack_that_the_store_refuses_is_written_after_its_task() {
     let mut environment = from_the_beginning(&s3.environment());
     environment[0].1 = format!("http://{}", wire.address);
     let (cluster, mut client) = going::cluster("s3://tide/cluster", &environment).await;
-    // Its end takes so long that whoever tries again has time.
-    let sql = format!(
-        "SELECT count(*) AS n, max(md5(concat(c, CAST(s.value * 2000 + t.value AS VARCHAR)))) AS m FROM ({WIDE}) AS w
-        CROSS JOIN generate_series(1, 2000) AS s(value) CROSS JOIN generate_series(1, 2000) AS t(value)"
-    );
+    // Whoever tries again has time.
+    let sql = with_a_slow_end(WIDE, "c");
     let going = Going::in_partitions(cluster.client().await, &sql, "2").await;
     let start = Instant::now();
     // The beginning of an upload in parts.
@@ -116,7 +116,7 @@ async fn a_pack_that_the_store_refuses_is_written_after_its_task() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     wire.set(Wire::Whole);
     assert!(wire.refused() > before, "nobody asked the store");
-    until_stored(&mut client, &going).await;
+    going.until_stored(&mut client).await;
     going.answers(&sql).await;
     let lost = "SELECT count(*) FROM system.executors WHERE state <> 'alive'";
     assert_eq!(value(&mut client, lost).await, "0", "nobody was given up for it");
@@ -133,18 +133,21 @@ async fn until_partial(folder: &Path, going: &Going) {
     }
 }
 
-/// Waits until the first stage is in the store, and for the log. Gives back its tasks.
-async fn until_stored(client: &mut tidemill::client::Client, going: &Going) -> std::collections::BTreeSet<String> {
+/// How many tasks of the first stage had a pack before they had ended: its name holds the time when it was begun.
+async fn begun_before_their_end(cluster: &ProcessCluster, client: &mut Client, going: &Going) -> usize {
     let run = &going.run.0;
-    let left = format!("SELECT count(*) FROM system.tasks WHERE run_id = '{run}' AND stage_id = 0 AND pack IS NULL");
-    let any = format!("SELECT count(*) FROM system.tasks WHERE run_id = '{run}' AND stage_id = 0");
-    let start = Instant::now();
-    while value(client, &any).await == "0" || value(client, &left).await != "0" {
-        assert!(start.elapsed() < Duration::from_secs(120), "its first stage is not in the store");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let durable = in_store(client, run).await;
-    tokio::time::sleep(UNWRITTEN).await;
-    assert!(!going.reading.is_finished(), "the run was over too early");
-    durable
+    let sql = "SELECT concat(stage_id, '.', task_id), pack FROM system.tasks WHERE stage_id = 0 AND pack IS NOT NULL";
+    let batches = rows(client, &format!("{sql} AND run_id = '{run}'")).await;
+    let column = |index: usize| batches.iter().flat_map(move |b| b.column(index).as_string::<i32>().iter().flatten());
+    let journals = cluster.journals().concat();
+    let ended = |task: &str| {
+        let lines = journals.iter().map(|line| line.split(' ').collect::<Vec<_>>());
+        let found = lines.filter(|f| f[1] == "succeeded" && f[2] == run && f[3] == task);
+        found.map(|f| f[0].parse::<u64>().expect("a time")).max().expect("an end")
+    };
+    let begun = |pack: &str| {
+        let name = pack.trim_end_matches(".pack").rsplit('-').next().expect("a name");
+        Ulid::from_string(name).expect("a ULID").timestamp_ms()
+    };
+    column(0).zip(column(1)).filter(|(task, pack)| begun(pack) < ended(task)).count()
 }

@@ -1,13 +1,12 @@
 //! Input files that change, are replaced or vanish while a run reads them: an error that names them, never a mix.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use object_store::ObjectStoreExt;
 use tidemill::client::Client;
 use tidemill_core::{Error, ErrorKind};
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{LocalCluster, ProcessCluster, Shape, rows, value};
+use tidemill_tests::harness::{LocalCluster, ProcessCluster, Shape, logged, rows, value};
 
 /// What happens to an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +173,7 @@ async fn a_run_that_is_taken_over_keeps_its_pins() {
     let files = create_table(&mut client, folder.path(), "parquet").await;
     let result = client.query("SELECT y, sum(x) FROM parquet_in GROUP BY y").await.expect("a plan");
     let reading = tokio::spawn(result.collect());
-    // The log has the plan a moment later.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    logged(&mut client).await;
     cluster.restart_coordinator();
     let file = files.iter().max().expect("a file");
     Change::Replaced.happen(file);

@@ -26,7 +26,7 @@ async fn of_two_coordinators_one_leads_and_the_other_takes_over() {
         value(&mut taken, "SELECT count(*) FROM information_schema.tables WHERE table_name = 'kept'").await,
         "1"
     );
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(45), "{:?}", start.elapsed());
     first.signal("CONT");
     assert_eq!(first.wait(), Some(1), "it leads no more");
 }
@@ -51,7 +51,7 @@ async fn a_standby_at_another_address_goes_on_with_the_runs() {
     cluster.kill_coordinator();
     let repeated = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{}'", going.run);
     assert_eq!(value(&mut client, &repeated).await, "0", "what was finished was done again");
-    assert!(killed.elapsed() < Duration::from_secs(15), "it took {:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(45), "it took {:?}", killed.elapsed());
     let run = going.run.clone();
     going.answers(SLOW).await;
     assert_eq!(value(&mut client, &repeated).await, "0", "what was finished was done again");
