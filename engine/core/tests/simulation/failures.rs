@@ -91,7 +91,7 @@ fn a_reader_that_loses_its_input_again_and_again_waits_longer_each_time() {
             assert_eq!((ready, launches(&cluster.wait(backoff - 1))), (vec![], vec![]), "before {backoff} ms");
             ready = launches(&cluster.wait(1));
         }
-        reader = ready.pop().expect("it is tried again");
+        reader = ready.pop().unwrap();
     }
     assert_eq!(reader.task.stage.0, 1);
 }

@@ -20,6 +20,7 @@ mod invariants;
 mod leader;
 mod ledger;
 mod log;
+mod losses;
 mod messages;
 mod points;
 mod races;
