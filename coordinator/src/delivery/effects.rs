@@ -81,7 +81,9 @@ impl Delivery {
     /// Collects a result and hands it over as a table.
     pub(super) async fn keep(mut self, keep: Box<dyn Keep>) {
         let (run, number) = (self.run.clone(), self.number);
-        match self.collect(keep.as_ref()).await {
+        let collected = self.collect(keep.as_ref()).await;
+        self.note_requests().await;
+        match collected {
             Ok(Some((record, blob, rows))) => {
                 let answer = std::mem::take(&mut self.keeper).finish().await;
                 let expected = keep.expected();

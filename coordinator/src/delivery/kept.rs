@@ -10,10 +10,12 @@ use tidemill_core::record::Kept;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::crash;
-use tidemill_engine::exchange::{KeptRows, PondSlot, ResultKeeper, read_kept_blob, result_name};
+use tidemill_engine::exchange::{IoMetrics, KeptRows, PondSlot, ResultKeeper, read_kept_blob, result_name};
 use tidemill_engine::planner::BlobReader;
 use tokio::sync::mpsc;
 
+use super::note_requests;
+use crate::driver::WeakInbox;
 use crate::runs::RunMessage;
 
 /// How long the store may take for a part of a result: its client waits.
@@ -83,23 +85,33 @@ impl Keeper {
     }
 }
 
+/// Who asks for a kept result, and where it is told what it cost.
+pub(crate) struct Asked {
+    pub(crate) run: RunId,
+    pub(crate) client: mpsc::Sender<RunMessage>,
+    pub(crate) inbox: WeakInbox,
+}
+
 /// Sends a kept result to a client, from its beginning.
-pub(crate) fn answer_again(kept: Kept, blobs: &dyn BlobReader, pond: &PondSlot, client: mpsc::Sender<RunMessage>) {
+pub(crate) fn answer_again(kept: Kept, blobs: &dyn BlobReader, pond: &PondSlot, asked: Asked) {
     let blob = match &kept {
         Kept::Blob(hash) => blobs.read(hash),
         Kept::Object(_) => None,
     };
     let pond = pond.get();
+    let Asked { run, client, inbox } = asked;
     tokio::spawn(async move {
+        let metrics = Arc::new(IoMetrics::default());
         let rows = match (kept, blob, pond) {
             (Kept::Blob(_), Some(blob), _) => read_kept_blob(&blob),
-            (Kept::Object(pack), _, Some(pond)) => pond.read_kept(pack).await,
+            (Kept::Object(pack), _, Some(pond)) => pond.read_kept(pack, Arc::clone(&metrics)).await,
             _ => Err(Error::not_found("the run's result is kept no longer: submit the statement again")),
         };
-        if let Err(error) = send(rows, &client).await {
-            // A client that went away needs no message.
-            let _ = client.send(RunMessage::Failed(error)).await;
-        }
+        let sent = send(rows, &client).await;
+        // First: whoever has all of it sees it counted.
+        note_requests(&run, metrics.take_requests(), &inbox).await;
+        // A client that went away needs no message.
+        let _ = client.send(sent.map_or_else(RunMessage::Failed, |()| RunMessage::Done)).await;
     });
 }
 
@@ -110,7 +122,5 @@ async fn send(rows: Result<KeptRows>, client: &mpsc::Sender<RunMessage>) -> Resu
         let Some(batch) = batches.next().await else { break };
         listens = client.send(RunMessage::Batch(batch?)).await.is_ok();
     }
-    // As above.
-    let _ = client.send(RunMessage::Done).await;
     Ok(())
 }

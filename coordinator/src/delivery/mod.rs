@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arrow::array::UInt64Array;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use tidemill_core::record::Intent;
+use tidemill_core::record::{Intent, Requests};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::{Input, WeakInbox};
 use crate::runs::{BATCHES_AHEAD, RunMessage};
-pub(crate) use kept::{Keeper, answer_again};
+pub(crate) use kept::{Asked, Keeper, answer_again};
 use reading::{Purpose, Reading};
 
 /// Orders that wait for one delivery: a newer manifest replaces what an older one said.
@@ -130,6 +130,12 @@ fn count_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]))
 }
 
+async fn note_requests(run: &RunId, requests: Requests, inbox: &WeakInbox) {
+    if requests != Requests::default() {
+        inbox.send(Input::Event(Event::ResultRead { run: run.clone(), requests })).await;
+    }
+}
+
 struct Delivery {
     run: RunId,
     number: u64,
@@ -166,7 +172,10 @@ impl Delivery {
                 let (kept, blob) = std::mem::take(&mut self.keeper).finish().await;
                 self.say(Event::ResultDelivered { run, rows, kept }, blob).await;
             }
-            Ok(None) => std::mem::take(&mut self.keeper).abort(),
+            Ok(None) => {
+                std::mem::take(&mut self.keeper).abort();
+                self.note_requests().await;
+            }
             Err(error) => {
                 std::mem::take(&mut self.keeper).abort();
                 self.say(Event::ResultFailed { run, error }, None).await;
@@ -174,7 +183,14 @@ impl Delivery {
         }
     }
 
+    /// Lets the run count what the store was asked for. It is told before anything that came of it, so that whoever hears
+    /// of that sees it counted; also if this is no longer the run's delivery, or the run has ended.
+    async fn note_requests(&mut self) {
+        note_requests(&self.run, self.reading.take_requests(), &self.inbox).await;
+    }
+
     async fn say(&mut self, event: Event, blob: Option<Blob>) {
+        self.note_requests().await;
         let (run, number) = (self.run.clone(), self.number);
         self.inbox.send(Input::Delivered { run, number, event, blob }).await;
     }

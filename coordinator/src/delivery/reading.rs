@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
-use tidemill_core::record::Intent;
+use tidemill_core::record::{Intent, Requests};
 use tidemill_core::schedule::Lost;
 use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId, TaskId};
 use tidemill_engine::exchange::{BlockRequest, BlockSource, BlockStream, IoMetrics, Manifest};
@@ -18,6 +18,8 @@ pub(super) struct Reading {
     purpose: Purpose,
     schema: SchemaRef,
     source: Arc<dyn BlockSource>,
+    /// What reading costs.
+    metrics: Arc<IoMetrics>,
     orders: mpsc::Receiver<Order>,
     /// What may be published.
     intent: Option<Intent>,
@@ -80,6 +82,7 @@ impl Reading {
             purpose,
             schema,
             source,
+            metrics: Arc::default(),
             orders,
             intent: None,
             ended: false,
@@ -89,6 +92,11 @@ impl Reading {
             delivered: Vec::new(),
             rows: 0,
         }
+    }
+
+    /// Requests to the store since this was last asked.
+    pub(super) fn take_requests(&self) -> Requests {
+        self.metrics.take_requests()
     }
 
     /// Rows of the blocks that were passed on whole.
@@ -162,7 +170,7 @@ impl Reading {
         let Some(block) = block(manifest, self.delivered.len()) else { return Ok(Some(Next::All)) };
         self.part.attempt = Some(block.attempt);
         self.part.skip = self.part.frames;
-        let metrics = Arc::new(IoMetrics::default());
+        let metrics = Arc::clone(&self.metrics);
         self.block = Some(self.source.read(&self.run, vec![block], Arc::clone(&self.schema), metrics));
         Ok(None)
     }

@@ -11,7 +11,7 @@ use tidemill_engine::planner::BlobReader;
 use tidemill_engine::wire;
 
 use super::Driver;
-use crate::delivery::answer_again;
+use crate::delivery::{Asked, answer_again};
 use crate::runs::{RunClient, RunMessage, StatementRequest, tell};
 
 /// How long a result waits for a client of the last leader: longer than clients try.
@@ -72,7 +72,8 @@ impl Driver {
         };
         let error = match (known.state, &known.kept, &known.error) {
             (RunState::Succeeded, Some(kept), _) => {
-                return answer_again(kept.clone(), self.blobs.as_ref(), &self.config.pond, client.messages);
+                let asked = Asked { run: run.clone(), client: client.messages, inbox: self.inbox.clone() };
+                return answer_again(kept.clone(), self.blobs.as_ref(), &self.config.pond, asked);
             }
             (RunState::Succeeded, None, _) => Error::not_found(format!(
                 "run {run} has succeeded, and its result is not kept (any longer): submit the statement again"

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use tidemill_core::record::Requests;
+
 /// Counters of one task's exchanges. Times in nanoseconds, sizes in bytes.
 #[derive(Debug, Default)]
 pub struct IoMetrics {
@@ -29,6 +31,12 @@ pub struct IoMetrics {
 }
 
 impl IoMetrics {
+    /// The requests since this was last asked.
+    pub fn take_requests(&self) -> Requests {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Requests { gets: take(&self.get_requests), lists: take(&self.list_requests) }
+    }
+
     /// Adds to a counter.
     pub fn add(counter: &AtomicU64, amount: u64) {
         counter.fetch_add(amount, Ordering::Relaxed);

@@ -243,12 +243,11 @@ impl Pond {
         futures::stream::once(opened).try_flatten().map_err(looked).boxed()
     }
 
-    /// Reads a run's result.
+    /// Reads a run's result, and counts its requests.
     ///
     /// # Errors
     /// It is not there, or damaged.
-    pub async fn read_kept(self: Arc<Self>, pack: Pack) -> Result<KeptRows> {
-        let metrics = Arc::new(IoMetrics::default());
+    pub async fn read_kept(self: Arc<Self>, pack: Pack, metrics: Arc<IoMetrics>) -> Result<KeptRows> {
         let index = self.index(&pack, &metrics).await?;
         let schema = super::kept::schema_of(&index)?;
         let frames: Vec<wire::PackFrame> = index.blocks.iter().flat_map(|b| &b.frames).cloned().collect();

@@ -106,6 +106,44 @@ async fn a_result_goes_on_from_its_packs_after_rows_of_it_were_shown() {
     assert_eq!(value(&mut client, &again).await, "0");
 }
 
+/// The same on the wire and in the table, while the run lasts and after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_result_is_read_with_from_the_store_is_counted() {
+    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
+    s3.create_bucket("tide");
+    let wire = Proxy::start(s3.address()).await;
+    let mut environment = s3.environment().to_vec();
+    environment[0].1 = format!("http://{}", wire.address);
+    let mut cluster = ProcessCluster::with(2, 1, "s3://tide/cluster", &environment).await;
+    let mut client = cluster.client().await;
+    create_tpch(&mut client, LARGE_SCALE).await;
+    let mut result = client.query(LARGE).await.expect("a run");
+    let run = result.run.clone().expect("a run");
+    let mut batches = vec![result.next().await.expect("rows").expect("rows")];
+    let packed = format!("SELECT count(*) FILTER (WHERE pack IS NULL) FROM system.tasks WHERE run_id = '{run}'");
+    let start = Instant::now();
+    while value(&mut client, &packed).await != "0" {
+        assert!(start.elapsed() < Duration::from_secs(60), "it is not in the store");
+    }
+    for executor in &mut cluster.executors {
+        executor.kill();
+    }
+    while let Some(batch) = result.next().await {
+        batches.push(batch.expect("the rest"));
+    }
+    let counted = format!("SELECT get_requests FROM system.runs WHERE run_id = '{run}' AND list_requests = 0");
+    let gets = |path: &str| wire.requests(path).get("GET").copied().unwrap_or_default();
+    let packs = gets("/pond/");
+    assert!(packs > 0, "the result was not read from its packs");
+    // It has one stage: no task read anything.
+    assert_eq!(value(&mut client, &counted).await, packs.to_string());
+    let again = client.fetch(&run).await.expect("it is kept").collect().await.expect("rows");
+    assert_eq!(again, batches);
+    let kept = gets("/runs/");
+    assert!(kept > 0, "the kept result was not read from the store");
+    assert_eq!(value(&mut client, &counted).await, (packs + kept).to_string());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
     let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");

@@ -54,6 +54,7 @@ impl State {
             | Record::StageDiscarded { .. }
             | Record::OutputLost { .. } => self.apply_to_tasks(record),
             Record::PackDurable { run, pack, outputs } => self.with_run(run, |r| r.packed(pack, outputs)),
+            Record::ResultRead { run, requests } => self.with_run(run, |r| r.totals.metrics.add_requests(*requests)),
             Record::RunCommitting { run, winners, rows } => {
                 let intent = Intent { winners: winners.clone(), rows: *rows };
                 self.with_run(run, |r| r.intent = Some(intent));

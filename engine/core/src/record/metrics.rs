@@ -1,6 +1,15 @@
-//! What attempts cost.
+//! What attempts cost, and what is asked of the store.
 
 use serde::{Deserialize, Serialize};
+
+/// Requests to the store that read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Requests {
+    /// For packs and results.
+    pub gets: u64,
+    /// For names.
+    pub lists: u64,
+}
 
 /// What an attempt cost. Times in nanoseconds, sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,6 +52,12 @@ pub struct TaskMetrics {
 }
 
 impl TaskMetrics {
+    /// Adds requests that no attempt made.
+    pub const fn add_requests(&mut self, requests: Requests) {
+        self.get_requests += requests.gets;
+        self.list_requests += requests.lists;
+    }
+
     /// Adds `other` to every sum.
     pub const fn add(&mut self, other: &Self) {
         self.rows_in += other.rows_in;

@@ -14,7 +14,7 @@ mod task;
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
-pub use metrics::TaskMetrics;
+pub use metrics::{Requests, TaskMetrics};
 pub use state::{
     Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec, RunState,
     RunTotals, RunningAttempt, Sheet, Stage, State,
@@ -72,6 +72,8 @@ pub enum Record {
     OutputLost { run: RunId, task: TaskId },
     /// Outputs of a run are in an object of the store, too.
     PackDurable { run: RunId, pack: Pack, outputs: Vec<LostOutput> },
+    /// Whoever passes a result on read some of it from the store. A kept one is read after its run's end, too.
+    ResultRead { run: RunId, requests: Requests },
     /// Everything that a run with effects wrote is there: from now on it can only be published.
     RunCommitting { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client has all rows, or the effect is in place.

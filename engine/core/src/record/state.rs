@@ -247,7 +247,7 @@ pub struct RunTotals {
     pub repeated_millis: u64,
     /// Leaders that took the run over.
     pub recoveries: u32,
-    /// Sums over winning attempts.
+    /// Sums over winning attempts; the requests are also those of whoever passed the result on.
     pub metrics: TaskMetrics,
 }
 

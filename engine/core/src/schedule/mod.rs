@@ -18,7 +18,7 @@ mod waiting;
 
 use crate::graph::StageGraph;
 pub use crate::record::LostOutput;
-use crate::record::{Capacity, Footer, Kept, Outcome, Pack, Record, RunSpec, Sheet, State, TaskMetrics};
+use crate::record::{Capacity, Footer, Kept, Outcome, Pack, Record, Requests, RunSpec, Sheet, State, TaskMetrics};
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
 use decide::Decider;
 pub use waiting::waiting_for;
@@ -56,6 +56,8 @@ pub enum Event {
     TaskFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, lost: Lost },
     /// The reader of the result could not read an output.
     ResultLost { run: RunId, lost: Lost },
+    /// Whoever passes a result on asked the store for some of it, also after the run's end.
+    ResultRead { run: RunId, requests: Requests },
     /// The client has all rows of the result.
     ResultDelivered { run: RunId, rows: u64, kept: Option<Kept> },
     /// The result cannot be delivered.
@@ -170,6 +172,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::TaskFailed { run, task, attempt, error, lost } => d.task_failed(&run, task, attempt, error, &lost),
         Event::ResultLost { run, lost } => d.result_lost(&run, &lost),
         Event::PackDurable { run, pack, outputs } => d.pack_durable(run, pack, outputs),
+        Event::ResultRead { run, requests } => d.result_read(run, requests),
         Event::ResultDelivered { run, rows, kept } => d.finish(&run, Outcome::Succeeded { rows, kept }),
         Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),

@@ -2,7 +2,7 @@
 
 use super::decide::Decider;
 use super::{Action, Lost, LostOutput};
-use crate::record::{Kept, Pack, Record};
+use crate::record::{Kept, Pack, Record, Requests};
 use crate::{Millis, RunId};
 
 impl Decider<'_> {
@@ -24,6 +24,13 @@ impl Decider<'_> {
         if self.live_run(run).is_some_and(|r| r.intent.is_none()) {
             self.lose_outputs(run, lost);
             self.refresh(run);
+        }
+    }
+
+    /// Counts what a result was read with; of a run that left the history nobody counts.
+    pub(super) fn result_read(&mut self, run: RunId, requests: Requests) {
+        if self.state.runs.contains_key(&run) {
+            self.record(Record::ResultRead { run, requests });
         }
     }
 

@@ -1,6 +1,6 @@
 //! Messages that come late, twice, or not at all.
 
-use tidemill_core::record::{Capacity, RunState, TaskState};
+use tidemill_core::record::{Capacity, Requests, RunState, TaskState};
 use tidemill_core::schedule::{Action, Event};
 use tidemill_core::{Error, ExecutorId, RunId};
 
@@ -51,6 +51,28 @@ fn messages_about_a_finished_run_change_nothing() {
         assert_eq!(cluster.state, before);
     }
     assert_eq!(cluster.run("run").state, RunState::Cancelled);
+}
+
+#[test]
+fn requests_for_a_result_are_counted_also_after_its_run() {
+    let mut cluster = Cluster::new();
+    cluster.start("a", 1);
+    let started = launch(&cluster.submit("run", chain(&[1])));
+    let (run, requests) = (RunId("run".to_owned()), Requests { gets: 3, lists: 1 });
+    cluster.send(succeeded(&started));
+    let read = Event::ResultRead { run: run.clone(), requests };
+    assert_eq!(cluster.send(read.clone()), []);
+    cluster.send(Event::ResultDelivered { run: run.clone(), rows: 1, kept: None });
+    let ended = cluster.run("run").clone();
+    assert_eq!(cluster.send(read), []);
+    let metrics = cluster.run("run").totals.metrics;
+    assert_eq!((metrics.get_requests, metrics.list_requests), (6, 2));
+    let mut expected = ended;
+    expected.totals.metrics = metrics;
+    assert_eq!(*cluster.run("run"), expected, "nothing else changes");
+    let before = cluster.state.clone();
+    assert_eq!(cluster.send(Event::ResultRead { run: RunId("unknown".to_owned()), requests }), []);
+    assert_eq!(cluster.state, before);
 }
 
 #[test]
