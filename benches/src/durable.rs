@@ -22,6 +22,8 @@ use crate::report::{commit, machine, median, ms, ratio};
 const EXECUTORS: usize = 2;
 /// Those that are killed at half-time.
 const KILLED: [&str; 3] = ["q09", "q18", "q21"];
+/// What makes tasks encode every frame of their output, and count it.
+const FORCE_ENCODE: &str = "tidemill.test.force_encode";
 
 /// Rows.
 pub(crate) type Batches = Vec<RecordBatch>;
@@ -34,7 +36,17 @@ struct Pair {
     off: Duration,
     always: Duration,
     exchanged: f64,
+    /// Bytes of the same as LZ4 frames.
+    compressed: f64,
+    /// The most that a run stored.
     stored: f64,
+}
+
+impl Pair {
+    /// Of the compressed bytes, what went into the store.
+    fn upload_share(&self) -> f64 {
+        self.stored / self.compressed.max(1.0)
+    }
 }
 
 struct Kill {
@@ -98,26 +110,43 @@ async fn oracle_of(data: &Path) -> Result<Oracle> {
 
 async fn pair(client: &mut Client, name: &'static str, sql: &str, pairs: usize) -> Result<Pair> {
     let mut times: [Vec<Duration>; 2] = Default::default();
-    let (mut exchanged, mut stored) = (0.0, 0.0);
+    let (mut exchanged, mut stored) = (0.0, 0.0_f64);
     for repetition in 0..=pairs {
         // Neither is always the first.
         for side in [repetition % 2, 1 - repetition % 2] {
             client.set("tidemill.durability", if side == 0 { "off" } else { "always" })?;
             let start = Instant::now();
-            let result = client.execute(sql).await?;
-            let run = result.run.clone().ok_or_else(|| Error::internal("a query is no run"))?;
-            result.collect().await?;
+            let run = finished(client, sql).await?;
             if repetition > 0 {
                 times.get_mut(side).into_iter().for_each(|times| times.push(start.elapsed()));
             }
             if side == 1 {
-                [exchanged, stored] = numbers(client, &run, ["exchanged_bytes", "durable_bytes"]).await?;
+                let [all, uploaded] = numbers(client, &run, ["exchanged_bytes", "durable_bytes"]).await?;
+                (exchanged, stored) = (all, stored.max(uploaded));
             }
         }
     }
+    let compressed = compressed(client, sql).await?;
     let [off, always] = times.map(|mut times| median(&mut times));
     eprintln!("{name}: off {off:.2?}, always {always:.2?}");
-    Ok(Pair { name, off, always, exchanged, stored })
+    Ok(Pair { name, off, always, exchanged, compressed, stored })
+}
+
+/// Bytes of the frames of all that a query exchanges. Otherwise much of it is never encoded.
+async fn compressed(client: &mut Client, sql: &str) -> Result<f64> {
+    client.set("tidemill.durability", "off")?;
+    client.set(FORCE_ENCODE, "true")?;
+    let run = finished(client, sql).await;
+    client.set(FORCE_ENCODE, "false")?;
+    let [encoded] = numbers(client, &run?, ["encoded_bytes"]).await?;
+    Ok(encoded)
+}
+
+async fn finished(client: &Client, sql: &str) -> Result<RunId> {
+    let result = client.query(sql).await?;
+    let run = result.run.clone().ok_or_else(|| Error::internal("a query is no run"))?;
+    result.collect().await?;
+    Ok(run)
 }
 
 async fn kill(cluster: &mut Cluster, client: &Client, oracle: &Oracle, name: &'static str, sql: &str) -> Result<Kill> {
@@ -176,25 +205,37 @@ Written by `cargo run --release -p tidemill-benches -- --durable --scale {scale}
 - machine: {machine}
 - TPC-H at scale {scale}, a coordinator and two executors of one slot, state on the local disk
 - medians of {pairs} alternating pairs, after one that warms up
+- *exchanged*: Arrow bytes of all that tasks handed on; *compressed*: the same as LZ4 frames, as they lie on disk and in the
+  store, of one more run in which every frame was encoded; *upload*: bytes of all complete objects that exchange data went
+  into, with their indexes, the most of any run with `always`. What was not stored when its run ended is not in it.
 
-| query | off | always | ratio | exchanged | stored |
-|---|---:|---:|---:|---:|---:|
+| query | off | always | ratio | exchanged | compressed | upload | upload / compressed |
+|---|---:|---:|---:|---:|---:|---:|---:|
 ",
         commit = commit(),
         machine = machine(),
     );
-    let mib = |bytes: f64| bytes / f64::from(1 << 20);
+    let mib = |bytes: f64| format!("{:.1} MiB", bytes / f64::from(1 << 20));
     for p in measured {
         let (off, always, ratio) = (ms(p.off), ms(p.always), ratio(p.always, p.off));
-        let (exchanged, stored) = (mib(p.exchanged), mib(p.stored));
-        let _ = writeln!(text, "| {} | {off} | {always} | {ratio:.2} | {exchanged:.1} MiB | {stored:.1} MiB |", p.name);
+        let (exchanged, compressed, stored) = (mib(p.exchanged), mib(p.compressed), mib(p.stored));
+        let share = p.upload_share();
+        let _ = writeln!(
+            text,
+            "| {} | {off} | {always} | {ratio:.2} | {exchanged} | {compressed} | {stored} | {share:.3} |",
+            p.name
+        );
     }
     let ratios = measured.iter().map(|p| ratio(p.always, p.off));
     let mean = (ratios.clone().map(f64::ln).sum::<f64>() / measured.len().max(1) as f64).exp();
     let worst = ratios.fold(0.0, f64::max);
+    let sum = |of: fn(&Pair) -> f64| measured.iter().map(of).sum::<f64>();
+    let uploaded = sum(|p| p.stored) / sum(|p| p.compressed).max(1.0);
+    let most = measured.iter().map(Pair::upload_share).fold(0.0, f64::max);
     let _ = write!(
         text,
-        "\nGeometric mean **{mean:.2}**, worst **{worst:.2}**.
+        "\nAlways beside off: geometric mean **{mean:.2}**, worst **{worst:.2}**.
+Upload beside compressed exchange bytes: all queries together **{uploaded:.3}**, worst **{most:.3}**.
 
 ## Every process killed at half-time
 

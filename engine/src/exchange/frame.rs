@@ -112,12 +112,17 @@ impl Frame {
         Err(damaged("it has no batch".to_owned()))
     }
 
+    /// Bytes of the frame as it lies on disk and in packs.
+    #[must_use]
+    pub fn stored_size(&self) -> usize {
+        8 + 16 * self.messages.len() + self.size()
+    }
+
     /// The frame as it lies on disk: count, then per message two lengths, header and body.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let parts = self.to_parts();
-        let mut bytes = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-        parts.iter().for_each(|part| bytes.put_slice(part));
+        let mut bytes = BytesMut::with_capacity(self.stored_size());
+        self.to_parts().iter().for_each(|part| bytes.put_slice(part));
         bytes.freeze()
     }
 

@@ -80,6 +80,7 @@ impl From<TaskMetrics> for pb::TaskMetrics {
             left_out_bytes: m.left_out_bytes,
             make_ns: m.make_ns,
             store_ns: m.store_ns,
+            encoded_bytes: m.encoded_bytes,
         }
     }
 }
@@ -102,6 +103,7 @@ impl From<pb::TaskMetrics> for TaskMetrics {
             left_out_bytes: m.left_out_bytes,
             make_ns: m.make_ns,
             store_ns: m.store_ns,
+            encoded_bytes: m.encoded_bytes,
         }
     }
 }

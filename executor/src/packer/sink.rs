@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Packer;
 use super::follow::{Follower, Progress};
-use crate::store::AttemptSink;
+use crate::store::{AttemptSink, Written};
 
 /// Arrow bytes after which an output is large.
 const LARGE: u64 = 16 << 20;
@@ -79,8 +79,8 @@ impl Packer {
 /// An output that is visible.
 pub(crate) struct Finished {
     pub(crate) footer: OutputFooter,
-    /// Bytes of it that are on disk.
-    pub(crate) spilled_bytes: u64,
+    /// What was made of its frames.
+    pub(crate) written: Written,
     /// What durability `auto` decided; none where it had nothing to decide.
     pub(crate) choice: Option<Choice>,
 }
@@ -99,7 +99,7 @@ pub(crate) struct Choice {
 impl DurableSink {
     /// Makes the finished output visible.
     pub(crate) async fn finish(&self) -> Finished {
-        let (stored, footer, spilled_bytes) = self.sink.finish().await;
+        let (stored, footer, written) = self.sink.finish().await;
         let parts = &self.packer.parts;
         crash::before("output.insert");
         parts.store.insert(&self.run, self.output, stored);
@@ -118,7 +118,7 @@ impl DurableSink {
         } else if is_stored {
             self.packer.offer(&self.run, self.output, took);
         }
-        Finished { footer, spilled_bytes, choice }
+        Finished { footer, written, choice }
     }
 
     /// Whether an output that took so long to make goes into the store.

@@ -21,7 +21,7 @@ use tidemill_engine::exchange::frame::{Compression, Frame};
 use tidemill_engine::exchange::{BlockRequest, BlockStream, IoMetrics, LocalBlocks, OutputFooter};
 
 pub(crate) use output::{Held, Snapshot, StoredOutput};
-pub(crate) use sink::AttemptSink;
+pub(crate) use sink::{AttemptSink, Written};
 
 /// All outputs that this process holds.
 #[derive(Debug)]

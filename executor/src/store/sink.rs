@@ -35,8 +35,16 @@ struct Writing {
     footer: OutputFooter,
     memory: usize,
     file: Option<Arc<SpillFile>>,
-    /// Bytes of `file`.
-    spilled: u64,
+    written: Written,
+}
+
+/// What an attempt made of its frames, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Written {
+    /// Of its file.
+    pub(crate) spilled: u64,
+    /// Of the frames that were encoded here, each once. Who follows the attempt encodes others, in the time of its pack.
+    pub(crate) encoded: u64,
 }
 
 impl Drop for Writing {
@@ -54,7 +62,7 @@ impl AttemptSink {
             footer: OutputFooter { blocks: vec![BlockFooter::default(); count] },
             memory: 0,
             file: None,
-            spilled: 0,
+            written: Written::default(),
         };
         Self { budget, path, encode, exact, state: Mutex::new(state) }
     }
@@ -81,14 +89,14 @@ impl AttemptSink {
         }
     }
 
-    /// The finished output, its footer, and the bytes it has on disk.
-    pub(crate) async fn finish(&self) -> (StoredOutput, OutputFooter, u64) {
+    /// The finished output, its footer, and what was made of its frames.
+    pub(crate) async fn finish(&self) -> (StoredOutput, OutputFooter, Written) {
         let mut state = self.state.lock().await;
         let blocks = std::mem::take(&mut state.blocks);
         let footer = std::mem::take(&mut state.footer);
         let memory = std::mem::take(&mut state.memory);
-        let (file, spilled) = (state.file.take(), state.spilled);
-        (StoredOutput::new(Arc::clone(&self.budget), blocks, footer.clone(), memory, file), footer, spilled)
+        let (file, written) = (state.file.take(), state.written);
+        (StoredOutput::new(Arc::clone(&self.budget), blocks, footer.clone(), memory, file), footer, written)
     }
 }
 
@@ -106,6 +114,9 @@ impl BlockSink for AttemptSink {
             false => Held::Batch(batch),
         };
         let mut state = self.state.lock().await;
+        if let Held::Encoded(frame) = &held {
+            state.written.encoded += frame.stored_size() as u64;
+        }
         let number = partition as usize;
         let Some(block) = state.footer.blocks.get_mut(number) else {
             return Err(Error::internal(format!("block {partition} of an output does not exist")).into());
@@ -153,7 +164,11 @@ impl Writing {
 
     async fn append(&mut self, path: &PathBuf, held: Held) -> Result<Held, TaskError> {
         let frame = match held {
-            Held::Batch(batch) => Frame::encode(&batch, Compression::Lz4)?,
+            Held::Batch(batch) => {
+                let frame = Frame::encode(&batch, Compression::Lz4)?;
+                self.written.encoded += frame.stored_size() as u64;
+                frame
+            }
             Held::Encoded(frame) => frame,
             disk @ Held::Disk { .. } => return Ok(disk),
         };
@@ -166,13 +181,13 @@ impl Writing {
             self.file = Some(Arc::new(SpillFile { file, path: path.clone() }));
         }
         let Some(spill) = &self.file else { return Err(Error::internal("an output has no file").into()) };
-        let (spill, offset, bytes, crc) = (Arc::clone(spill), self.spilled, frame.to_bytes(), frame.crc);
+        let (spill, offset, bytes, crc) = (Arc::clone(spill), self.written.spilled, frame.to_bytes(), frame.crc);
         let length = bytes.len();
         tokio::task::spawn_blocking(move || spill.file.write_all_at(&bytes, offset))
             .await
             .map_err(|e| Error::internal(format!("writing a frame panicked: {e}")))?
             .map_err(failed)?;
-        self.spilled += length as u64;
+        self.written.spilled += length as u64;
         Ok(Held::Disk { offset, length, crc })
     }
 }

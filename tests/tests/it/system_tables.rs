@@ -24,6 +24,7 @@ async fn runs_stages_and_tasks_tell_what_happened() {
         "true"
     );
     assert_eq!(value(&mut client, &of_run("exchanged_bytes > 0 AND remote_bytes > 0", "runs")).await, "true");
+    assert_eq!(value(&mut client, &of_run("encoded_bytes", "runs")).await, "0", "nothing was short of memory");
     assert_eq!(value(&mut client, &of_run("count(*)", "stages")).await, "2");
     assert_eq!(value(&mut client, &of_run("sum(tasks_succeeded)", "stages")).await, "5");
     assert_eq!(value(&mut client, &of_run("count(*)", "tasks")).await, "5");
@@ -41,6 +42,29 @@ async fn runs_stages_and_tasks_tell_what_happened() {
     let error = format!("SELECT state || ': ' || error FROM system.runs WHERE run_id = '{run}'");
     let error = value(&mut client, &error).await;
     assert!(error.starts_with("failed: "), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encoded_bytes_are_all_that_was_exchanged_where_a_test_wants_it() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let mut client = cluster.client().await;
+    for create in create_tables(&tpch()) {
+        rows(&mut client, &create).await;
+    }
+    let mut encoded = Vec::new();
+    for forced in ["false", "true"] {
+        client.set("tidemill.test.force_encode", forced).expect("a setting");
+        // Of each row there is an incompressible part.
+        let result = client.query("SELECT l_orderkey, md5(l_comment) FROM lineitem").await.expect("a run");
+        let run = result.run.clone().expect("a run");
+        let rows = result.collect().await.expect("rows").iter().map(|b| b.num_rows() as u64).sum::<u64>();
+        let bytes = format!("SELECT encoded_bytes FROM system.runs WHERE run_id = '{run}'");
+        encoded.push((rows, value(&mut client, &bytes).await.parse::<u64>().expect("a number")));
+    }
+    let [(_, none), (rows, all)] = encoded[..] else { panic!("{encoded:?}") };
+    assert_eq!(none, 0, "nothing was short of memory");
+    // Half of the bits of a hash in hexadecimal are its own.
+    assert!((rows * 16..rows * 80).contains(&all), "{all} bytes of {rows} rows");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,10 @@ pub struct TaskMetrics {
     pub remote_bytes: u64,
     /// Bytes written to local disk by operators and by the exchange.
     pub spilled_bytes: u64,
+    /// Bytes of the frames that the attempt had to encode itself, as they lie on disk and in packs: those that did not fit
+    /// into memory, or all of them where a test wants it.
+    #[serde(default)]
+    pub encoded_bytes: u64,
     /// Requests to the store for packs.
     pub get_requests: u64,
     /// Requests to the store for names.
@@ -65,6 +69,7 @@ impl TaskMetrics {
         self.bytes_out += other.bytes_out;
         self.remote_bytes += other.remote_bytes;
         self.spilled_bytes += other.spilled_bytes;
+        self.encoded_bytes += other.encoded_bytes;
         self.get_requests += other.get_requests;
         self.list_requests += other.list_requests;
         self.left_out_bytes += other.left_out_bytes;

@@ -24,6 +24,7 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .count("exchanged_bytes", metrics().map(|m| Some(m.bytes_out)))
         .count("remote_bytes", metrics().map(|m| Some(m.remote_bytes)))
         .count("spilled_bytes", metrics().map(|m| Some(m.spilled_bytes)))
+        .count("encoded_bytes", metrics().map(|m| Some(m.encoded_bytes)))
         .count("durable_bytes", all().map(|r| Some(r.packs.iter().map(|p| p.bytes).sum())))
         .count("packs", all().map(|r| Some(r.packs.len() as u64)))
         .count("put_requests", all().map(|r| Some(r.packs.iter().map(|p| p.puts).sum())))
