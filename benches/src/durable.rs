@@ -20,16 +20,13 @@ use crate::kills::{self, Victim};
 use crate::report::{commit, machine, median, ms, ratio};
 
 const EXECUTORS: usize = 2;
-/// Those that are killed at half-time.
+/// Those that are killed: the longest, of which q18 has the longest tasks, which lose most.
 const KILLED: [&str; 3] = ["q09", "q18", "q21"];
 /// What makes tasks encode every frame of their output, and count it.
 const FORCE_ENCODE: &str = "tidemill.test.force_encode";
 
 /// Rows.
 pub(crate) type Batches = Vec<RecordBatch>;
-
-/// Those that are killed at twenty points: that with the longest tasks, which lose most.
-const SWEPT: [&str; 1] = ["q18"];
 
 struct Pair {
     name: &'static str,
@@ -76,20 +73,20 @@ pub(crate) async fn measure(scale: f64, data: &Path, pairs: usize) -> Result<Str
     Ok(page(scale, pairs, &measured, &kills))
 }
 
-/// Kills at many points, and gives back the page.
-pub(crate) async fn measure_kills(scale: f64, data: &Path) -> Result<String> {
+/// Kills each query at so many points in both ways, and gives back the page.
+pub(crate) async fn measure_kills(scale: f64, data: &Path, points: u32) -> Result<String> {
     let folder = tempfile::tempdir().map_err(|e| Error::unavailable(e.to_string()))?;
     let (mut cluster, mut client) = durable_cluster(folder.path(), data).await?;
     let oracle = oracle_of(data).await?;
     let mut swept = Vec::new();
     // However many executors are there when it is planned.
     client.set("datafusion.execution.target_partitions", "2")?;
-    for (name, sql) in QUERIES.into_iter().filter(|(name, _)| SWEPT.contains(name)) {
+    for (name, sql) in QUERIES.into_iter().filter(|(name, _)| KILLED.contains(name)) {
         let sql = sql.trim().trim_end_matches(';');
-        let victim = Victim { name, sql, client: &client, oracle: &oracle };
+        let victim = Victim { name, sql, client: &client, oracle: &oracle, points };
         swept.push(victim.sweep(&mut cluster).await?);
     }
-    Ok(kills::page(scale, &swept))
+    Ok(kills::page(scale, points, &swept))
 }
 
 /// A cluster with its state in `folder`, and the tables.

@@ -34,6 +34,9 @@ struct Args {
     /// Measure what is repeated after kills at many points, instead
     #[arg(long, conflicts_with = "durable")]
     kills: bool,
+    /// Kills of each query, of everybody and of one executor each
+    #[arg(long, default_value_t = 7)]
+    points: u32,
     /// The report; by default that of its kind in `docs`
     #[arg(long)]
     to: Option<PathBuf>,
@@ -72,7 +75,7 @@ fn run(args: &Args) -> Result<()> {
         return write(args, &text);
     }
     if args.kills {
-        return write(args, &runtime.block_on(durable::measure_kills(args.scale, &data))?);
+        return write(args, &runtime.block_on(durable::measure_kills(args.scale, &data, args.points))?);
     }
     let (queries, latencies) = runtime.block_on(async {
         let queries = tpch::measure(&data, args.repetitions).await?;
