@@ -95,7 +95,12 @@ impl Victim<'_> {
             }
         }
         cluster.kill_executor();
-        let on_one = self.undisturbed().await?.wall;
+        let single = self.undisturbed().await?;
+        let on_one = single.wall;
+        eprintln!(
+            "{}: {:.2?} and {:.2} task seconds on two executors, {on_one:.2?} and {:.2} on one",
+            self.name, both.wall, both.task_seconds, single.task_seconds
+        );
         let mut one = Vec::new();
         for point in 0..self.points {
             for at in self.moments(both.wall, point) {
@@ -167,8 +172,9 @@ impl Victim<'_> {
         self.compared(reading, expected).await?;
         let repeated = format!("SELECT CAST(repeated_task_seconds AS DOUBLE) FROM system.runs WHERE run_id = '{run}'");
         let repeated = number(self.client, &repeated).await?;
-        let finished = before.values().sum();
-        let again = self.tasks(&run, &since).await?.keys().filter_map(|task| before.get(task)).sum();
+        let finished = before.values().sum::<f64>();
+        // The sum of no floats is minus zero.
+        let again = 0.0 + self.tasks(&run, &since).await?.keys().filter_map(|task| before.get(task)).sum::<f64>();
         eprintln!(
             "{} all killed at {at:.1?}: {repeated:.2}, in truth {again:.2}, of {finished:.2}, first task {first_task:.2?}",
             self.name

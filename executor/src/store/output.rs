@@ -112,7 +112,7 @@ impl StoredOutput {
         Ok(slot.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// One frame in encoded form. What was encoded once stays so while the budget has room for it.
+    /// One frame in encoded form. What was compressed once stays so while the budget has room for it.
     pub(crate) async fn encoded_frame(
         &self,
         partition: u32,
@@ -123,8 +123,9 @@ impl StoredOutput {
             Held::Encoded(frame) => Ok(frame),
             Held::Batch(batch) => {
                 let encoded = Frame::encode(&batch, compression)?;
-                // A hash block has one reader; a single block may be read by every task of the next stage.
-                if self.blocks.len() == 1 {
+                // A hash block has one reader; a single block may be read by every task of the next stage. What was not
+                // compressed is quickly made again, and must not become what goes to disk and into packs.
+                if self.blocks.len() == 1 && compression == Compression::Lz4 {
                     self.keep_encoded(partition, frame, &encoded);
                 }
                 Ok(encoded)
@@ -206,5 +207,28 @@ impl Drop for StoredOutput {
     fn drop(&mut self) {
         let memory = self.memory.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.budget.give_back(*memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use arrow::array::UInt64Array;
+    use tidemill_engine::exchange::BlockFooter;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_reader_on_the_same_host_got_uncompressed_is_stored_compressed() {
+        let numbers = Arc::new(UInt64Array::from(vec![7; 8192]));
+        let batch = RecordBatch::try_from_iter([("n", numbers as _)]).expect("a batch");
+        let budget = Arc::new(Budget { limit: 1 << 20, used: AtomicUsize::new(0) });
+        let footer = OutputFooter { blocks: vec![BlockFooter::default()] };
+        let stored = StoredOutput::new(budget, vec![vec![Held::Batch(batch.clone())]], footer, 0, None);
+        let sent = stored.encoded_frame(0, 0, Compression::None).await.expect("a frame");
+        assert!(sent.size() > 8192 * 8);
+        let packed = stored.packed_frame(0, 0).expect("a frame");
+        assert_eq!(packed, Frame::encode(&batch, Compression::Lz4).expect("a frame"));
     }
 }
