@@ -220,6 +220,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[expect(clippy::expect_used, reason = "a test")]
     async fn what_a_reader_on_the_same_host_got_uncompressed_is_stored_compressed() {
         let numbers = Arc::new(UInt64Array::from(vec![7; 8192]));
         let batch = RecordBatch::try_from_iter([("n", numbers as _)]).expect("a batch");
