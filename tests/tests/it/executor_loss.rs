@@ -128,7 +128,7 @@ async fn no_reader_of_a_durable_block_begins_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut cluster, mut client) = going::cluster(&state_in(folder.path()), &[]).await;
     // Its fifth stage is one task that reads for a while what 8 tasks wrote.
-    let sql = SLOW.replace("20000", "200000");
+    let sql = SLOW.replace("20000", "100000");
     let going = Going::start(&cluster, &sql).await;
     let run = going.run.clone();
     let tasks = format!("FROM system.tasks WHERE run_id = '{run}'");
