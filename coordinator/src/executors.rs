@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use tidemill_core::record::{Capacity, ExecutorState, LOCAL, Pack};
-use tidemill_core::schedule::{Event, Lost, LostOutput, Reported};
+use tidemill_core::schedule::{Event, Lost, LostOutput, Reported, Watch};
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::driver::{Input, WeakInbox};
-use crate::watch::Watch;
+use crate::driver::{Input, WeakInbox, now};
 
 /// An executor that is silent for this long is suspected.
 const SUSPECT_AFTER: Duration = Duration::from_secs(5);
@@ -120,7 +119,7 @@ impl Executors {
             from_executor::Message::Register(_) => return None,
             from_executor::Message::Heartbeat(heartbeat) => {
                 let named = heartbeat.attempts.into_iter().map(Attempt::from).collect();
-                let attempts = attached.watch.missing(given(), &named, Instant::now());
+                let attempts = attached.watch.missing(given(), &named, now());
                 let event = Event::AttemptsForgotten { executor: executor.clone(), attempts: attempts.clone() };
                 return (!attempts.is_empty()).then_some((event, None));
             }
@@ -160,7 +159,7 @@ impl Executors {
     /// Counts everybody's silence from now on: they may have spoken, and nobody listened.
     pub(crate) fn pardon(&mut self) {
         for attached in self.attached.values_mut() {
-            attached.heard = Instant::now();
+            (attached.heard, attached.watch) = (Instant::now(), Watch::default());
         }
     }
 

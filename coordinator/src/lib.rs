@@ -15,7 +15,6 @@ mod manifests;
 mod runs;
 mod service;
 mod sweep;
-mod watch;
 
 pub use driver::{Coordinator, CoordinatorConfig};
 pub use link::LocalLink;

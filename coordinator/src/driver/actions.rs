@@ -19,15 +19,18 @@ pub(super) enum Effect {
 }
 
 impl Driver {
-    /// What an action means now. Nothing, if it launches a task of a run that is over.
+    /// What an action means now. Nothing, if it launches what cannot be named: then its executor does not name it either, and it
+    /// is given out again.
     pub(super) fn prepare(&mut self, action: Action) -> Option<Effect> {
-        match action {
-            Action::Launch(launch) => {
-                let message = Box::new(self.launch(&launch)?);
-                Some(Effect::Launch { executor: launch.executor, message })
-            }
-            action => Some(Effect::Act(action)),
+        let launch = match action {
+            Action::Launch(launch) => launch,
+            action => return Some(Effect::Act(action)),
+        };
+        let message = self.launch(&launch).map(Box::new);
+        if message.is_none() {
+            tracing::error!(run = %launch.run, task = %launch.task, "a task was to be launched whose inputs are not there");
         }
+        Some(Effect::Launch { executor: launch.executor, message: message? })
     }
 
     pub(super) fn carry_out(&mut self, effect: Effect) {
@@ -65,7 +68,7 @@ impl Driver {
         let run = self.state.runs.get(&launch.run)?;
         let stage = run.graph.as_ref()?.stages.get(launch.task.stage.index())?;
         let sheet = run.sheet.as_ref()?;
-        let inputs = stage.inputs.iter().filter_map(|input| {
+        let inputs = stage.inputs.iter().map(|input| {
             let manifest = self.manifests.get(&self.state, &launch.run, input.stage, &self.blobs)?;
             Some(wire::LaunchInput { stage: input.stage.0, manifest: manifest.0 })
         });
@@ -83,7 +86,7 @@ impl Driver {
                 .get(launch.task.index as usize)
                 .and_then(|s| s.as_ref())
                 .map_or_else(String::new, |s| s.0.clone()),
-            inputs: inputs.collect(),
+            inputs: inputs.collect::<Option<_>>()?,
         })
     }
 

@@ -91,6 +91,8 @@ pub struct Log {
     snapshot: Option<Position>,
 }
 
+/// The epoch of the first leader of a cluster.
+const FIRST: Epoch = Epoch(1);
 /// Batches between two snapshots: what a new leader reads at the most.
 const SNAPSHOT_EVERY: u64 = 1_024;
 /// Batches after which blobs are forgotten that nothing names any more.
@@ -154,7 +156,7 @@ impl Log {
         leader: Leader,
         newest: Option<Epoch>,
     ) -> Result<Option<(Self, Recovered)>> {
-        let epoch = Epoch(newest.map_or(1, |e| e.0 + 1));
+        let epoch = newest.map_or(FIRST, |e| Epoch(e.0 + 1));
         let claim = serde_json::to_vec(&leader).map_err(|e| Error::internal(format!("a claim: {e}")))?;
         crash::before("epoch.claim");
         if create(objects.as_ref(), &epoch_name(epoch), &Bytes::from(claim)).await? != Created::Ours {
@@ -258,15 +260,16 @@ impl Log {
                 }
             }
         }
-        let from = found.unwrap_or((Epoch(0), 0));
+        // What the snapshots stood for may be gone from the log.
+        if let (None, Some(name)) = (found, damaged)
+            && read(self.objects.as_ref(), &batch_name(FIRST, 0)).await?.is_none()
+        {
+            return Err(lacking(&name, "no snapshot can be read, this one neither, and the log begins behind it"));
+        }
+        let from = found.unwrap_or((FIRST, 0));
         let epochs = list(self.objects.as_ref(), "ctl/epoch").await?;
         for epoch in numbers(&epochs).map(Epoch).filter(|e| *e >= from.0 && *e < self.epoch) {
             let seq = if epoch == from.0 { from.1 } else { 0 };
-            if let (None, Some(name), 1) = (found, &damaged, epoch.0)
-                && read(self.objects.as_ref(), &batch_name(epoch, 0)).await?.is_none()
-            {
-                return Err(lacking(name, "no snapshot can be read, this one neither"));
-            }
             self.replay_epoch(epoch, seq, &mut recovered).await?;
         }
         Ok((recovered, found))

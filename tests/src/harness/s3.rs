@@ -10,6 +10,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use tempfile::TempDir;
 
 use super::process_cluster::lasting_port;
+use super::proxy::Proxy;
 
 /// The version that is set up.
 pub const VERSION: &str = "4.48";
@@ -86,6 +87,19 @@ impl S3Server {
         let endpoint = format!("http://127.0.0.1:{}", ports[6]);
         let mut server = Self { process, endpoint, master: [ports[0], ports[1]], _data: data };
         server.answers_at(ports[6]).then_some(server)
+    }
+
+    /// A server with a bucket, behind a wire, and the environment in which a process reaches it through that.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub async fn behind_a_wire(bucket: &str) -> (Self, Proxy, Vec<(&'static str, String)>) {
+        let server = tokio::task::spawn_blocking(Self::start).await.expect("a server");
+        server.create_bucket(bucket);
+        let wire = Proxy::start(server.address()).await;
+        let mut environment = server.environment().to_vec();
+        environment[0].1 = format!("http://{}", wire.address);
+        (server, wire, environment)
     }
 
     /// Creates a bucket with the server's own shell, as soon as the server can.

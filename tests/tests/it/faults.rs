@@ -100,11 +100,7 @@ const WIDE: &str = "SELECT count(*) AS n, sum(n) AS s, max(m) AS m FROM (
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_refuses_for_a_while_stops_nothing() {
-    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
-    s3.create_bucket("tide");
-    let wire = Proxy::start(s3.address()).await;
-    let mut environment = s3.environment().to_vec();
-    environment[0].1 = format!("http://{}", wire.address);
+    let (_s3, wire, environment) = S3Server::behind_a_wire("tide").await;
     let (cluster, mut client) = cluster("s3://tide/cluster", &environment).await;
     let folder = tempfile::tempdir().expect("a folder");
     let storm = Duration::from_secs(if is_full() { 60 } else { 6 });

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use arrow::record_batch::RecordBatch;
 use tidemill::client::Client;
 use tidemill::oracle::compare;
-use tidemill_core::ErrorKind;
+use tidemill_core::{ErrorKind, RunId};
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Process, ProcessCluster, Proxy, SMALL_SCALE, create_tpch, logged, tpch_oracle, value};
+use tidemill_tests::harness::{Process, ProcessCluster, SMALL_SCALE, create_tpch, logged, tpch_oracle, value};
 
 use crate::durable::{SLOW, files_below, state_in};
 use crate::going::{self, Going, with_a_slow_end};
@@ -76,30 +77,36 @@ async fn a_result_can_be_fetched_again_after_a_restart_until_its_retention_ends(
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_result_goes_on_from_its_packs_after_rows_of_it_were_shown() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let state = format!("file://{}", folder.path().display());
-    let mut cluster = ProcessCluster::durable(2, 1, &state).await;
-    let mut client = cluster.client().await;
-    create_tpch(&mut client, LARGE_SCALE).await;
+/// All rows of a large result, of which some were shown when all of it was in the store and every executor was killed.
+async fn read_from_packs(cluster: &mut ProcessCluster, client: &mut Client) -> (RunId, Vec<RecordBatch>) {
+    create_tpch(client, LARGE_SCALE).await;
     let mut result = client.query(LARGE).await.expect("a run");
     let run = result.run.clone().expect("a run");
     let mut batches = vec![result.next().await.expect("rows").expect("rows")];
     let packed = format!("SELECT count(*) FILTER (WHERE pack IS NULL) FROM system.tasks WHERE run_id = '{run}'");
     let start = Instant::now();
-    while value(&mut client, &packed).await != "0" {
+    while value(client, &packed).await != "0" {
         assert!(start.elapsed() < Duration::from_secs(120), "it is not in the store");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let ended = format!("SELECT state FROM system.runs WHERE run_id = '{run}'");
-    assert_eq!(value(&mut client, &ended).await, "running", "rows must be left to read");
+    assert_eq!(value(client, &ended).await, "running", "rows must be left to read");
     for executor in &mut cluster.executors {
         executor.kill();
     }
     while let Some(batch) = result.next().await {
         batches.push(batch.expect("the rest"));
     }
+    (run, batches)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_goes_on_from_its_packs_after_rows_of_it_were_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = format!("file://{}", folder.path().display());
+    let mut cluster = ProcessCluster::durable(2, 1, &state).await;
+    let mut client = cluster.client().await;
+    let (run, batches) = read_from_packs(&mut cluster, &mut client).await;
     let expected = tpch_oracle(LARGE_SCALE).await.answer(LARGE).await.expect("an answer");
     assert!(compare(&expected, &batches).expect("a comparison").is_none());
     let again = format!("SELECT sum(repeats) FROM system.tasks WHERE run_id = '{run}'");
@@ -109,28 +116,10 @@ async fn a_result_goes_on_from_its_packs_after_rows_of_it_were_shown() {
 /// The same on the wire and in the table, while the run lasts and after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_result_is_read_with_from_the_store_is_counted() {
-    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
-    s3.create_bucket("tide");
-    let wire = Proxy::start(s3.address()).await;
-    let mut environment = s3.environment().to_vec();
-    environment[0].1 = format!("http://{}", wire.address);
+    let (_s3, wire, environment) = S3Server::behind_a_wire("tide").await;
     let mut cluster = ProcessCluster::with(2, 1, "s3://tide/cluster", &environment).await;
     let mut client = cluster.client().await;
-    create_tpch(&mut client, LARGE_SCALE).await;
-    let mut result = client.query(LARGE).await.expect("a run");
-    let run = result.run.clone().expect("a run");
-    let mut batches = vec![result.next().await.expect("rows").expect("rows")];
-    let packed = format!("SELECT count(*) FILTER (WHERE pack IS NULL) FROM system.tasks WHERE run_id = '{run}'");
-    let start = Instant::now();
-    while value(&mut client, &packed).await != "0" {
-        assert!(start.elapsed() < Duration::from_secs(60), "it is not in the store");
-    }
-    for executor in &mut cluster.executors {
-        executor.kill();
-    }
-    while let Some(batch) = result.next().await {
-        batches.push(batch.expect("the rest"));
-    }
+    let (run, batches) = read_from_packs(&mut cluster, &mut client).await;
     let counted = format!("SELECT get_requests FROM system.runs WHERE run_id = '{run}' AND list_requests = 0");
     let gets = |path: &str| wire.requests(path).get("GET").copied().unwrap_or_default();
     let packs = gets("/pond/");
@@ -146,11 +135,8 @@ async fn what_a_result_is_read_with_from_the_store_is_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_fault_packs_are_written_in_few_requests_and_never_read() {
-    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
-    s3.create_bucket("tide");
-    let wire = Proxy::start(s3.address()).await;
-    let mut environment = [s3.environment().as_slice(), &[("TIDEMILL_YOUNG_MILLIS", "0".to_owned())]].concat();
-    environment[0].1 = format!("http://{}", wire.address);
+    let (_s3, wire, mut environment) = S3Server::behind_a_wire("tide").await;
+    environment.push(("TIDEMILL_YOUNG_MILLIS", "0".to_owned()));
     let cluster = ProcessCluster::with(2, 1, "s3://tide/cluster", &environment).await;
     let mut client = cluster.client().await;
     create_tpch(&mut client, LARGE_SCALE).await;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{ProcessCluster, Proxy, Wire, value};
+use tidemill_tests::harness::{ProcessCluster, Wire, value};
 
 use crate::going::{Going, cluster};
 
@@ -31,11 +31,7 @@ async fn until(cluster: &ProcessCluster, run: &str, what: &str, times: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_is_lost_while_a_launch_waits_for_the_log_is_made_again() {
-    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
-    s3.create_bucket("tide");
-    let wire = Proxy::start(s3.address()).await;
-    let mut environment = s3.environment().to_vec();
-    environment[0].1 = format!("http://{}", wire.address);
+    let (_s3, wire, environment) = S3Server::behind_a_wire("tide").await;
     let (mut cluster, mut client) = cluster("s3://tide/cluster", &environment).await;
     let mut submitter = cluster.client().await;
     submitter.set("tidemill.durability", "off").expect("a setting");

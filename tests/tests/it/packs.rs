@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow::array::AsArray;
 use tidemill::client::Client;
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{ProcessCluster, Proxy, Wire, rows, started_after, value};
+use tidemill_tests::harness::{ProcessCluster, Wire, rows, started_after, value};
 use ulid::Ulid;
 
 use crate::durable::{files_below, state_in};
@@ -96,11 +96,8 @@ async fn large_outputs_go_to_s3_in_parts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pack_that_the_store_refuses_is_written_after_its_task() {
-    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
-    s3.create_bucket("tide");
-    let wire = Proxy::start(s3.address()).await;
-    let mut environment = from_the_beginning(&s3.environment());
-    environment[0].1 = format!("http://{}", wire.address);
+    let (_s3, wire, environment) = S3Server::behind_a_wire("tide").await;
+    let environment = from_the_beginning(&environment);
     let (cluster, mut client) = going::cluster("s3://tide/cluster", &environment).await;
     // Whoever tries again has time.
     let sql = with_a_slow_end(WIDE, "c");

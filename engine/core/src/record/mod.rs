@@ -111,7 +111,7 @@ impl State {
     /// Whether a record that was just applied must be durable before anything it led to is done: effects outside,
     /// and rows that cannot be made again.
     #[must_use]
-    pub fn is_urgent(&self, record: &Record) -> bool {
+    pub(crate) fn is_urgent(&self, record: &Record) -> bool {
         let effects = |run: &RunId| self.runs.get(run).and_then(|r| r.sheet.as_ref()).is_some_and(|s| s.effects);
         match record {
             // A leader that cannot write this leads no more.
@@ -139,7 +139,7 @@ pub enum Loss {
     Executor,
     /// An input was lost under it.
     Input,
-    /// Its executor came back without it: the launch was lost on a stream that broke.
+    /// Its executor does not know it: the launch was lost on a stream that broke, or something else lost the attempt.
     Message,
     /// Its stage starts again because an indeterminate producer did.
     Rollback,

@@ -15,6 +15,7 @@ mod runs;
 mod stragglers;
 mod tasks;
 mod waiting;
+mod watch;
 
 use crate::graph::StageGraph;
 pub use crate::record::LostOutput;
@@ -22,6 +23,7 @@ use crate::record::{Capacity, Footer, Kept, Outcome, Pack, Record, Requests, Run
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
 use decide::Decider;
 pub use waiting::waiting_for;
+pub use watch::Watch;
 
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -54,7 +54,7 @@ impl World {
         self.deliveries.clear();
         self.streams.clear();
         self.closed.clear();
-        self.unnamed.clear();
+        self.watches.clear();
         for executor in self.executors.values_mut() {
             executor.link = Link::Broken;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidemill_core::record::{ExecutorState, RunSpec, State};
-use tidemill_core::schedule::{Event, step, waiting_for};
+use tidemill_core::schedule::{Event, Watch, step, waiting_for};
 use tidemill_core::{Attempt, Error, ExecutorId, Millis, RunId, Settings, TaskId};
 
 use crate::content::Contents;
@@ -45,8 +45,8 @@ pub(crate) struct World {
     pub(crate) points: Points,
     /// What runs with effects published.
     pub(crate) published: BTreeMap<RunId, Vec<Attempt>>,
-    /// Since when executors have not named attempts that they were given.
-    pub(crate) unnamed: BTreeMap<ExecutorId, BTreeMap<Attempt, u64>>,
+    /// What the coordinator hears of attempts on each stream.
+    pub(crate) watches: BTreeMap<(ExecutorId, u64), Watch>,
     pub(crate) contents: Contents,
     /// Outputs in the store, and the packs they are in.
     pub(crate) packs: BTreeMap<Attempt, String>,
@@ -100,7 +100,7 @@ impl World {
             ahead: 2 * HOUR_MS,
             points,
             published: BTreeMap::new(),
-            unnamed: BTreeMap::new(),
+            watches: BTreeMap::new(),
             contents: Contents::default(),
             packs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
