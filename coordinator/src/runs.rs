@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use tidemill_core::{Error, Result, RunId};
 use tokio::sync::mpsc;
 
@@ -19,6 +20,8 @@ pub struct StatementRequest {
     pub run: Option<RunId>,
     /// Exactly one statement.
     pub sql: String,
+    /// Values of its placeholders, or the rows that it takes, as an Arrow IPC stream; empty where there are none.
+    pub parameters: Bytes,
     /// The client's settings.
     pub settings: BTreeMap<String, String>,
 }

@@ -45,6 +45,8 @@ pub struct PlanRequest {
     pub run: RunId,
     /// The statement's text: exactly one statement.
     pub statement: String,
+    /// Values of its placeholders, or the rows that it takes, as an Arrow IPC stream; empty where there are none.
+    pub parameters: bytes::Bytes,
     /// The client's settings, over the server's.
     pub settings: BTreeMap<String, String>,
     /// Names that all clients share.

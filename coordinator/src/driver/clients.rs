@@ -1,21 +1,69 @@
 //! Clients that submit runs, and submit them again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prost::Message;
 use tidemill_core::record::{RunSpec, RunState};
 use tidemill_core::schedule::Event;
-use tidemill_core::{Error, RunId};
+use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
-use tidemill_engine::planner::BlobReader;
+use tidemill_engine::planner::{BlobReader, PlanRequest};
 use tidemill_engine::wire;
+use tokio::sync::mpsc;
 
-use super::Driver;
+use super::{Coordinator, Driver, Input};
 use crate::delivery::{Asked, answer_again};
-use crate::runs::{RunClient, RunMessage, StatementRequest, tell};
+use crate::runs::{BATCHES_AHEAD, RunClient, RunMessage, RunStream, StatementRequest, tell};
 
 /// How long a result waits for a client of the last leader: longer than clients try.
 const CLAIM_WITHIN: Duration = Duration::from_secs(90);
+
+/// Numbers clients' connections to runs.
+static ATTACHMENTS: AtomicU64 = AtomicU64::new(1);
+
+impl Coordinator {
+    /// Submits one statement and waits until it is planned.
+    ///
+    /// # Errors
+    /// The statement is wrong, or the coordinator is stopping.
+    pub async fn submit(&self, request: StatementRequest) -> Result<RunStream> {
+        let run = request.run.clone().unwrap_or_else(|| RunId(ulid::Ulid::new().to_string()));
+        self.attach(run.clone(), |client| Input::Submit { run, request, client }).await
+    }
+
+    /// The kept result of a run that has finished.
+    ///
+    /// # Errors
+    /// There is none, or the run failed.
+    pub async fn fetch(&self, run: RunId) -> Result<RunStream> {
+        self.attach(run.clone(), |client| Input::Fetch { run, client }).await
+    }
+
+    async fn attach(&self, run: RunId, ask: impl FnOnce(RunClient) -> Input) -> Result<RunStream> {
+        let (client, messages) = mpsc::channel(BATCHES_AHEAD);
+        let attachment = ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
+        self.inbox.send(ask(RunClient { attachment, messages: client })).await?;
+        RunStream::open(run, attachment, self.inbox.clone(), messages).await
+    }
+
+    /// Ends a run, whoever submitted it, unless it has ended or is being published. Answers the state it was in, if the run is
+    /// known.
+    ///
+    /// # Errors
+    /// The coordinator is stopping.
+    pub async fn cancel(&self, run: RunId) -> Result<Option<RunState>> {
+        self.inbox.ask(|reply| Input::Cancel { run, reply }).await
+    }
+
+    /// What the planner would be asked for a statement, which is not run.
+    ///
+    /// # Errors
+    /// The coordinator is stopping.
+    pub async fn plan_request(&self, request: StatementRequest) -> Result<PlanRequest> {
+        self.inbox.ask(|reply| Input::Describe { request, reply }).await
+    }
+}
 
 impl Driver {
     /// A new run, or one that is known: then its client lost the answer, and gets it from the beginning.
@@ -114,12 +162,23 @@ impl Driver {
         self.requests.remove(run).or_else(|| {
             let blob = self.state.runs.get(run)?.spec.request.as_ref()?;
             let ticket = wire::StatementTicket::decode(self.blobs.read(blob)?).ok()?;
-            Some(StatementRequest { run: None, sql: ticket.sql, settings: ticket.settings.into_iter().collect() })
+            let settings = ticket.settings.into_iter().collect();
+            Some(StatementRequest { run: None, sql: ticket.sql, parameters: ticket.parameters.into(), settings })
         })
+    }
+
+    /// Ends a run that somebody other than its own client wants ended; answers the state it was in.
+    pub(super) fn cancel(&mut self, run: RunId) -> Option<RunState> {
+        let state = self.state.runs.get(&run)?.state;
+        if !state.is_terminal() {
+            self.handle(Event::Cancelled { run });
+        }
+        Some(state)
     }
 }
 
 fn encode(request: &StatementRequest) -> Vec<u8> {
     let settings = request.settings.clone().into_iter().collect();
-    wire::StatementTicket { sql: request.sql.clone(), settings, ..Default::default() }.encode_to_vec()
+    let (sql, parameters) = (request.sql.clone(), request.parameters.to_vec());
+    wire::StatementTicket { sql, settings, parameters, ..Default::default() }.encode_to_vec()
 }

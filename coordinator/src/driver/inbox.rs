@@ -1,11 +1,11 @@
 //! What reaches the driver.
 
 use async_trait::async_trait;
-use tidemill_core::record::{CatalogueEntry, Kept, Outcome, Pack, Record, State};
+use tidemill_core::record::{CatalogueEntry, Kept, Outcome, Pack, Record, RunState, State};
 use tidemill_core::schedule::{Event, LostOutput};
 use tidemill_core::{Error, ExecutorId, Result, RunId};
 use tidemill_engine::blob::Blob;
-use tidemill_engine::planner::{Plan, StateReader};
+use tidemill_engine::planner::{Plan, PlanRequest, StateReader};
 use tidemill_engine::wire;
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,6 +20,10 @@ pub(crate) enum Input {
     Submit { run: RunId, request: StatementRequest, client: RunClient },
     /// A client asks for the kept result of a run.
     Fetch { run: RunId, client: RunClient },
+    /// Somebody wants a run to end.
+    Cancel { run: RunId, reply: Reply<Option<RunState>> },
+    /// Somebody asks what the planner would be asked for a statement.
+    Describe { request: StatementRequest, reply: Reply<PlanRequest> },
     /// A client went away, if it is still the run's.
     Left { run: RunId, attachment: u64 },
     /// The planner answered.
@@ -89,16 +93,19 @@ impl Inbox {
         }
     }
 
-    pub(crate) async fn locate(&self, run: RunId, outputs: Vec<LostOutput>) -> Result<Vec<Option<Pack>>> {
+    /// Asks the driver and waits for its answer, which it gives at once.
+    pub(crate) async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Input) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.send(Input::Locate { run, outputs, reply }).await?;
+        self.send(question(reply)).await?;
         answer.await.map_err(|_| stopping())
     }
 
+    pub(crate) async fn locate(&self, run: RunId, outputs: Vec<LostOutput>) -> Result<Vec<Option<Pack>>> {
+        self.ask(|reply| Input::Locate { run, outputs, reply }).await
+    }
+
     pub(crate) async fn state(&self) -> Result<State> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Input::State(reply)).await?;
-        answer.await.map_err(|_| stopping())
+        self.ask(Input::State).await
     }
 }
 

@@ -25,7 +25,7 @@ use crate::delivery::Deliveries;
 use crate::executors::Executors;
 use crate::log::{Log, News, Recovered};
 use crate::manifests::Manifests;
-use crate::runs::{Clients, RunClient, RunMessage, RunStream, StatementRequest, tell};
+use crate::runs::{Clients, RunMessage, StatementRequest, tell};
 pub(crate) use inbox::{Inbox, Input, WeakInbox};
 use journal::Journal;
 
@@ -35,9 +35,6 @@ const TICK: Duration = Duration::from_millis(100);
 const INBOX: usize = 16 << 10;
 /// News of the log that wait for the driver.
 const NEWS: usize = 64;
-
-/// Numbers clients' connections to runs.
-static ATTACHMENTS: AtomicU64 = AtomicU64::new(1);
 
 /// What a coordinator is composed of.
 pub struct CoordinatorConfig {
@@ -115,31 +112,6 @@ impl Coordinator {
         let mut deposed = self.deposed.clone();
         let why = deposed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         why.unwrap_or_else(|| Error::unavailable("the coordinator has ended"))
-    }
-
-    /// Submits one statement and waits until it is planned.
-    ///
-    /// # Errors
-    /// The statement is wrong, or the coordinator is stopping.
-    pub async fn submit(&self, request: StatementRequest) -> Result<RunStream> {
-        let run = request.run.clone().unwrap_or_else(|| RunId(ulid::Ulid::new().to_string()));
-        let (client, messages) = mpsc::channel(crate::runs::BATCHES_AHEAD);
-        let attachment = ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
-        let client = RunClient { attachment, messages: client };
-        self.inbox.send(Input::Submit { run: run.clone(), request, client }).await?;
-        RunStream::open(run, attachment, self.inbox.clone(), messages).await
-    }
-
-    /// The kept result of a run that has finished.
-    ///
-    /// # Errors
-    /// There is none, or the run failed.
-    pub async fn fetch(&self, run: RunId) -> Result<RunStream> {
-        let (client, messages) = mpsc::channel(crate::runs::BATCHES_AHEAD);
-        let attachment = ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
-        let client = RunClient { attachment, messages: client };
-        self.inbox.send(Input::Fetch { run: run.clone(), client }).await?;
-        RunStream::open(run, attachment, self.inbox.clone(), messages).await
     }
 
     /// A copy of the state.
@@ -290,6 +262,14 @@ impl Driver {
             Input::Locate { run, outputs, reply } => {
                 // As below.
                 let _ = reply.send(outputs.iter().map(|output| self.state.pack_of(&run, *output).cloned()).collect());
+            }
+            Input::Cancel { run, reply } => {
+                // As below.
+                let _ = reply.send(self.cancel(run));
+            }
+            Input::Describe { request, reply } => {
+                // As below.
+                let _ = reply.send(self.plan_request(RunId(String::new()), request));
             }
             Input::State(reply) => {
                 // The asker may have gone away.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{Driver, Input, now};
 use crate::delivery::Keeper;
-use crate::runs::{RunMessage, tell};
+use crate::runs::{RunMessage, StatementRequest, tell};
 
 impl Driver {
     /// Plans a run on the cpu runtime.
@@ -26,18 +26,7 @@ impl Driver {
                 "its statement held a secret, which is written nowhere, and its coordinator is gone: submit it again";
             return self.handle(Event::Planned { run, graph: Err(Error::unavailable(message)), sheet: None });
         };
-        let alive: Vec<_> = self.state.executors.values().filter(|e| e.state == ExecutorState::Alive).collect();
-        let request = PlanRequest {
-            run: run.clone(),
-            statement: request.sql,
-            settings: request.settings,
-            catalogue: Arc::clone(&self.catalogue),
-            state: Arc::new(self.inbox.clone()),
-            now: now(),
-            slots: alive.iter().map(|e| e.slots).sum(),
-            task_memory: alive.iter().map(|e| e.memory / u64::from(e.slots.max(1))).min(),
-            blobs: Arc::clone(&self.blobs) as _,
-        };
+        let request = self.plan_request(run.clone(), request);
         let planner = Arc::clone(&self.config.planner);
         let inbox = self.inbox.clone();
         let planning = self.config.cpu.spawn(async move { planner.plan(request).await });
@@ -45,6 +34,23 @@ impl Driver {
             let plan = planning.await.unwrap_or_else(|e| Err(Error::internal(format!("planning panicked: {e}"))));
             inbox.send(Input::Planned { run, plan }).await;
         });
+    }
+
+    /// What the planner is asked: the statement, and all that it may refer to as it is now.
+    pub(super) fn plan_request(&self, run: RunId, request: StatementRequest) -> PlanRequest {
+        let alive: Vec<_> = self.state.executors.values().filter(|e| e.state == ExecutorState::Alive).collect();
+        PlanRequest {
+            run,
+            statement: request.sql,
+            parameters: request.parameters,
+            settings: request.settings,
+            catalogue: Arc::clone(&self.catalogue),
+            state: Arc::new(self.inbox.clone()),
+            now: now(),
+            slots: alive.iter().map(|e| e.slots).sum(),
+            task_memory: alive.iter().map(|e| e.memory / u64::from(e.slots.max(1))).min(),
+            blobs: Arc::clone(&self.blobs) as _,
+        }
     }
 
     pub(super) fn planned(&mut self, run: RunId, plan: Result<Plan>) {

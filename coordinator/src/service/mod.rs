@@ -4,4 +4,4 @@ mod control;
 mod statements;
 
 pub use control::ControlService;
-pub use statements::StatementService;
+pub use statements::{Messages, StatementService, messages};

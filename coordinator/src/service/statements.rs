@@ -1,21 +1,19 @@
-//! Statements over Arrow Flight: `DoGet` with a statement as its ticket streams the result. Hanging up cancels the run.
+//! Statements of our own clients over Arrow Flight: `DoGet` with a statement as its ticket streams the result. Hanging up
+//! cancels the run.
 
-use std::pin::Pin;
+use std::sync::Arc;
 
-use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use arrow_flight::FlightData;
+use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 use arrow_flight::error::FlightError;
-use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
-use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
-    PollInfo, PutResult, SchemaResult, Ticket,
-};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
-use std::sync::Arc;
-use tidemill_core::{Error, RunId};
-use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER, message_crc, status_of};
-use tonic::{Request, Response, Status, Streaming};
+use tidemill_core::{Error, Result, RunId};
+use tidemill_engine::wire::{self, BUILD, RUN_ID_HEADER, message_crc, status_of};
+use tonic::{Response, Status};
 
 use crate::Coordinator;
 use crate::runs::StatementRequest;
@@ -23,19 +21,12 @@ use crate::runs::StatementRequest;
 /// Characters of a run id, at the most.
 const MAX_RUN_ID: usize = 64;
 
-/// Serves clients' statements.
+/// Answers clients' tickets.
 #[derive(Debug, Clone)]
 pub struct StatementService(Coordinator);
 
-impl StatementService {
-    /// The service of a coordinator, for a tonic server.
-    #[must_use]
-    pub fn server(coordinator: Coordinator) -> FlightServiceServer<Self> {
-        FlightServiceServer::new(Self(coordinator))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-    }
-}
+/// The messages of an answer.
+pub type Messages = BoxStream<'static, Result<FlightData, Status>>;
 
 /// What a client has of an answer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -76,18 +67,8 @@ fn changed() -> Error {
     )
 }
 
-impl StatementService {
-    /// An error, unless it is that this coordinator ends: then whoever asked asks the next one.
-    fn status(&self, error: &Error) -> Status {
-        match self.0.has_ended() {
-            true => Status::unavailable("the coordinator has ended"),
-            false => status_of(error),
-        }
-    }
-}
-
 /// A client's name for a run. It becomes a part of objects' names.
-fn run_id(name: String) -> Result<RunId, Error> {
+fn run_id(name: String) -> Result<RunId> {
     let fits = name.len() <= MAX_RUN_ID && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     match fits {
         true => Ok(RunId(name)),
@@ -97,24 +78,37 @@ fn run_id(name: String) -> Result<RunId, Error> {
     }
 }
 
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-fn unserved<T>(call: &str) -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(format!("this coordinator serves DoGet of statements; {call} comes with Flight SQL")))
+/// A result as Flight's messages; `status` words its errors.
+pub fn messages(
+    schema: SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+    status: impl Fn(&Error) -> Status + Clone + Send + 'static,
+) -> Messages {
+    let word = status.clone();
+    FlightDataEncoderBuilder::new()
+        .with_schema(schema)
+        .with_dictionary_handling(DictionaryHandling::Resend)
+        .build(batches.map_err(move |e| FlightError::Tonic(Box::new(word(&e)))))
+        .map_err(move |e| match e {
+            FlightError::Tonic(status) => *status,
+            other => status(&Error::internal(format!("a result cannot be encoded: {other}"))),
+        })
+        .boxed()
 }
 
-#[tonic::async_trait]
-impl FlightService for StatementService {
-    type HandshakeStream = Messages<HandshakeResponse>;
-    type ListFlightsStream = Messages<FlightInfo>;
-    type DoGetStream = BoxStream<'static, Result<FlightData, Status>>;
-    type DoPutStream = Messages<PutResult>;
-    type DoActionStream = Messages<arrow_flight::Result>;
-    type ListActionsStream = Messages<ActionType>;
-    type DoExchangeStream = Messages<FlightData>;
+impl StatementService {
+    /// The service of a coordinator.
+    #[must_use]
+    pub const fn new(coordinator: Coordinator) -> Self {
+        Self(coordinator)
+    }
 
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let ticket = wire::StatementTicket::decode(request.into_inner().ticket)
+    /// Runs the statement of a ticket, or goes on with its answer, or with the result that it asks for.
+    ///
+    /// # Errors
+    /// The ticket is none of ours, or the statement is wrong.
+    pub async fn do_get(&self, ticket: &[u8]) -> Result<Response<Messages>, Status> {
+        let ticket = wire::StatementTicket::decode(ticket)
             .map_err(|e| status_of(&Error::invalid(format!("the ticket is no statement of ours: {e}"))))?;
         if ticket.build != BUILD {
             return Err(status_of(&Error::invalid(format!(
@@ -128,64 +122,26 @@ impl FlightService for StatementService {
             (true, None) => Err(Error::invalid("a result is asked for, and no run is named")),
             (false, run) => {
                 let settings = ticket.settings.into_iter().collect();
-                self.0.submit(StatementRequest { run, sql: ticket.sql, settings }).await
+                let parameters = ticket.parameters.into();
+                self.0.submit(StatementRequest { run, sql: ticket.sql, parameters, settings }).await
             }
         };
         let run = run.map_err(|e| self.status(&e))?;
         let id = run.run.0.parse().map_err(|_| status_of(&Error::internal("a run id is no header")))?;
         let schema = Arc::clone(&run.schema);
         let service = self.clone();
-        let batches = run.into_stream().map_err(move |e| FlightError::Tonic(Box::new(service.status(&e))));
-        let messages = FlightDataEncoderBuilder::new()
-            .with_schema(schema)
-            .with_dictionary_handling(arrow_flight::encode::DictionaryHandling::Resend)
-            .build(batches)
-            .map_err(|e| match e {
-                FlightError::Tonic(status) => *status,
-                other => status_of(&Error::internal(format!("a result cannot be encoded: {other}"))),
-            });
+        let messages = messages(schema, run.into_stream(), move |e| service.status(e));
         let seen = Seen { messages: ticket.seen_messages, crc: ticket.seen_crc };
         let mut response = Response::new(behind(messages, seen).boxed());
         response.metadata_mut().insert(RUN_ID_HEADER, id);
         Ok(response)
     }
 
-    async fn handshake(
-        &self,
-        _: Request<Streaming<HandshakeRequest>>,
-    ) -> Result<Response<Self::HandshakeStream>, Status> {
-        unserved("Handshake")
-    }
-
-    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        unserved("ListFlights")
-    }
-
-    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        unserved("GetFlightInfo")
-    }
-
-    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        unserved("PollFlightInfo")
-    }
-
-    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        unserved("GetSchema")
-    }
-
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        unserved("DoPut")
-    }
-
-    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        unserved("DoAction")
-    }
-
-    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        unserved("ListActions")
-    }
-
-    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        unserved("DoExchange")
+    /// An error, unless it is that this coordinator ends: then whoever asked asks the next one.
+    fn status(&self, error: &Error) -> Status {
+        match self.0.has_ended() {
+            true => Status::unavailable("the coordinator has ended"),
+            false => status_of(error),
+        }
     }
 }

@@ -6,13 +6,11 @@ mod result;
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{LogicalPlan, Statement};
-use datafusion::prelude::SessionContext;
 use tidemill_coordinator::{Coordinator, StatementRequest};
-use tidemill_core::{Error, Result, RunId};
+use tidemill_core::{Result, RunId};
 
 use crate::compose::{Embedded, EmbeddedConfig};
-use crate::session::{ClientSettings, statements};
+use crate::session::{ClientSettings, SettingChange};
 use remote::Remote;
 pub use result::QueryResult;
 
@@ -81,11 +79,8 @@ impl Client {
     /// # Errors
     /// The statement is wrong, or the coordinator cannot be reached.
     pub async fn execute(&mut self, sql: &str) -> Result<QueryResult> {
-        if let Some(change) = setting_change(sql).await? {
-            match change {
-                Change::Set(key, value) => self.settings.set(&key, &value)?,
-                Change::Reset(key) => self.settings.reset(&key),
-            }
+        if let Some(change) = SettingChange::of(sql).await? {
+            self.settings.apply(&change)?;
             return Ok(QueryResult::nothing());
         }
         self.query(sql).await
@@ -115,31 +110,11 @@ impl Client {
         match &self.backend {
             Backend::Remote(remote) => remote.execute(sql, settings).await,
             Backend::Local(coordinator) => {
-                let request = StatementRequest { run: None, sql: sql.to_owned(), settings };
+                let request = StatementRequest { sql: sql.to_owned(), settings, ..Default::default() };
                 let run = coordinator.submit(request).await?;
                 let (id, schema) = (run.run.clone(), Arc::clone(&run.schema));
                 Ok(QueryResult::new(Some(id), schema, run.into_stream()))
             }
         }
-    }
-}
-
-enum Change {
-    Set(String, String),
-    Reset(String),
-}
-
-/// What a `SET` or `RESET` asks for; `None` for other statements.
-async fn setting_change(sql: &str) -> Result<Option<Change>> {
-    let first = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    if !first.eq_ignore_ascii_case("set") && !first.eq_ignore_ascii_case("reset") {
-        return Ok(None);
-    }
-    let statement = statements::parse_one(sql)?;
-    let plan = SessionContext::new().state().statement_to_plan(statement).await;
-    match plan.map_err(|e| tidemill_engine::error::from_datafusion(&e))? {
-        LogicalPlan::Statement(Statement::SetVariable(set)) => Ok(Some(Change::Set(set.variable, set.value))),
-        LogicalPlan::Statement(Statement::ResetVariable(reset)) => Ok(Some(Change::Reset(reset.variable))),
-        other => Err(Error::invalid(format!("{} changes no setting", other.display()))),
     }
 }

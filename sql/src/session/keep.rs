@@ -15,7 +15,7 @@ use super::finish::FinishSpec;
 use super::{Planning, ddl, memory_table, query, redact};
 
 /// Bytes of rows that a table may have: they travel with plans.
-const MAX_TABLE_BYTES: usize = 64 << 20;
+pub(crate) const MAX_TABLE_BYTES: usize = 64 << 20;
 
 pub(super) async fn create_table(planning: &Planning<'_>, table: CreateMemoryTable) -> Result<Plan> {
     let name = ddl::qualified(&table.name)?;

@@ -12,14 +12,18 @@ use datafusion::error::Result;
 
 /// The table of a blob.
 pub(super) fn decode(bytes: &[u8]) -> Result<Arc<dyn TableProvider>> {
-    let reader = StreamReader::try_new(bytes, None)?;
-    let schema = reader.schema();
-    let batches = reader.collect::<Result<Vec<_>, _>>()?;
+    let (schema, batches) = read(bytes)?;
     Ok(Arc::new(MemTable::try_new(schema, vec![batches])?))
 }
 
+/// The rows of a blob.
+pub(super) fn read(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let reader = StreamReader::try_new(bytes, None)?;
+    Ok((reader.schema(), reader.collect::<Result<Vec<_>, _>>()?))
+}
+
 /// The blob of a table.
-pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
+pub(crate) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut writer = StreamWriter::try_new(&mut bytes, schema)?;
     for batch in batches {

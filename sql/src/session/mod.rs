@@ -6,11 +6,14 @@ mod analyze;
 mod catalogue;
 mod copy;
 mod ddl;
+mod describe;
 mod explain;
 mod finish;
-mod keep;
-mod memory_table;
+mod ingest;
+pub(crate) mod keep;
+pub(crate) mod memory_table;
 mod names;
+mod parameters;
 mod query;
 mod redact;
 mod settings;
@@ -29,8 +32,10 @@ use tidemill_engine::error::from_datafusion;
 use tidemill_engine::planner::{Finish, Plan, PlanRequest, Planner};
 
 use catalogue::TableCache;
+pub use describe::{Description, ListedTable, Listing, TABLE_KINDS};
 pub use explain::LINES;
-pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE};
+pub use ingest::{IfMissing, IfPresent, Ingest};
+pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE, SettingChange};
 
 /// Bytes that planning and the coordinator's own rows may use.
 const PLANNING_MEMORY: usize = 256 << 20;
@@ -54,6 +59,12 @@ impl SqlPlanner {
         let runtime = runtime.build_arc();
         Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default() })
     }
+
+    fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
+        let settings = settings::RunSettings::new(&request.settings, request.slots, request.task_memory)?;
+        let context = catalogue::session(request, &settings, &self.runtime, &self.tables)?;
+        Ok(Planning { request, settings, context, tables: Arc::clone(&self.tables) })
+    }
 }
 
 /// One statement being planned.
@@ -67,14 +78,11 @@ pub(crate) struct Planning<'a> {
 #[async_trait]
 impl Planner for SqlPlanner {
     async fn plan(&self, request: PlanRequest) -> Result<Plan> {
-        let settings = settings::RunSettings::new(&request.settings, request.slots, request.task_memory)?;
-        let statement = statements::parse_one(&request.statement)?;
-        let context = catalogue::session(&request, &settings, &self.runtime, &self.tables)?;
-        let planning = Planning { request: &request, settings, context, tables: Arc::clone(&self.tables) };
-        analyze::check(&statement)?;
-        names::check(&planning, &statement)?;
-        let state = planning.context.state();
-        let plan = state.statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))?;
+        let planning = self.planning(&request)?;
+        if let Some(ingest) = ingest::parse(&request.statement)? {
+            return ingest::ingest(&planning, &ingest);
+        }
+        let plan = parameters::bind(planning.logical().await?, &request.parameters)?;
         planning.meaning(plan).await
     }
 
@@ -96,6 +104,14 @@ impl Planner for SqlPlanner {
 }
 
 impl Planning<'_> {
+    /// The statement's logical plan, with its placeholders.
+    async fn logical(&self) -> Result<LogicalPlan> {
+        let statement = statements::parse_one(&self.request.statement)?;
+        analyze::check(&statement)?;
+        names::check(self, &statement)?;
+        self.context.state().statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))
+    }
+
     async fn meaning(&self, plan: LogicalPlan) -> Result<Plan> {
         match plan {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => keep::create_table(self, table).await,

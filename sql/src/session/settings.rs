@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use datafusion::prelude::SessionConfig;
+use datafusion::logical_expr::{LogicalPlan, Statement};
+use datafusion::prelude::{SessionConfig, SessionContext};
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::ExchangeSettings;
 use tidemill_engine::runtime::planning_config;
 use tidemill_engine::wire::Durability;
+
+use super::statements;
 
 /// The directory that relative locations in a client's statements belong to.
 pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
@@ -46,10 +49,50 @@ impl ClientSettings {
         self.0.remove(&key.to_lowercase());
     }
 
+    /// Carries out a `SET` or `RESET`.
+    ///
+    /// # Errors
+    /// The setting is unknown, or the value does not fit.
+    pub fn apply(&mut self, change: &SettingChange) -> Result<()> {
+        match change {
+            SettingChange::Set(key, value) => self.set(key, value)?,
+            SettingChange::Reset(key) => self.reset(key),
+        }
+        Ok(())
+    }
+
     /// What is sent with statements.
     #[must_use]
     pub const fn entries(&self) -> &BTreeMap<String, String> {
         &self.0
+    }
+}
+
+/// What a `SET` or `RESET` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettingChange {
+    /// A setting gets a value.
+    Set(String, String),
+    /// A setting is forgotten.
+    Reset(String),
+}
+
+impl SettingChange {
+    /// The change that a statement asks for; `None` for other statements, which are for the coordinator.
+    ///
+    /// # Errors
+    /// It begins as a change and is none.
+    pub async fn of(sql: &str) -> Result<Option<Self>> {
+        if !statements::begins_with(sql, "set") && !statements::begins_with(sql, "reset") {
+            return Ok(None);
+        }
+        let statement = statements::parse_one(sql)?;
+        let plan = SessionContext::new().state().statement_to_plan(statement).await;
+        match plan.map_err(|e| from_datafusion(&e))? {
+            LogicalPlan::Statement(Statement::SetVariable(set)) => Ok(Some(Self::Set(set.variable, set.value))),
+            LogicalPlan::Statement(Statement::ResetVariable(reset)) => Ok(Some(Self::Reset(reset.variable))),
+            other => Err(Error::invalid(format!("{} changes no setting", other.display()))),
+        }
     }
 }
 

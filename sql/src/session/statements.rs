@@ -12,7 +12,7 @@ const DIALECT: &str = "generic";
 /// Nested expressions and subqueries beyond this are refused, with a message instead of a crash.
 const MAX_DEPTH: usize = 512;
 
-fn dialect() -> Result<Box<dyn Dialect>> {
+pub(super) fn dialect() -> Result<Box<dyn Dialect>> {
     dialect_from_str(DIALECT).ok_or_else(|| Error::internal(format!("there is no dialect {DIALECT}")))
 }
 
@@ -53,7 +53,7 @@ fn take_statement(statements: &mut Vec<String>, current: &mut String, meaningful
 /// Whether the text looks as if it asks only about the cluster or the catalogue.
 pub(super) fn is_express(text: &str) -> bool {
     let mut words = words(text);
-    let asks = ["show", "describe", "desc", "explain", "drop"];
+    let asks = ["show", "describe", "desc", "explain", "drop", "ingest"];
     let first = words.next().unwrap_or_default();
     let rest: Vec<String> = words.collect();
     if first == "explain" && rest.iter().take(2).any(|word| word == "analyze") {
@@ -64,9 +64,41 @@ pub(super) fn is_express(text: &str) -> bool {
 }
 
 /// Whether the text begins as if it changed anything: what is not known to ask only.
-pub(super) fn may_change(text: &str) -> bool {
+pub(crate) fn may_change(text: &str) -> bool {
     let asks = ["select", "with", "values", "from", "table", "show", "describe", "desc", "explain", "set", "reset"];
     words(text).next().is_some_and(|first| !asks.contains(&first.as_str()))
+}
+
+/// Whether that is the text's first word, in lower case.
+pub(super) fn begins_with(text: &str, word: &str) -> bool {
+    words(text).next().is_some_and(|first| first == word)
+}
+
+/// The text with its placeholders numbered: `?` and `?` become `$1` and `$2`, by the parser's tokens.
+///
+/// # Errors
+/// It cannot be tokenised, or it has both kinds of placeholders.
+pub fn numbered(text: &str) -> Result<String> {
+    let dialect = dialect()?;
+    let tokens = Tokenizer::new(dialect.as_ref(), text).with_unescape(false).tokenize();
+    let tokens = tokens.map_err(|e| Error::invalid(format!("the SQL cannot be read: {e}")))?;
+    let is_bare = |token: &Token| matches!(token, Token::Placeholder(sign) if sign == "?");
+    let is_other = |token: &Token| matches!(token, Token::Placeholder(sign) if sign != "?");
+    if !tokens.iter().any(is_bare) {
+        return Ok(text.to_owned());
+    }
+    if let Some(other) = tokens.iter().find(|token| is_other(token)) {
+        return Err(Error::invalid(format!("`?` and `{other}` are mixed: use one kind of placeholder")));
+    }
+    let mut position = 0;
+    let numbered = tokens.iter().map(|token| match is_bare(token) {
+        true => {
+            position += 1;
+            format!("${position}")
+        }
+        false => token.to_string(),
+    });
+    Ok(numbered.collect())
 }
 
 /// Its words in lower case, without strings, numbers and signs; none if it cannot be read.
@@ -102,4 +134,20 @@ fn wrong(message: &str) -> Error {
     let message =
         message.trim_start_matches("SQL error: ").trim_start_matches("ParserError(\"").trim_end_matches("\")");
     Error::invalid(format!("the SQL is wrong: {message}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbered;
+
+    #[test]
+    fn placeholders_are_numbered_and_nothing_else_is_touched() {
+        let numbered = |text: &str| numbered(text).map_err(|e| e.message);
+        assert_eq!(
+            numbered("SELECT ?, '?' || \"a?\" -- ?\nFROM t WHERE x = ? AND s = 'it''s'"),
+            Ok("SELECT $1, '?' || \"a?\" -- ?\nFROM t WHERE x = $2 AND s = 'it''s'".to_owned())
+        );
+        assert_eq!(numbered("SELECT $2, $1"), Ok("SELECT $2, $1".to_owned()));
+        assert!(numbered("SELECT ?, $1").is_err_and(|message| message.contains("mixed")));
+    }
 }
