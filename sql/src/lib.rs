@@ -5,6 +5,7 @@
 //! - [`session`] — what a statement means: the planner that coordinators ask;
 //! - [`client`] — statements in, batches out, against a cluster or one embedded in this process;
 //! - [`compose`] — coordinators, executors and servers;
+//! - [`flight_sql`] — Arrow Flight SQL, for other clients;
 //! - [`generate`] — benchmark data.
 //!
 //! ```no_run
@@ -18,6 +19,7 @@
 pub mod cli;
 pub mod client;
 pub mod compose;
+pub mod flight_sql;
 pub mod generate;
 pub mod oracle;
 pub mod output;

@@ -47,8 +47,8 @@ impl Coordinator {
         RunStream::open(run, attachment, self.inbox.clone(), messages).await
     }
 
-    /// Ends a run, whoever submitted it, unless it has ended or is being published. Answers the state it was in, if the run is
-    /// known.
+    /// Ends a run, whoever submitted it, unless it has ended or is being published. Answers the state it is in then, if the
+    /// run is known.
     ///
     /// # Errors
     /// The coordinator is stopping.
@@ -167,13 +167,10 @@ impl Driver {
         })
     }
 
-    /// Ends a run that somebody other than its own client wants ended; answers the state it was in.
-    pub(super) fn cancel(&mut self, run: RunId) -> Option<RunState> {
-        let state = self.state.runs.get(&run)?.state;
-        if !state.is_terminal() {
-            self.handle(Event::Cancelled { run });
-        }
-        Some(state)
+    /// Ends a run that somebody other than its own connection wants ended; answers the state it is in then.
+    pub(super) fn cancel(&mut self, run: &RunId) -> Option<RunState> {
+        self.handle(Event::Cancelled { run: run.clone() });
+        self.state.runs.get(run).map(|known| known.state)
     }
 }
 

@@ -265,7 +265,7 @@ impl Driver {
             }
             Input::Cancel { run, reply } => {
                 // As below.
-                let _ = reply.send(self.cancel(run));
+                let _ = reply.send(self.cancel(&run));
             }
             Input::Describe { request, reply } => {
                 // As below.

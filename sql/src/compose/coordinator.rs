@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tidemill_coordinator::log::{Leader, Log, Objects, wait_for_turn};
-use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService, Sweeper};
+use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, Sweeper};
 use tidemill_core::{Error, Result, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
 use tokio::net::TcpListener;
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::flight_sql::FlightSql;
 use crate::session::SqlPlanner;
 
 /// Deep plans recurse in DataFusion's optimiser and codec; the memory is only reserved.
@@ -30,6 +31,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// A coordinator and the runtime that plans for it.
 pub struct CoordinatorProcess {
     coordinator: Coordinator,
+    planner: Arc<SqlPlanner>,
     /// Taken at the end, because a runtime must not be dropped on another runtime's thread.
     cpu: Option<Runtime>,
 }
@@ -40,8 +42,8 @@ impl CoordinatorProcess {
     /// # Errors
     /// The planner or its runtime cannot be made.
     pub fn start(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
-        let (config, cpu) = parts(settings, local, String::new())?;
-        Ok(Self { coordinator: Coordinator::start(config), cpu: Some(cpu) })
+        let Parts { config, planner, cpu } = Parts::make(settings, local, String::new())?;
+        Ok(Self { coordinator: Coordinator::start(config), planner, cpu: Some(cpu) })
     }
 
     /// Waits until nobody else leads on `state`, and goes on from there. `standing_by` is told who does meanwhile. From then
@@ -62,12 +64,12 @@ impl CoordinatorProcess {
             let newest = wait_for_turn(objects.as_ref(), &leader, &mut standing_by).await?;
             // Another may have been quicker.
             if let Some((log, recovered)) = Log::take_over(Arc::clone(&objects), leader.clone(), newest).await? {
-                let (config, cpu) = parts(settings, None, state.to_owned())?;
+                let Parts { config, planner, cpu } = Parts::make(settings, None, state.to_owned())?;
                 let sweeper = Sweeper::new(config.pond.clone(), objects, log.epoch());
                 sweeper.sweep_before_first_run(&recovered.state).await;
                 let coordinator = Coordinator::resume(config, log, recovered);
                 sweeper.keep_sweeping(&coordinator, sweep_every);
-                return Ok(Self { coordinator, cpu: Some(cpu) });
+                return Ok(Self { coordinator, planner, cpu: Some(cpu) });
             }
         }
     }
@@ -91,15 +93,19 @@ impl CoordinatorProcess {
     pub fn serve(self, listener: Listener) -> CoordinatorServer {
         let Listener { address, incoming } = listener;
         let (stop, mut stopped) = watch::channel(false);
-        let server = Server::builder()
+        let mut server = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .add_service(ControlService::server(self.coordinator.clone()))
-            .add_service(StatementService::server(self.coordinator.clone()))
-            .serve_with_incoming_shutdown(incoming, async move {
-                // An error means that the handle is gone, which is a stop too.
-                let _ = stopped.changed().await;
-            });
+            .add_service(ControlService::server(self.coordinator.clone()));
+        // Without its runtime a process serves nobody: it has ended.
+        if let Some(cpu) = &self.cpu {
+            let (planner, cpu) = (Arc::clone(&self.planner), cpu.handle().clone());
+            server = server.add_service(FlightSql::server(self.coordinator.clone(), planner, cpu));
+        }
+        let server = server.serve_with_incoming_shutdown(incoming, async move {
+            // An error means that the handle is gone, which is a stop too.
+            let _ = stopped.changed().await;
+        });
         let serving = tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the coordinator's server failed");
@@ -109,30 +115,35 @@ impl CoordinatorProcess {
     }
 }
 
-/// What a coordinator is made of, and the runtime that plans for it.
-fn parts(
-    settings: Settings,
-    local: Option<Arc<dyn LocalBlocks>>,
-    state: String,
-) -> Result<(CoordinatorConfig, Runtime)> {
-    let pond = PondSlot::default();
-    pond.open(&state)?;
-    let cpu = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(PLANNING_THREADS)
-        .thread_name("tidemill-plan")
-        .thread_stack_size(CPU_STACK_BYTES)
-        .enable_all()
-        .build()
-        .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;
-    let config = CoordinatorConfig {
-        settings,
-        planner: Arc::new(SqlPlanner::new()?),
-        source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current(), pond.clone())))),
-        cpu: cpu.handle().clone(),
-        state,
-        pond,
-    };
-    Ok((config, cpu))
+/// What a coordinator is made of, and what plans for it.
+struct Parts {
+    config: CoordinatorConfig,
+    planner: Arc<SqlPlanner>,
+    cpu: Runtime,
+}
+
+impl Parts {
+    fn make(settings: Settings, local: Option<Arc<dyn LocalBlocks>>, state: String) -> Result<Self> {
+        let pond = PondSlot::default();
+        pond.open(&state)?;
+        let cpu = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(PLANNING_THREADS)
+            .thread_name("tidemill-plan")
+            .thread_stack_size(CPU_STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;
+        let planner = Arc::new(SqlPlanner::new()?);
+        let config = CoordinatorConfig {
+            settings,
+            planner: Arc::clone(&planner) as _,
+            source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current(), pond.clone())))),
+            cpu: cpu.handle().clone(),
+            state,
+            pond,
+        };
+        Ok(Self { config, planner, cpu })
+    }
 }
 
 impl Drop for CoordinatorProcess {

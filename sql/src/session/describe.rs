@@ -27,6 +27,14 @@ pub struct Description {
     pub parameters: SchemaRef,
 }
 
+impl Description {
+    /// Of a statement that gives and takes nothing.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { columns: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()) }
+    }
+}
+
 /// The tables that statements may name.
 #[derive(Debug)]
 pub struct Listing(SessionState);
@@ -106,7 +114,11 @@ impl Listing {
             }
         }
         let of_information = INFORMATION_SCHEMA_TABLES.iter().map(|name| (*name).to_owned());
-        tables.extend(of_information.map(|name| ListedTable { schema: INFORMATION_SCHEMA.to_owned(), name, kind: "VIEW" }));
+        tables.extend(of_information.map(|name| ListedTable {
+            schema: INFORMATION_SCHEMA.to_owned(),
+            name,
+            kind: "VIEW",
+        }));
         Ok(tables)
     }
 

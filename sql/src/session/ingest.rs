@@ -79,7 +79,9 @@ pub(super) fn parse(text: &str) -> Result<Option<Ingest>> {
         return Ok(None);
     }
     let wrong = || {
-        Error::invalid("write INGEST INTO table IF MISSING CREATE|FAIL IF PRESENT FAIL|APPEND|REPLACE, and send rows along")
+        Error::invalid(
+            "write INGEST INTO table IF MISSING CREATE|FAIL IF PRESENT FAIL|APPEND|REPLACE, and send rows along",
+        )
     };
     let dialect = statements::dialect()?;
     let mut parser = Parser::new(dialect.as_ref()).try_with_sql(text).map_err(|_| wrong())?;
@@ -230,7 +232,8 @@ mod tests {
     #[test]
     fn other_statements_are_left_alone_and_wrong_ones_are_refused() {
         assert_eq!(parse("SELECT 1 AS ingest"), Ok(None));
-        for wrong in ["INGEST", "INGEST INTO t", "INGEST INTO t IF MISSING APPEND IF PRESENT FAIL", "INGEST INTO t; x"] {
+        for wrong in ["INGEST", "INGEST INTO t", "INGEST INTO t IF MISSING APPEND IF PRESENT FAIL", "INGEST INTO t; x"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -33,7 +33,9 @@ pub(super) fn bind(plan: LogicalPlan, parameters: &[u8]) -> Result<LogicalPlan> 
     let mut known: HashMap<String, ScalarValue> = values.iter().cloned().collect();
     known.extend((1..).zip(&values).map(|(position, (_, value)): (usize, _)| (position.to_string(), value.clone())));
     if let Some((missing, _)) = expected.iter().find(|(placeholder, _)| !known.contains_key(name(placeholder))) {
-        return Err(Error::invalid(format!("no value is bound to {missing}: bind one row with a value for each placeholder")));
+        return Err(Error::invalid(format!(
+            "no value is bound to {missing}: bind one row with a value for each placeholder"
+        )));
     }
     plan.with_param_values(known).map_err(|e| from_datafusion(&e))
 }
@@ -90,6 +92,7 @@ fn values(parameters: &[u8]) -> Result<Vec<(String, ScalarValue)>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "tests")]
 mod tests {
     use arrow::array::{Int64Array, RecordBatch, StringArray};
     use datafusion::prelude::SessionContext;

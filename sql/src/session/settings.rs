@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use datafusion::common::config::ConfigOptions;
 use datafusion::logical_expr::{LogicalPlan, Statement};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tidemill_core::{Error, Result};
@@ -19,6 +20,8 @@ pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
 const DURABILITY: &str = "tidemill.durability";
 /// For tests: every frame goes through its encoding.
 pub const FORCE_ENCODE: &str = "tidemill.test.force_encode";
+/// The settings of our own.
+const KNOWN: [&str; 3] = [CLIENT_DIRECTORY, DURABILITY, FORCE_ENCODE];
 /// DataFusion's name for the number of partitions.
 const PARTITIONS: &str = "datafusion.execution.target_partitions";
 /// Partitions while no executor is connected.
@@ -42,6 +45,13 @@ impl ClientSettings {
             .map_err(|e| Error { message: format!("{key} cannot be set to `{value}`: {}", e.message), ..e })?;
         self.0 = changed;
         Ok(())
+    }
+
+    /// Whether there is a setting of that name.
+    #[must_use]
+    pub fn is_known(key: &str) -> bool {
+        let key = key.to_lowercase();
+        KNOWN.contains(&key.as_str()) || ConfigOptions::default().entries().iter().any(|entry| entry.key == key)
     }
 
     /// Forgets one.
@@ -113,8 +123,7 @@ impl RunSettings {
     /// # Errors
     /// A setting is unknown, or its value does not fit.
     pub(crate) fn new(settings: &BTreeMap<String, String>, slots: u32, task_memory: Option<u64>) -> Result<Self> {
-        let known = [CLIENT_DIRECTORY, DURABILITY, FORCE_ENCODE];
-        if let Some(unknown) = settings.keys().find(|k| k.starts_with("tidemill.") && !known.contains(&k.as_str())) {
+        if let Some(unknown) = settings.keys().find(|k| k.starts_with("tidemill.") && !KNOWN.contains(&k.as_str())) {
             return Err(Error::invalid(format!("there is no setting `{unknown}`: see SHOW ALL")));
         }
         if let Some(runtime) = settings.keys().find(|k| k.starts_with("datafusion.runtime.")) {
