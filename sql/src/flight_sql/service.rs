@@ -2,6 +2,8 @@
 //!
 //! Invariant: a ticket of ours never looks like one of Flight SQL's, whose first field is the name of a message.
 
+use std::time::Duration;
+
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{
     Any, Command, CommandStatementIngest, DoPutPreparedStatementResult, DoPutUpdateResult, TableDefinitionOptions,
@@ -18,6 +20,7 @@ use prost::Message;
 use tidemill_coordinator::{Messages, messages};
 use tidemill_core::{Error, Result};
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
+use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -32,6 +35,9 @@ use crate::session::{IfMissing, IfPresent, Ingest};
 
 /// How the names of Flight SQL's messages begin.
 const FLIGHT_SQL: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
+
+/// How long an ingestion waits for those before it.
+const TURN: Duration = Duration::from_secs(60);
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -120,7 +126,9 @@ impl FlightSql {
         let table = TableReference::full(catalog, schema, command.table);
         let statement = Ingest { table, if_missing, if_present };
         // Clients that wait here are not read from.
-        let _turn = self.0.ingestions.acquire().await.map_err(|e| Error::internal(e.to_string()))?;
+        let turn = timeout(TURN, self.0.ingestions.acquire()).await;
+        let turn = turn.map_err(|_| Error::unavailable("others ingest tables already: try again"))?;
+        let _turn = turn.map_err(|_| Error::unavailable("the server ends: try again when it is back"))?;
         let rows = upload.rows(MAX_TABLE_BYTES, "the rows of a table").await?;
         let rows = rows.ok_or_else(|| Error::invalid("a table needs a column: send rows that have one"))?;
         let (parameters, count) = table_rows(&rows)?;
@@ -207,7 +215,8 @@ impl FlightService for FlightSql {
             },
         };
         let columns = columns.map_err(|e| status(&e))?;
-        let encoded = SchemaAsIpc::new(&columns, &arrow::ipc::writer::IpcWriteOptions::default()).try_into();
+        let encoded: Result<SchemaResult, _> =
+            SchemaAsIpc::new(&columns, &arrow::ipc::writer::IpcWriteOptions::default()).try_into();
         let encoded = encoded.map_err(|e| status(&Error::internal(format!("columns cannot be encoded: {e}"))))?;
         Ok(self.tell(&caller, encoded))
     }

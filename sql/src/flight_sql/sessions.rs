@@ -89,13 +89,11 @@ impl Sessions {
         self.sessions.with(&id, |settings| settings.apply(change)).unwrap_or_else(|| Err(gone(&id)))
     }
 
-    /// Ends the caller's session; whether there was one.
-    pub(super) fn close(&self, caller: &Caller) -> Closed {
+    /// Ends the caller's session, if there is one.
+    pub(super) fn close(&self, caller: &Caller) {
         let of_other = caller.other.as_ref().and_then(|other| self.of_others.take(other));
-        let named = caller.cookie.clone().or(of_other);
-        match named.and_then(|id| self.sessions.take(&id)) {
-            Some(_) => Closed::Now,
-            None => Closed::Before,
+        if let Some(id) = caller.cookie.clone().or(of_other) {
+            self.sessions.take(&id);
         }
     }
 
@@ -137,15 +135,6 @@ impl Sessions {
     }
 }
 
-/// How closing a session went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Closed {
-    /// It has ended.
-    Now,
-    /// There was none.
-    Before,
-}
-
 fn gone(id: &str) -> Error {
     Error::not_found(format!(
         "the session {id} is not known here (any longer), and its settings are gone: set them again, what follows runs without"
@@ -179,8 +168,7 @@ mod tests {
         let cookie = sessions.id_to_tell(&first);
         let moved = caller(cookie.as_deref(), Some("connection 3"));
         assert_eq!(batch_size(&sessions, &moved), Ok(Some("7".to_owned())));
-        assert_eq!(sessions.close(&moved), Closed::Now);
-        assert_eq!(sessions.close(&first), Closed::Before);
+        sessions.close(&moved);
         assert_eq!(batch_size(&sessions, &first), Ok(None));
     }
 

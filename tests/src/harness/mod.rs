@@ -1,5 +1,6 @@
 //! What tests are made of.
 
+pub mod adbc;
 mod cluster;
 mod data;
 mod journals;

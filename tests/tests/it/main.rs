@@ -12,6 +12,7 @@ mod durable;
 mod executor_loss;
 mod explain;
 mod faults;
+mod flight_sql;
 mod gathers;
 mod going;
 mod kept;
