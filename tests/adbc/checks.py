@@ -113,7 +113,7 @@ def parameters(uri):
         assert rows(cursor, by_name, ("o'hara", 1)) == [(2,)]
         assert rows(cursor, by_name, ("' OR 1 = 1 --", 1)) == []
         assert rows(cursor, by_name, ("ann", 1)) == [(1,)]
-        assert rows(cursor, "SELECT $2, $1, $2", (1, "b")) == [("b", 1, "b")]
+        assert rows(cursor, "SELECT $2 AS x, $1 AS y, $2 AS z", (1, "b")) == [("b", 1, "b")]
         values = (1.5, None, True, datetime.date(2024, 1, 2), b"\x00\x01", decimal.Decimal("3.50"))
         assert rows(cursor, "SELECT ?, ?, ?, ?, ?, ?", values) == [values]
         assert rows(cursor, "SELECT x FROM generate_series(1, 9) AS t(x) ORDER BY x LIMIT ?", (2,)) == [(1,), (2,)]
