@@ -62,6 +62,9 @@ def queries(uri):
             ("SELECT true AND NULL", None),
         ]:
             assert rows(cursor, sql) == [(expected,)], (sql, rows(cursor, sql))
+        words = "SELECT arrow_cast('w' || (x % 3), 'Dictionary(Int32, Utf8)') AS w FROM generate_series(1, 30000) AS t(x)"
+        table = cursor.execute(words).fetch_arrow_table()
+        assert sorted(set(table["w"].to_pylist())) == ["w0", "w1", "w2"] and table.num_rows == 30000
         # Two cursors of one connection, one half read.
         with connection.cursor() as other:
             cursor.execute("SELECT x FROM generate_series(1, 300000) AS t(x)")

@@ -95,13 +95,22 @@ impl FlightSql {
 
     /// What the planner says of a statement that does not run yet.
     async fn describe(&self, sql: String, parameters: Bytes, settings: Settings) -> Result<Description> {
-        if SettingChange::of(&sql).await?.is_some() {
+        if self.setting_change(&sql).await?.is_some() {
             return Ok(Description::nothing());
         }
         let request = StatementRequest { run: None, sql, parameters, settings: settings.into_entries() };
         let request = self.0.coordinator.plan_request(request).await?;
         let planner = Arc::clone(&self.0.planner);
         self.on_cpu(async move { planner.describe(&request).await }).await
+    }
+
+    /// The change of a setting that a statement asks for; `None` for other statements.
+    async fn setting_change(&self, sql: &str) -> Result<Option<SettingChange>> {
+        if !SettingChange::is_begun_by(sql) {
+            return Ok(None);
+        }
+        let sql = sql.to_owned();
+        self.on_cpu(async move { SettingChange::of(&sql).await }).await
     }
 
     /// Plans where there is stack for it, and no call waits behind it.

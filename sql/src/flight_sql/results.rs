@@ -24,7 +24,7 @@ use tidemill_engine::wire::{self, BUILD};
 use super::identity::Caller;
 use super::sessions::Settings;
 use super::{FlightSql, only_statement, status, views};
-use crate::session::{SettingChange, statements};
+use crate::session::statements;
 
 /// Rows that a statement may answer that changes something: it tells how many rows it wrote.
 const MAX_COUNTS: usize = 1024;
@@ -96,7 +96,7 @@ impl FlightSql {
         let waiting = if statements::may_change(&bound.sql) {
             let (schema, batches) = self.submit(caller, &run, bound).await?.done().await?;
             Waiting::ready(schema, batches)
-        } else if let Some(change) = SettingChange::of(&bound.sql).await? {
+        } else if let Some(change) = self.setting_change(&bound.sql).await? {
             self.0.sessions.change(caller, &change)?;
             Waiting::ready(Arc::new(Schema::empty()), Vec::new())
         } else {
@@ -108,13 +108,13 @@ impl FlightSql {
         };
         let handle = TicketStatementQuery { statement_handle: ticket.encode_to_vec().into() };
         let info = info(&waiting.schema, Ticket::new(handle.as_any().encode_to_vec()), asked)?;
-        self.0.results.put(run.0, waiting)?;
-        Ok(info)
+        self.0.results.put(run.0.clone(), waiting)?;
+        Ok(info.with_app_metadata(run.0))
     }
 
     /// Runs a statement to its end; how many rows it says that it wrote, or -1 if it does not say.
     pub(super) async fn update(&self, caller: &Caller, bound: Bound) -> Result<i64> {
-        if let Some(change) = SettingChange::of(&bound.sql).await? {
+        if let Some(change) = self.setting_change(&bound.sql).await? {
             self.0.sessions.change(caller, &change)?;
             return Ok(0);
         }

@@ -119,6 +119,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn values_are_bound_by_name_too() {
+        let batch =
+            RecordBatch::try_from_iter([("least", Arc::new(Int64Array::from(vec![5])) as arrow::array::ArrayRef)]);
+        let batch = batch.expect("a batch");
+        let row = memory_table::encode(&batch.schema(), &[batch]).expect("bytes");
+        let bound = bind(plan("SELECT $least AS a").await, &row).expect("a plan");
+        assert_eq!(bound.expressions().first().map(ToString::to_string).as_deref(), Some("Int64(5) AS a"));
+    }
+
+    #[tokio::test]
     async fn too_few_and_too_many_values_are_refused() {
         let few = bind(plan("SELECT $1, $2, $3").await, &row()).expect_err("an error");
         assert!(few.message.contains("no value is bound to $3"), "{few}");

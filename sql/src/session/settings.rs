@@ -88,12 +88,18 @@ pub enum SettingChange {
 }
 
 impl SettingChange {
+    /// Whether a statement begins as a change.
+    #[must_use]
+    pub fn is_begun_by(sql: &str) -> bool {
+        statements::begins_with(sql, "set") || statements::begins_with(sql, "reset")
+    }
+
     /// The change that a statement asks for; `None` for other statements, which are for the coordinator.
     ///
     /// # Errors
     /// It begins as a change and is none.
     pub async fn of(sql: &str) -> Result<Option<Self>> {
-        if !statements::begins_with(sql, "set") && !statements::begins_with(sql, "reset") {
+        if !Self::is_begun_by(sql) {
             return Ok(None);
         }
         let statement = statements::parse_one(sql)?;
