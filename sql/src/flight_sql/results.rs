@@ -47,6 +47,10 @@ impl Waiting {
         Self { schema: expanded, batches: batches.boxed() }
     }
 
+    fn nothing() -> Self {
+        Self::ready(Arc::new(Schema::empty()), Vec::new())
+    }
+
     fn ready(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
         Self { schema, batches: futures::stream::iter(batches.into_iter().map(Ok)).boxed() }
     }
@@ -89,27 +93,41 @@ impl Bound {
 impl FlightSql {
     /// Runs a statement; its result waits to be fetched with the ticket of the answer.
     pub(super) async fn execute(&self, caller: &Caller, bound: Bound, asked: FlightDescriptor) -> Result<FlightInfo> {
-        self.0.results.check_room()?;
         let run = RunId(ulid::Ulid::new().to_string());
+        // What has happened must not be told to be too much.
+        self.0.results.put(run.0.clone(), Waiting::nothing())?;
+        let started = self.start(caller, &run, bound).await.and_then(|(waiting, ticket)| {
+            let handle = TicketStatementQuery { statement_handle: ticket.encode_to_vec().into() };
+            Ok((info(&waiting.schema, Ticket::new(handle.as_any().encode_to_vec()), asked)?, waiting))
+        });
+        match started {
+            Ok((info, waiting)) => {
+                self.0.results.replace(run.0.clone(), waiting);
+                Ok(info.with_app_metadata(run.0))
+            }
+            Err(error) => {
+                self.0.results.take(&run.0);
+                Err(error)
+            }
+        }
+    }
+
+    /// The result of a statement, and a ticket for it.
+    async fn start(&self, caller: &Caller, run: &RunId, bound: Bound) -> Result<(Waiting, wire::StatementTicket)> {
         let mut ticket =
             wire::StatementTicket { run: run.0.clone(), build: BUILD.to_owned(), ..wire::StatementTicket::default() };
-        let waiting = if statements::may_change(&bound.sql) {
-            let (schema, batches) = self.submit(caller, &run, bound).await?.done().await?;
-            Waiting::ready(schema, batches)
-        } else if let Some(change) = self.setting_change(&bound.sql).await? {
+        if statements::may_change(&bound.sql) {
+            let (schema, batches) = self.submit(caller, run, bound).await?.done().await?;
+            return Ok((Waiting::ready(schema, batches), ticket));
+        }
+        if let Some(change) = self.setting_change(&bound.sql).await? {
             self.0.sessions.change(caller, &change)?;
-            Waiting::ready(Arc::new(Schema::empty()), Vec::new())
-        } else {
-            let settings = self.0.sessions.settings(caller)?;
-            ticket.settings = settings.into_entries().into_iter().collect();
-            ticket.sql.clone_from(&bound.sql);
-            ticket.parameters = bound.parameters.to_vec();
-            self.submit(caller, &run, bound).await?
-        };
-        let handle = TicketStatementQuery { statement_handle: ticket.encode_to_vec().into() };
-        let info = info(&waiting.schema, Ticket::new(handle.as_any().encode_to_vec()), asked)?;
-        self.0.results.put(run.0.clone(), waiting)?;
-        Ok(info.with_app_metadata(run.0))
+            return Ok((Waiting::nothing(), ticket));
+        }
+        ticket.settings = self.0.sessions.settings(caller)?.into_entries();
+        ticket.sql.clone_from(&bound.sql);
+        ticket.parameters = bound.parameters.to_vec();
+        Ok((self.submit(caller, run, bound).await?, ticket))
     }
 
     /// Runs a statement to its end; how many rows it says that it wrote, or -1 if it does not say.
@@ -159,7 +177,7 @@ impl FlightSql {
             )));
         }
         // Perhaps by another coordinator: it knows the run, or runs the statement again, which changes nothing.
-        let settings = Settings::from_entries(ticket.settings.into_iter().collect());
+        let settings = Settings::from_entries(ticket.settings);
         let entries = settings.clone().into_entries();
         let parameters = ticket.parameters.into();
         let request = StatementRequest { run: Some(run), sql: ticket.sql, parameters, settings: entries };
