@@ -14,7 +14,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use std::sync::Arc;
 use tidemill_core::{Error, RunId};
-use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES, RUN_ID_HEADER, message_crc, status_of};
+use tidemill_engine::wire::{self, BUILD, MAX_MESSAGE_BYTES, PROGRESS_ACTION, RUN_ID_HEADER, message_crc, status_of};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::Coordinator;
@@ -177,8 +177,16 @@ impl FlightService for StatementService {
         unserved("DoPut")
     }
 
-    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        unserved("DoAction")
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let Action { r#type: action, body } = request.into_inner();
+        if action != PROGRESS_ACTION {
+            return unserved(&format!("the action {action}"));
+        }
+        let run = String::from_utf8(body.into()).map_err(|_| Error::invalid("the name of a run is no text"));
+        let run = run.and_then(run_id).map_err(|e| status_of(&e))?;
+        let progress = self.0.progress(run).await.map_err(|e| self.status(&e))?;
+        let body = progress.map(|progress| wire::RunProgress::from(progress).encode_to_vec().into());
+        Ok(Response::new(futures::stream::iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))
     }
 
     async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {

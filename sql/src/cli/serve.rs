@@ -18,6 +18,7 @@ use crate::compose::{
     CoordinatorProcess, EmbeddedConfig, ExecutorProcess, Listener, default_memory, default_slots, default_work_dir,
     parse_memory,
 };
+use crate::output::size;
 
 /// The port of a coordinator or server.
 const PORT: &str = "127.0.0.1:7878";
@@ -50,6 +51,12 @@ impl MemoryArgs {
         self.work_dir.clone().unwrap_or_else(default_work_dir)
     }
 
+    /// What an embedded cluster has, for people.
+    pub(super) fn shown(&self) -> String {
+        let (slots, plural) = (self.slots(), if self.slots() == 1 { "" } else { "s" });
+        format!("{slots} slot{plural}, {} of memory", size(self.memory() as u64))
+    }
+
     pub(super) fn embedded(&self) -> Result<EmbeddedConfig> {
         let settings = Settings::default();
         Ok(EmbeddedConfig { slots: self.slots(), memory: self.memory(), work_dir: self.work_dir(), settings })
@@ -62,6 +69,12 @@ impl MemoryArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill coordinator                                     on loopback, and nothing survives a restart
+  tidemill coordinator --bind 10.0.0.1:7878 --state s3://bucket/tide
+  AWS_ENDPOINT_URL=http://minio:9000 tidemill coordinator --state s3://bucket/tide
+
+A second coordinator on the same --state stands by, and leads when the first ends.")]
 pub(super) struct CoordinatorArgs {
     /// Address to listen on; port 0 takes any free one
     #[arg(long, env = "TIDEMILL_BIND", default_value = PORT, value_name = "ADDR")]
@@ -88,6 +101,10 @@ pub(super) struct CoordinatorArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill executor --connect http://127.0.0.1:7878
+  tidemill executor --connect http://10.0.0.1:7878 --bind 10.0.0.2:7879 --slots 8 --memory 16GiB --work-dir /scratch
+  tidemill executor --connect http://10.0.0.1:7878,http://10.0.0.9:7878      where a coordinator stands by at 10.0.0.9")]
 pub(super) struct ExecutorArgs {
     /// The coordinator's URL; several, divided by commas, where others stand by
     #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
@@ -103,6 +120,10 @@ pub(super) struct ExecutorArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill server                                          on loopback, and nothing survives a restart
+  tidemill server --state file:///var/lib/tidemill --slots 8 --memory 16GiB
+  tidemill sql --connect http://127.0.0.1:7878             the shell of this server")]
 pub(super) struct ServerArgs {
     #[command(flatten)]
     coordinator: CoordinatorArgs,

@@ -1,9 +1,11 @@
 //! Statements in, batches out: against a cluster, or against one embedded in this process.
 
 mod answer;
+mod observer;
 mod remote;
 mod result;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::logical_expr::{LogicalPlan, Statement};
@@ -13,10 +15,12 @@ use tidemill_core::{Error, Result, RunId};
 
 use crate::compose::{Embedded, EmbeddedConfig};
 use crate::session::{ClientSettings, statements};
+pub use observer::Observer;
 use remote::Remote;
 pub use result::QueryResult;
 
 /// Where statements go.
+#[derive(Clone)]
 enum Backend {
     /// A coordinator in another process.
     Remote(Remote),
@@ -81,6 +85,14 @@ impl Client {
     /// # Errors
     /// The statement is wrong, or the coordinator cannot be reached.
     pub async fn execute(&mut self, sql: &str) -> Result<QueryResult> {
+        self.execute_as(new_run(), sql).await
+    }
+
+    /// The same, as a run whose name is known from the beginning: an [`Observer`] can watch it.
+    ///
+    /// # Errors
+    /// See [`Self::execute`].
+    pub async fn execute_as(&mut self, run: RunId, sql: &str) -> Result<QueryResult> {
         if let Some(change) = setting_change(sql).await? {
             match change {
                 Change::Set(key, value) => self.settings.set(&key, &value)?,
@@ -88,7 +100,19 @@ impl Client {
             }
             return Ok(QueryResult::nothing());
         }
-        self.query(sql).await
+        self.backend.execute(run, sql, self.settings.entries().clone()).await
+    }
+
+    /// Asks beside this session's statements.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer { backend: self.backend.clone() }
+    }
+
+    /// What was set.
+    #[must_use]
+    pub const fn settings(&self) -> &ClientSettings {
+        &self.settings
     }
 
     /// The kept result of a run that has finished.
@@ -111,11 +135,22 @@ impl Client {
     /// # Errors
     /// See [`Self::execute`].
     pub async fn query(&self, sql: &str) -> Result<QueryResult> {
-        let settings = self.settings.entries().clone();
-        match &self.backend {
-            Backend::Remote(remote) => remote.execute(sql, settings).await,
-            Backend::Local(coordinator) => {
-                let request = StatementRequest { run: None, sql: sql.to_owned(), settings };
+        self.backend.execute(new_run(), sql, self.settings.entries().clone()).await
+    }
+}
+
+/// A name for a run that no other has.
+#[must_use]
+pub fn new_run() -> RunId {
+    RunId(ulid::Ulid::new().to_string())
+}
+
+impl Backend {
+    async fn execute(&self, run: RunId, sql: &str, settings: BTreeMap<String, String>) -> Result<QueryResult> {
+        match self {
+            Self::Remote(remote) => remote.execute(run, sql, settings).await,
+            Self::Local(coordinator) => {
+                let request = StatementRequest { run: Some(run), sql: sql.to_owned(), settings };
                 let run = coordinator.submit(request).await?;
                 let (id, schema) = (run.run.clone(), Arc::clone(&run.schema));
                 Ok(QueryResult::new(Some(id), schema, run.into_stream()))

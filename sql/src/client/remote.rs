@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use arrow_flight::Action;
 use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
 use futures::{StreamExt, TryStreamExt};
+use prost::Message;
+use tidemill_core::schedule::Progress;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::coordinators::Coordinators;
-use tidemill_engine::wire::{self, BUILD};
+use tidemill_engine::wire::{self, BUILD, PROGRESS_ACTION};
 
 use super::QueryResult;
 use super::answer::Answer;
 
+#[derive(Clone)]
 pub(super) struct Remote {
     coordinators: Coordinators,
 }
@@ -23,9 +28,27 @@ impl Remote {
         Ok(Self { coordinators })
     }
 
-    pub(super) async fn execute(&self, sql: &str, settings: BTreeMap<String, String>) -> Result<QueryResult> {
-        let (run, settings) = (ulid::Ulid::new().to_string(), settings.into_iter().collect());
+    pub(super) async fn execute(
+        &self,
+        run: RunId,
+        sql: &str,
+        settings: BTreeMap<String, String>,
+    ) -> Result<QueryResult> {
+        let (run, settings) = (run.0, settings.into_iter().collect());
         self.ask(wire::StatementTicket { sql: sql.to_owned(), settings, run, ..Default::default() }).await
+    }
+
+    /// How far a run has come, from who is spoken to now.
+    pub(super) async fn progress(&self, run: &RunId) -> Result<Option<Progress>> {
+        let coordinator = self.coordinators.current();
+        let mut client = FlightServiceClient::new(coordinator.channel.clone());
+        let action = Action { r#type: PROGRESS_ACTION.to_owned(), body: run.0.clone().into() };
+        let mut answers = client.do_action(action).await.map_err(|status| coordinator.error(&status))?.into_inner();
+        let answer = answers.message().await.map_err(|status| coordinator.error(&status))?;
+        let progress = answer.map(|answer| wire::RunProgress::decode(answer.body)).transpose();
+        let progress =
+            progress.map_err(|e| Error::internal(format!("what a run's progress is cannot be read: {e}")))?;
+        Ok(progress.map(Progress::from))
     }
 
     /// The kept result of a run that has finished.

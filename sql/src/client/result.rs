@@ -37,6 +37,12 @@ impl QueryResult {
         Self { run, schema, batches: batches.boxed() }
     }
 
+    /// Rows that are there.
+    #[must_use]
+    pub fn of(batch: RecordBatch) -> Self {
+        Self::new(None, batch.schema(), futures::stream::iter([Ok(batch)]))
+    }
+
     pub(super) fn nothing() -> Self {
         Self::new(None, Arc::new(Schema::empty()), futures::stream::empty())
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidemill_core::{Error, ErrorKind, ExecutorId, Result};
+use tidemill_core::{Error, ExecutorId, Result};
 use tidemill_engine::control::ControlLink;
 use tidemill_executor::{BlockService, Executor, ExecutorConfig, MemoryLimits};
 use tokio::sync::watch;
@@ -93,7 +93,7 @@ impl ExecutorServer {
     pub async fn ended(&mut self) -> Result<()> {
         match (&mut self.agent).await {
             Ok(ended) => ended,
-            Err(panic) => Err(Error { kind: ErrorKind::Internal, message: format!("the executor panicked: {panic}") }),
+            Err(panic) => Err(Error::internal(format!("the executor panicked: {panic}"))),
         }
     }
 

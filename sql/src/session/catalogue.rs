@@ -74,8 +74,11 @@ fn session_at(
     });
     let catalogs = MemoryCatalogProviderList::new();
     catalogs.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(names)));
+    let mut config = settings.config.clone();
+    // Places in a view's definition are none in the statement that names the view.
+    config.options_mut().sql_parser.collect_spans = depth == 0;
     let state = SessionStateBuilder::new()
-        .with_config(settings.config.clone())
+        .with_config(config)
         .with_runtime_env(Arc::clone(runtime))
         .with_catalog_list(Arc::new(catalogs))
         .with_default_features()
@@ -99,6 +102,7 @@ impl Names {
         match &entry.kind {
             CatalogueKind::ExternalTable => self.external(entry).await,
             CatalogueKind::View => self.view(entry).await,
+            CatalogueKind::Schema => plan_err!("a schema is no table"),
             CatalogueKind::Table { rows } => {
                 if let Some(table) = self.cache.get(&rows.0) {
                     return Ok(table);
@@ -151,8 +155,9 @@ struct Catalog(Arc<Names>);
 
 impl CatalogProvider for Catalog {
     fn schema_names(&self) -> Vec<String> {
+        let entries = self.0.request.catalogue.entries.keys();
         let mut names: Vec<String> =
-            self.0.request.catalogue.entries.keys().filter_map(|n| Some(n.split_once('.')?.0.to_owned())).collect();
+            entries.map(|n| n.split_once('.').map_or(n.as_str(), |(schema, _)| schema).to_owned()).collect();
         names.extend([SCHEMA.to_owned(), system::SCHEMA.to_owned()]);
         names.sort();
         names.dedup();
@@ -210,7 +215,7 @@ impl SchemaProvider for Schema {
             (true, _) => system::TABLES.contains(&name).then_some(TableType::View),
             (false, Some(CatalogueKind::View)) => Some(TableType::View),
             (false, Some(CatalogueKind::ExternalTable | CatalogueKind::Table { .. })) => Some(TableType::Base),
-            (false, None) => None,
+            (false, Some(CatalogueKind::Schema) | None) => None,
         };
         Ok(known)
     }

@@ -13,7 +13,9 @@ mod memory_table;
 mod names;
 mod query;
 mod redact;
+mod schemas;
 mod settings;
+mod show;
 pub mod statements;
 mod system;
 
@@ -30,6 +32,7 @@ use tidemill_engine::planner::{Finish, Plan, PlanRequest, Planner};
 
 use catalogue::TableCache;
 pub use explain::LINES;
+pub use redact::redact;
 pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE};
 
 /// Bytes that planning and the coordinator's own rows may use.
@@ -73,6 +76,9 @@ impl Planner for SqlPlanner {
         let planning = Planning { request: &request, settings, context, tables: Arc::clone(&self.tables) };
         analyze::check(&statement)?;
         names::check(&planning, &statement)?;
+        if let Some(answer) = show::create(&planning, &statement)? {
+            return Ok(answer);
+        }
         let state = planning.context.state();
         let plan = state.statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))?;
         planning.meaning(plan).await

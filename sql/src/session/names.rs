@@ -1,13 +1,16 @@
 //! Unknown table names, with the nearest known one.
 
+use std::ops::ControlFlow;
+
 use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
 use datafusion::common::{ResolvedTableReference, TableReference};
-use datafusion::sql::parser::Statement;
-use tidemill_core::{Error, Result};
+use datafusion::sql::parser::{CopyToSource, Statement};
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, visit_relations};
+use tidemill_core::{Error, Place, Result};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
-use super::{Planning, system};
+use super::{Planning, statements, system};
 
 /// Names less alike than this are no suggestion.
 const LEAST_LIKENESS: f64 = 0.5;
@@ -25,10 +28,33 @@ pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()
     for reference in references.into_iter().filter(|r| r.schema().is_some() || !is_function(r.table())) {
         let name = reference.clone().resolve(CATALOG, SCHEMA);
         if !is_known(planning, &name) {
-            return Err(unknown(planning, &reference, &name));
+            return Err(unknown(planning, &reference, &name).at(place_of(statement, reference.table())));
         }
     }
     Ok(())
+}
+
+/// Where a statement first names a table.
+fn place_of(statement: &Statement, table: &str) -> Option<Place> {
+    let named = |name: &ObjectName| {
+        let last = name.0.last().and_then(ObjectNamePart::as_ident);
+        let found = last.filter(|ident| ident.value.eq_ignore_ascii_case(table));
+        let first = name.0.first().and_then(ObjectNamePart::as_ident).filter(|_| found.is_some());
+        match first.map(|ident| ident.span.start) {
+            Some(start) => ControlFlow::Break(statements::place(start.line, start.column)),
+            None => ControlFlow::Continue(()),
+        }
+    };
+    let found = match statement {
+        Statement::Statement(sql) => visit_relations(sql, named),
+        Statement::Explain(explain) => return place_of(&explain.statement, table),
+        Statement::CopyTo(copy) => match &copy.source {
+            CopyToSource::Relation(name) => named(name),
+            CopyToSource::Query(query) => visit_relations(query, named),
+        },
+        _ => return None,
+    };
+    found.break_value().flatten()
 }
 
 fn creates_or_drops(statement: &Statement) -> bool {

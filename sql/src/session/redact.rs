@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 const SECRET_WORDS: &[&str] = &["secret", "password", "passwd", "token", "access_key", "credential", "private_key"];
 
 /// Hides the string after a name that sounds secret: `'aws.secret_access_key' '…'`, `password = '…'`.
-pub(super) fn redact(statement: &str) -> String {
+pub fn redact(statement: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, statement).with_unescape(false).tokenize() else {
         // What cannot be read cannot be judged.
         return "(a statement that cannot be read)".to_owned();

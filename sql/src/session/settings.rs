@@ -16,6 +16,8 @@ pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
 const DURABILITY: &str = "tidemill.durability";
 /// For tests: every frame goes through its encoding.
 pub const FORCE_ENCODE: &str = "tidemill.test.force_encode";
+/// What is the server's, in DataFusion's names.
+const RUNTIME: &str = "datafusion.runtime.";
 /// DataFusion's name for the number of partitions.
 const PARTITIONS: &str = "datafusion.execution.target_partitions";
 /// Partitions while no executor is connected.
@@ -46,6 +48,22 @@ impl ClientSettings {
         self.0.remove(&key.to_lowercase());
     }
 
+    /// All there are, with the values that a run would get from them.
+    ///
+    /// # Errors
+    /// One does not fit: [`Self::set`] lets none of these in.
+    pub fn all(&self) -> Result<Vec<(String, String)>> {
+        let settings = RunSettings::new(&self.0, 0, None)?;
+        let own = [
+            (DURABILITY, settings.exchange.durability.as_str_name().trim_start_matches("DURABILITY_").to_lowercase()),
+            (FORCE_ENCODE, settings.exchange.force_encode.to_string()),
+        ];
+        let entries = settings.config.options().entries().into_iter();
+        let theirs = entries.filter(|entry| !entry.key.starts_with(RUNTIME));
+        let theirs = theirs.map(|entry| (entry.key, entry.value.unwrap_or_default()));
+        Ok(own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(theirs).collect())
+    }
+
     /// What is sent with statements.
     #[must_use]
     pub const fn entries(&self) -> &BTreeMap<String, String> {
@@ -74,7 +92,7 @@ impl RunSettings {
         if let Some(unknown) = settings.keys().find(|k| k.starts_with("tidemill.") && !known.contains(&k.as_str())) {
             return Err(Error::invalid(format!("there is no setting `{unknown}`: see SHOW ALL")));
         }
-        if let Some(runtime) = settings.keys().find(|k| k.starts_with("datafusion.runtime.")) {
+        if let Some(runtime) = settings.keys().find(|k| k.starts_with(RUNTIME)) {
             return Err(Error::invalid(format!("`{runtime}` is the server's: start executors with another --memory")));
         }
         let partitions = match slots {
@@ -97,7 +115,7 @@ impl RunSettings {
             Some("off") => Durability::Off,
             Some(other) => return Err(Error::invalid(format!("{DURABILITY} is `{other}`: set always, auto or off"))),
         };
-        let exchange = ExchangeSettings { force_encode, durability };
+        let exchange = ExchangeSettings { force_encode, durability, operator_metrics: false };
         Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), exchange })
     }
 }
