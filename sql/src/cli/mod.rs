@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidemill_core::{Error, Result};
+use tidemill_engine::functions::Functions;
 use tracing_subscriber::EnvFilter;
 
 /// A distributed dataflow engine on Apache Arrow.
@@ -51,7 +52,14 @@ enum Done {
 /// Runs the binary.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    main_with(&Functions::default())
+}
+
+/// Runs a binary of one's own, whose coordinators and executors know these functions too.
+#[must_use]
+pub fn main_with(functions: &Functions) -> ExitCode {
+    let mut cli = Cli::parse();
+    cli.command.give(functions);
     let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(cli.command) {
@@ -62,6 +70,21 @@ pub fn main() -> ExitCode {
             // Nothing is left to do if stderr is closed too.
             let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+impl Command {
+    fn give(&mut self, functions: &Functions) {
+        match self {
+            Self::Sql(args) => args.memory.functions = functions.clone(),
+            Self::Server(args) => {
+                args.coordinator.functions = functions.clone();
+                args.memory.functions = functions.clone();
+            }
+            Self::Coordinator(args) => args.functions = functions.clone(),
+            Self::Executor(args) => args.memory.functions = functions.clone(),
+            Self::Demo(_) | Self::Generate(_) => {}
         }
     }
 }

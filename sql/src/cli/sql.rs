@@ -36,7 +36,7 @@ pub(super) struct SqlArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
-    memory: MemoryArgs,
+    pub(super) memory: MemoryArgs,
 }
 
 pub(super) async fn run(args: SqlArgs) -> Result<Done> {

@@ -112,10 +112,23 @@ impl Client {
     /// See [`Self::execute`].
     pub async fn query(&self, sql: &str) -> Result<QueryResult> {
         let settings = self.settings.entries().clone();
+        self.submit(StatementRequest { sql: sql.to_owned(), settings, ..Default::default() }).await
+    }
+
+    /// What this session sends with statements.
+    #[must_use]
+    pub const fn settings(&self) -> &ClientSettings {
+        &self.settings
+    }
+
+    /// Submits a statement or a plan with settings of its own.
+    ///
+    /// # Errors
+    /// See [`Self::execute`].
+    pub async fn submit(&self, request: StatementRequest) -> Result<QueryResult> {
         match &self.backend {
-            Backend::Remote(remote) => remote.execute(sql, settings).await,
+            Backend::Remote(remote) => remote.submit(request).await,
             Backend::Local(coordinator) => {
-                let request = StatementRequest { run: None, sql: sql.to_owned(), settings };
                 let run = coordinator.submit(request).await?;
                 let (id, schema) = (run.run.clone(), Arc::clone(&run.schema));
                 Ok(QueryResult::new(Some(id), schema, run.into_stream()))

@@ -1,10 +1,9 @@
 //! A coordinator in another process, over Arrow Flight.
 
-use std::collections::BTreeMap;
-
 use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use futures::{StreamExt, TryStreamExt};
+use tidemill_coordinator::StatementRequest;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::coordinators::Coordinators;
 use tidemill_engine::wire::{self, BUILD};
@@ -23,9 +22,12 @@ impl Remote {
         Ok(Self { coordinators })
     }
 
-    pub(super) async fn execute(&self, sql: &str, settings: BTreeMap<String, String>) -> Result<QueryResult> {
-        let (run, settings) = (ulid::Ulid::new().to_string(), settings.into_iter().collect());
-        self.ask(wire::StatementTicket { sql: sql.to_owned(), settings, run, ..Default::default() }).await
+    pub(super) async fn submit(&self, request: StatementRequest) -> Result<QueryResult> {
+        let StatementRequest { run, sql, plan, settings } = request;
+        let run = run.map_or_else(|| ulid::Ulid::new().to_string(), |run| run.0);
+        let plan = plan.map(Vec::from).unwrap_or_default();
+        let settings = settings.into_iter().collect();
+        self.ask(wire::StatementTicket { sql, settings, run, plan, ..Default::default() }).await
     }
 
     /// The kept result of a run that has finished.
