@@ -26,7 +26,6 @@ impl Remote {
         let StatementRequest { run, sql, plan, settings } = request;
         let run = run.map_or_else(|| ulid::Ulid::new().to_string(), |run| run.0);
         let plan = plan.map(Vec::from).unwrap_or_default();
-        let settings = settings.into_iter().collect();
         self.ask(wire::StatementTicket { sql, settings, run, plan, ..Default::default() }).await
     }
 

@@ -89,7 +89,7 @@ impl SchemaProvider for ClusterSchema {
             return Ok(None);
         }
         let table = self.cluster.table(self.schema, name).await.map_err(to_datafusion)?;
-        Ok(table.map(|table| table as _))
+        Ok(table.map(|table| table as Arc<dyn TableProvider>))
     }
 
     /// Without asking the cluster, which told the types with the names.

@@ -32,7 +32,7 @@ use datafusion_proto::protobuf::LogicalPlanNode;
 use prost::Message;
 use tidemill_core::{Error, Result};
 
-use crate::error::from_datafusion;
+use crate::error::{from_datafusion, to_datafusion};
 use crate::wire::{self, FunctionKind, client_plan};
 
 use nodes::PlanCodec;
@@ -189,7 +189,7 @@ fn check(
     if sent == received {
         return Ok(());
     }
-    Err(crate::error::to_datafusion(Error::internal(format!(
+    Err(to_datafusion(Error::internal(format!(
         "the plan cannot be sent: its columns are {sent}, and would arrive as {received}"
     ))))
 }
@@ -206,4 +206,86 @@ async fn on_deep_stack<T: Send + 'static>(
     });
     spawned.map_err(|e| Error::unavailable(format!("a thread to encode the plan cannot start: {e}")))?;
     result.await.unwrap_or_else(|_| Err(Error::internal("encoding the plan panicked")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::catalog::TableProvider;
+    use datafusion::error::Result;
+    use datafusion::logical_expr::LogicalPlan;
+    use datafusion::prelude::SessionContext;
+
+    use super::{ReceivedPlan, ReceivedTable, Secrecy, encode_plan};
+    use crate::error::to_datafusion;
+
+    /// Queries whose plans have what the stock encoding changes, beside what it keeps.
+    const QUERIES: &[&str] = &[
+        "SELECT a, sum(b) FROM t GROUP BY a HAVING sum(b) > 1 ORDER BY a LIMIT 3",
+        "SELECT * FROM t OFFSET 2",
+        "SELECT * FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.a = t.a) AND b NOT IN (SELECT b FROM u)",
+        "SELECT a FROM t WHERE b = (SELECT max(b) FROM u)",
+        "SELECT * FROM (SELECT * FROM t WHERE false) e FULL JOIN u ON e.a = u.a",
+        "SELECT a, row_number() OVER (PARTITION BY a ORDER BY b) FROM t",
+        "SELECT DISTINCT ON (a) a, b FROM t ORDER BY a, b",
+        "SELECT a, c FROM (SELECT a, unnest(make_array(b, 1)) AS c FROM t)",
+        "WITH RECURSIVE r AS (SELECT 1 AS n, 2 AS m UNION ALL SELECT n + 1, m FROM r WHERE n < 5) SELECT n FROM r",
+        "SELECT CASE WHEN a > 1 THEN b END, CAST(a AS VARCHAR) LIKE '1%', a BETWEEN 1 AND 2 FROM t",
+        "SELECT a + b AS x, a + b + 1 AS y, (a + b) * (a + b) AS z FROM t",
+        "VALUES (1, 'x'), (NULL, 'y')",
+    ];
+
+    async fn context() -> Result<SessionContext> {
+        let context = SessionContext::new();
+        context.sql("CREATE TABLE t AS VALUES (1, 2), (2, NULL), (3, 4)").await?.collect().await?;
+        context.sql("CREATE TABLE u AS VALUES (1, 2), (5, 6)").await?.collect().await?;
+        for table in ["t", "u"] {
+            let named = format!("CREATE OR REPLACE TABLE {table} AS SELECT column1 AS a, column2 AS b FROM {table}");
+            context.sql(&named).await?.collect().await?;
+        }
+        Ok(context)
+    }
+
+    async fn travelled(context: &SessionContext, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        let bytes = encode_plan(plan, Secrecy::Open, context.task_ctx()).await.map_err(to_datafusion)?;
+        let received = ReceivedPlan::read(&bytes).map_err(to_datafusion)?;
+        received.check_functions(&context.state()).map_err(to_datafusion)?;
+        let mut tables: Vec<Arc<dyn TableProvider>> = Vec::new();
+        for table in received.tables(&context.task_ctx()).map_err(to_datafusion)? {
+            let ReceivedTable::Sent(table) = table else { panic!("{table:?} was not sent") };
+            tables.push(table);
+        }
+        received.into_plan(tables, &context.task_ctx()).map_err(to_datafusion)
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_travelled_means_the_same() -> Result<()> {
+        let context = context().await?;
+        for sql in QUERIES {
+            let state = context.state();
+            let plan = context.sql(sql).await?.into_optimized_plan()?;
+            let decoded = travelled(&context, &plan).await?;
+            // Scans have lost how many rows are wanted, which optimising finds again.
+            let (before, after) = (state.optimize(&plan)?, state.optimize(&decoded)?);
+            assert_eq!(after.display_indent_schema().to_string(), before.display_indent_schema().to_string(), "{sql}");
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn looks_are_those_of_what_is_asked() -> Result<()> {
+        let context = context().await?;
+        let plan = context.sql("EXPLAIN SELECT * FROM t").await?.into_optimized_plan()?;
+        let bytes = encode_plan(&plan, Secrecy::Secret, context.task_ctx()).await.map_err(to_datafusion)?;
+        let looks = ReceivedPlan::looks_of(&bytes);
+        assert!(looks.is_express && !looks.may_change && looks.has_secret, "{looks:?}");
+        let plan = context.sql("COPY t TO 'x.csv'").await?.into_optimized_plan()?;
+        let bytes = encode_plan(&plan, Secrecy::Open, context.task_ctx()).await.map_err(to_datafusion)?;
+        let looks = ReceivedPlan::looks_of(&bytes);
+        assert!(!looks.is_express && looks.may_change && !looks.has_secret, "{looks:?}");
+        let damaged = ReceivedPlan::looks_of(b"no plan");
+        assert!(damaged.may_change && damaged.has_secret);
+        Ok(())
+    }
 }
