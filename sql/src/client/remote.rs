@@ -63,3 +63,33 @@ fn decoded(coordinators: &Coordinators, error: FlightError) -> Error {
         other => Error::internal(format!("the answer of {coordinators} cannot be decoded: {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_flight::decode::FlightDataDecoder;
+    use futures::StreamExt;
+    use tidemill_core::{ErrorKind, Result, Settings};
+    use tidemill_engine::coordinators::Coordinators;
+    use tidemill_engine::functions::Functions;
+    use tidemill_engine::wire::{self, BUILD};
+
+    use super::{Answer, decoded};
+    use crate::compose::CoordinatorProcess;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_plan_of_another_build_is_refused_naming_both() -> Result<()> {
+        let coordinator = CoordinatorProcess::start(Settings::default(), Functions::default(), None)?;
+        let server = coordinator.listen(([127, 0, 0, 1], 0).into()).await?;
+        let coordinators = Coordinators::at(&format!("http://{}", server.address))?;
+        let build = "0.0.1+datafusion-54".to_owned();
+        let ticket =
+            wire::StatementTicket { sql: "DataFrame: t".to_owned(), plan: vec![8], build, ..Default::default() };
+        let mut answer = FlightDataDecoder::new(Answer::new(coordinators.clone(), ticket).into_stream());
+        let error = answer.next().await.transpose().err().map(|e| decoded(&coordinators, e));
+        let (kind, message) = error.map(|e| (e.kind, e.message)).unwrap_or((ErrorKind::Internal, String::new()));
+        assert_eq!(kind, ErrorKind::Invalid);
+        assert!(message.contains("0.0.1+datafusion-54") && message.contains(BUILD), "{message}");
+        server.stop().await;
+        Ok(())
+    }
+}

@@ -213,6 +213,7 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::catalog::TableProvider;
+    use datafusion::common::internal_err;
     use datafusion::error::Result;
     use datafusion::logical_expr::LogicalPlan;
     use datafusion::prelude::SessionContext;
@@ -253,7 +254,7 @@ mod tests {
         received.check_functions(&context.state()).map_err(to_datafusion)?;
         let mut tables: Vec<Arc<dyn TableProvider>> = Vec::new();
         for table in received.tables(&context.task_ctx()).map_err(to_datafusion)? {
-            let ReceivedTable::Sent(table) = table else { panic!("{table:?} was not sent") };
+            let ReceivedTable::Sent(table) = table else { return internal_err!("{table:?} was not sent") };
             tables.push(table);
         }
         received.into_plan(tables, &context.task_ctx()).map_err(to_datafusion)
