@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 use tidemill_core::record::{RunSpec, RunState};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Error, RunId};
 use tidemill_engine::blob::Blob;
+use tidemill_engine::codec::logical::{PlanLooks, ReceivedPlan};
 use tidemill_engine::planner::BlobReader;
 use tidemill_engine::wire;
 
@@ -26,9 +28,17 @@ impl Driver {
         }
         let planner = &self.config.planner;
         let statement = planner.redact(&request.sql);
-        let (express, may_change) = (planner.is_express(&request.sql), planner.may_change(&request.sql));
+        let looks = match &request.plan {
+            Some(plan) => ReceivedPlan::looks_of(plan),
+            None => PlanLooks {
+                is_express: planner.is_express(&request.sql),
+                may_change: planner.may_change(&request.sql),
+                has_secret: statement != request.sql,
+            },
+        };
+        let (express, may_change) = (looks.is_express, looks.may_change);
         // A secret is written nowhere: such a run needs its client to be planned.
-        let blob = (statement == request.sql).then(|| Blob::new(encode(&request)));
+        let blob = (!looks.has_secret).then(|| Blob::new(encode(&request)));
         let spec = RunSpec { statement, request: blob.as_ref().map(|b| b.hash.clone()), express, may_change };
         self.blobs.keep_for_run(&run, blob.iter().cloned().collect());
         self.journal.keep(blob);
@@ -114,12 +124,15 @@ impl Driver {
         self.requests.remove(run).or_else(|| {
             let blob = self.state.runs.get(run)?.spec.request.as_ref()?;
             let ticket = wire::StatementTicket::decode(self.blobs.read(blob)?).ok()?;
-            Some(StatementRequest { run: None, sql: ticket.sql, settings: ticket.settings.into_iter().collect() })
+            let plan = Some(Bytes::from(ticket.plan)).filter(|plan| !plan.is_empty());
+            let settings = ticket.settings.into_iter().collect();
+            Some(StatementRequest { run: None, sql: ticket.sql, plan, settings })
         })
     }
 }
 
 fn encode(request: &StatementRequest) -> Vec<u8> {
     let settings = request.settings.clone().into_iter().collect();
-    wire::StatementTicket { sql: request.sql.clone(), settings, ..Default::default() }.encode_to_vec()
+    let plan = request.plan.as_ref().map(Bytes::to_vec).unwrap_or_default();
+    wire::StatementTicket { sql: request.sql.clone(), settings, plan, ..Default::default() }.encode_to_vec()
 }

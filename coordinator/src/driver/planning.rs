@@ -30,6 +30,7 @@ impl Driver {
         let request = PlanRequest {
             run: run.clone(),
             statement: request.sql,
+            plan: request.plan,
             settings: request.settings,
             catalogue: Arc::clone(&self.catalogue),
             state: Arc::new(self.inbox.clone()),

@@ -9,6 +9,7 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
@@ -128,7 +129,8 @@ impl FlightService for StatementService {
             (true, None) => Err(Error::invalid("a result is asked for, and no run is named")),
             (false, run) => {
                 let settings = ticket.settings.into_iter().collect();
-                self.0.submit(StatementRequest { run, sql: ticket.sql, settings }).await
+                let plan = Some(Bytes::from(ticket.plan)).filter(|plan| !plan.is_empty());
+                self.0.submit(StatementRequest { run, sql: ticket.sql, plan, settings }).await
             }
         };
         let run = run.map_err(|e| self.status(&e))?;

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use file::SettingsFile;
 use tidemill_core::{Error, ErrorKind, Result};
+use tidemill_engine::functions::Functions;
 use tracing_subscriber::EnvFilter;
 
 /// As clap has it.
@@ -70,13 +71,20 @@ enum Done {
 /// Runs the binary.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match SettingsFile::read().and_then(|file| parse(&file)) {
+    main_with(&Functions::default())
+}
+
+/// Runs a binary of one's own, whose coordinators and executors know these functions too.
+#[must_use]
+pub fn main_with(functions: &Functions) -> ExitCode {
+    let mut cli = match SettingsFile::read().and_then(|file| parse(&file)) {
         Ok(cli) => cli,
         Err(error) => {
             errors::report(&error, "");
             return ExitCode::from(WRONG_USE);
         }
     };
+    cli.command.give(functions);
     let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(cli.command) {
@@ -87,6 +95,21 @@ pub fn main() -> ExitCode {
         Err(error) => {
             errors::report(&error, "");
             failure(error.kind)
+        }
+    }
+}
+
+impl Command {
+    fn give(&mut self, functions: &Functions) {
+        match self {
+            Self::Sql(args) => args.memory.functions = functions.clone(),
+            Self::Server(args) => {
+                args.coordinator.functions = functions.clone();
+                args.memory.functions = functions.clone();
+            }
+            Self::Coordinator(args) => args.functions = functions.clone(),
+            Self::Executor(args) => args.memory.functions = functions.clone(),
+            Self::Demo(_) | Self::Generate(_) | Self::Config(_) | Self::Completions(_) => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use tidemill_coordinator::LocalLink;
 use tidemill_coordinator::log::{self, Leader};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
+use tidemill_engine::functions::Functions;
 use tidemill_executor::GrpcLink;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,6 +37,9 @@ pub(super) struct MemoryArgs {
     /// Folder for what does not fit in memory [default: below the temporary folder]
     #[arg(long, env = "TIDEMILL_WORK_DIR", value_name = "DIR")]
     work_dir: Option<PathBuf>,
+    /// What plans may call beside DataFusion's functions: compiled in.
+    #[arg(skip)]
+    pub(super) functions: Functions,
 }
 
 impl MemoryArgs {
@@ -58,13 +62,20 @@ impl MemoryArgs {
     }
 
     pub(super) fn embedded(&self) -> Result<EmbeddedConfig> {
-        let settings = Settings::default();
-        Ok(EmbeddedConfig { slots: self.slots(), memory: self.memory(), work_dir: self.work_dir(), settings })
+        let (settings, functions) = (Settings::default(), self.functions.clone());
+        Ok(EmbeddedConfig {
+            slots: self.slots(),
+            memory: self.memory(),
+            work_dir: self.work_dir(),
+            settings,
+            functions,
+        })
     }
 
     fn executor(&self, bind: SocketAddr) -> ExecutorProcess {
-        let (slots, memory, work_dir) = (self.slots(), self.memory(), self.work_dir());
-        ExecutorProcess { bind, advertise: None, slots, memory, work_dir }
+        let (slots, memory, work_dir, functions) =
+            (self.slots(), self.memory(), self.work_dir(), self.functions.clone());
+        ExecutorProcess { bind, advertise: None, slots, memory, work_dir, functions }
     }
 }
 
@@ -98,6 +109,9 @@ pub(super) struct CoordinatorArgs {
     /// After an executor was lost, the store is searched for what it left, every so many seconds until nothing is
     #[arg(long, env = "TIDEMILL_SWEEP_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
     sweep_interval: u64,
+    /// As of [`MemoryArgs`].
+    #[arg(skip)]
+    pub(super) functions: Functions,
 }
 
 #[derive(Debug, Args)]
@@ -116,7 +130,7 @@ pub(super) struct ExecutorArgs {
     #[arg(long, env = "TIDEMILL_ADVERTISE", value_name = "ADDR")]
     advertise: Option<SocketAddr>,
     #[command(flatten)]
-    memory: MemoryArgs,
+    pub(super) memory: MemoryArgs,
 }
 
 #[derive(Debug, Args)]
@@ -126,9 +140,9 @@ pub(super) struct ExecutorArgs {
   tidemill sql --connect http://127.0.0.1:7878             the shell of this server")]
 pub(super) struct ServerArgs {
     #[command(flatten)]
-    coordinator: CoordinatorArgs,
+    pub(super) coordinator: CoordinatorArgs,
     #[command(flatten)]
-    memory: MemoryArgs,
+    pub(super) memory: MemoryArgs,
 }
 
 impl CoordinatorArgs {
@@ -146,13 +160,17 @@ impl CoordinatorArgs {
     async fn start(&self, role: &str) -> Result<(CoordinatorProcess, Listener)> {
         let objects = log::open(&self.state)?;
         let mut listener = Listener::bind(self.bind).await?;
-        let Some(objects) = objects else { return Ok((CoordinatorProcess::start(self.settings(), None)?, listener)) };
+        let functions = self.functions.clone();
+        let Some(objects) = objects else {
+            return Ok((CoordinatorProcess::start(self.settings(), functions, None)?, listener));
+        };
         let address = listener.address;
         let standing_by = |leader: &Leader| {
             say(&format!("tidemill {role} stands by at http://{address}; http://{} leads", leader.address));
         };
         let every = Duration::from_secs(self.sweep_interval.max(1));
-        let leading = CoordinatorProcess::lead(self.settings(), &self.state, objects, address, every, standing_by);
+        let settings = self.settings();
+        let leading = CoordinatorProcess::lead(settings, functions, &self.state, objects, address, every, standing_by);
         let process = listener.refuse_until(leading).await?;
         Ok((process, listener))
     }

@@ -46,7 +46,7 @@ pub(super) struct SqlArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
-    memory: MemoryArgs,
+    pub(super) memory: MemoryArgs,
     /// Settings of the session that the settings file has.
     #[arg(skip)]
     pub(super) sessions: Vec<(String, String)>,

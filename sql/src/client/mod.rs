@@ -5,7 +5,6 @@ mod observer;
 mod remote;
 mod result;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::logical_expr::{LogicalPlan, Statement};
@@ -100,7 +99,8 @@ impl Client {
             }
             return Ok(QueryResult::nothing());
         }
-        self.backend.execute(run, sql, self.settings.entries().clone()).await
+        let settings = self.settings.entries().clone();
+        self.submit(StatementRequest { run: Some(run), sql: sql.to_owned(), settings, ..Default::default() }).await
     }
 
     /// Asks beside this session's statements.
@@ -135,7 +135,16 @@ impl Client {
     /// # Errors
     /// See [`Self::execute`].
     pub async fn query(&self, sql: &str) -> Result<QueryResult> {
-        self.backend.execute(new_run(), sql, self.settings.entries().clone()).await
+        let settings = self.settings.entries().clone();
+        self.submit(StatementRequest { sql: sql.to_owned(), settings, ..Default::default() }).await
+    }
+
+    /// Submits a statement or a plan with settings of its own.
+    ///
+    /// # Errors
+    /// See [`Self::execute`].
+    pub async fn submit(&self, request: StatementRequest) -> Result<QueryResult> {
+        self.backend.submit(request).await
     }
 }
 
@@ -146,11 +155,10 @@ pub fn new_run() -> RunId {
 }
 
 impl Backend {
-    async fn execute(&self, run: RunId, sql: &str, settings: BTreeMap<String, String>) -> Result<QueryResult> {
+    async fn submit(&self, request: StatementRequest) -> Result<QueryResult> {
         match self {
-            Self::Remote(remote) => remote.execute(run, sql, settings).await,
+            Self::Remote(remote) => remote.submit(request).await,
             Self::Local(coordinator) => {
-                let request = StatementRequest { run: Some(run), sql: sql.to_owned(), settings };
                 let run = coordinator.submit(request).await?;
                 let (id, schema) = (run.run.clone(), Arc::clone(&run.schema));
                 Ok(QueryResult::new(Some(id), schema, run.into_stream()))

@@ -1,12 +1,12 @@
 //! What is asked beside a session's statements: how a run goes, and what names there are.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidemill_coordinator::StatementRequest;
 use tidemill_core::schedule::Progress;
 use tidemill_core::{Error, Result, RunId};
 
-use super::{Backend, QueryResult, new_run};
+use super::Backend;
 
 /// Who watches has no patience: there is another look soon.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -38,8 +38,8 @@ impl Observer {
     /// The query fails, or takes longer than two seconds.
     pub async fn query(&self, sql: &str) -> Result<Vec<arrow::record_batch::RecordBatch>> {
         let asked = async {
-            let result: QueryResult = self.backend.execute(new_run(), sql, BTreeMap::new()).await?;
-            result.collect().await
+            let request = StatementRequest { sql: sql.to_owned(), ..Default::default() };
+            self.backend.submit(request).await?.collect().await
         };
         tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(silent()))
     }

@@ -52,6 +52,12 @@ impl QueryResult {
         self.batches.next().await
     }
 
+    /// The batches as a stream.
+    #[must_use]
+    pub fn into_stream(self) -> BoxStream<'static, Result<RecordBatch>> {
+        self.batches
+    }
+
     /// All rows.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use tidemill_coordinator::log::{Leader, Log, Objects, wait_for_turn};
 use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, StatementService, Sweeper};
 use tidemill_core::{Error, Result, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
+use tidemill_engine::functions::Functions;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
@@ -39,8 +40,8 @@ impl CoordinatorProcess {
     ///
     /// # Errors
     /// The planner or its runtime cannot be made.
-    pub fn start(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
-        let (config, cpu) = parts(settings, local, String::new())?;
+    pub fn start(settings: Settings, functions: Functions, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
+        let (config, cpu) = parts(settings, functions, local, String::new())?;
         Ok(Self { coordinator: Coordinator::start(config), cpu: Some(cpu) })
     }
 
@@ -51,6 +52,7 @@ impl CoordinatorProcess {
     /// The store does not answer, or holds what this build cannot read.
     pub async fn lead(
         settings: Settings,
+        functions: Functions,
         state: &str,
         objects: Arc<dyn Objects>,
         address: SocketAddr,
@@ -62,7 +64,7 @@ impl CoordinatorProcess {
             let newest = wait_for_turn(objects.as_ref(), &leader, &mut standing_by).await?;
             // Another may have been quicker.
             if let Some((log, recovered)) = Log::take_over(Arc::clone(&objects), leader.clone(), newest).await? {
-                let (config, cpu) = parts(settings, None, state.to_owned())?;
+                let (config, cpu) = parts(settings, functions, None, state.to_owned())?;
                 let sweeper = Sweeper::new(config.pond.clone(), objects, log.epoch());
                 sweeper.sweep_before_first_run(&recovered.state).await;
                 let coordinator = Coordinator::resume(config, log, recovered);
@@ -112,6 +114,7 @@ impl CoordinatorProcess {
 /// What a coordinator is made of, and the runtime that plans for it.
 fn parts(
     settings: Settings,
+    functions: Functions,
     local: Option<Arc<dyn LocalBlocks>>,
     state: String,
 ) -> Result<(CoordinatorConfig, Runtime)> {
@@ -126,7 +129,7 @@ fn parts(
         .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;
     let config = CoordinatorConfig {
         settings,
-        planner: Arc::new(SqlPlanner::new()?),
+        planner: Arc::new(SqlPlanner::new(functions)?),
         source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current(), pond.clone())))),
         cpu: cpu.handle().clone(),
         state,

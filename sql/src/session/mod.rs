@@ -11,6 +11,7 @@ mod finish;
 mod keep;
 mod memory_table;
 mod names;
+mod plan;
 mod query;
 mod redact;
 mod schemas;
@@ -28,11 +29,14 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::error::from_datafusion;
+use tidemill_engine::functions::Functions;
 use tidemill_engine::planner::{Finish, Plan, PlanRequest, Planner};
 
 use catalogue::TableCache;
 pub use explain::LINES;
 pub use redact::redact;
+pub(crate) use redact::sounds_secret;
+pub(crate) use settings::RunSettings;
 pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE};
 
 /// Bytes that planning and the coordinator's own rows may use.
@@ -43,19 +47,22 @@ const PLANNING_MEMORY: usize = 256 << 20;
 pub struct SqlPlanner {
     runtime: Arc<RuntimeEnv>,
     tables: Arc<TableCache>,
+    functions: Functions,
 }
 
 impl SqlPlanner {
-    /// A planner with caches of its own.
+    /// A planner with caches of its own, whose statements may call these functions too.
     ///
     /// # Errors
-    /// The runtime environment cannot be made.
-    pub fn new() -> Result<Self> {
+    /// The runtime environment cannot be made, or a function has the name of another.
+    pub fn new(functions: Functions) -> Result<Self> {
+        // Sessions are made for each statement: what is wrong with the functions is said once, and now.
+        functions.registry()?;
         // Every statement lists its folders anew: a list that is kept would hide the files of the last hour.
         let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(PLANNING_MEMORY, 1.0).with_cache_manager(caches);
         let runtime = runtime.build_arc();
-        Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default() })
+        Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default(), functions })
     }
 }
 
@@ -71,9 +78,12 @@ pub(crate) struct Planning<'a> {
 impl Planner for SqlPlanner {
     async fn plan(&self, request: PlanRequest) -> Result<Plan> {
         let settings = settings::RunSettings::new(&request.settings, request.slots, request.task_memory)?;
-        let statement = statements::parse_one(&request.statement)?;
-        let context = catalogue::session(&request, &settings, &self.runtime, &self.tables)?;
+        let context = catalogue::session(&request, &settings, &self.runtime, &self.tables, &self.functions)?;
         let planning = Planning { request: &request, settings, context, tables: Arc::clone(&self.tables) };
+        if let Some(plan) = &request.plan {
+            return plan::meaning(&planning, plan).await;
+        }
+        let statement = statements::parse_one(&request.statement)?;
         analyze::check(&statement)?;
         names::check(&planning, &statement)?;
         if let Some(answer) = show::create(&planning, &statement)? {

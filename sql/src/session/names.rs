@@ -25,13 +25,16 @@ pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()
     let references = planning.context.state().resolve_table_references(statement).map_err(|e| from_datafusion(&e))?;
     let functions = planning.context.state();
     let is_function = |name: &str| functions.table_functions().contains_key(name);
-    for reference in references.into_iter().filter(|r| r.schema().is_some() || !is_function(r.table())) {
-        let name = reference.clone().resolve(CATALOG, SCHEMA);
-        if !is_known(planning, &name) {
-            return Err(unknown(planning, &reference, &name).at(place_of(statement, reference.table())));
-        }
-    }
-    Ok(())
+    let mut tables = references.iter().filter(|r| r.schema().is_some() || !is_function(r.table()));
+    tables.try_for_each(|reference| {
+        check_table(planning, reference).map_err(|e| e.at(place_of(statement, reference.table())))
+    })
+}
+
+/// Checks that a table exists.
+pub(super) fn check_table(planning: &Planning<'_>, reference: &TableReference) -> Result<()> {
+    let name = reference.clone().resolve(CATALOG, SCHEMA);
+    if is_known(planning, &name) { Ok(()) } else { Err(unknown(planning, reference, &name)) }
 }
 
 /// Where a statement first names a table.

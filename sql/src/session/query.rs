@@ -7,6 +7,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use tidemill_core::Result;
+use tidemill_engine::codec::logical::reserve_aliases;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{ExchangeSettings, StagedQuery, encode, stage};
 use tidemill_engine::planner::{Plan, StagedPlan};
@@ -57,7 +58,11 @@ pub(super) async fn staged_with(
 
 /// The physical plan of a logical one.
 pub(super) async fn physical(planning: &Planning<'_>, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    planning.context.state().create_physical_plan(plan).await.map_err(|e| from_datafusion(&e))
+    let state = planning.context.state();
+    if planning.request.plan.is_some() {
+        reserve_aliases(plan, &state.execution_props().alias_generator).map_err(|e| from_datafusion(&e))?;
+    }
+    state.create_physical_plan(plan).await.map_err(|e| from_datafusion(&e))
 }
 
 /// Whether a plan reads nothing but what the coordinator itself knows: such a query must work while no executor does.

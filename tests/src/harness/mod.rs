@@ -2,6 +2,7 @@
 
 mod cluster;
 mod data;
+mod functions;
 mod journals;
 mod process;
 mod process_cluster;
@@ -12,6 +13,7 @@ mod terminal;
 
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch, tpch_of};
+pub use functions::{folded, functions, twice, weighed};
 pub use journals::{repeated_after_success, started_after};
 pub use process::{Output, Process};
 pub use process_cluster::{ProcessCluster, lasting_port};

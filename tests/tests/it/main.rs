@@ -7,6 +7,7 @@ mod chaos;
 mod command_line;
 mod copy;
 mod crash_points;
+mod dataframe;
 mod differential;
 mod durable;
 mod executor_loss;
