@@ -18,30 +18,35 @@ use super::cluster::Cluster;
 
 /// The schema of the system tables.
 const SYSTEM: &str = "system";
+/// The schema that DataFusion makes.
+const INFORMATION: &str = "information_schema";
 
 /// The only catalogue of a cluster.
 #[derive(Debug)]
 pub(super) struct ClusterCatalog {
+    cluster: Arc<Cluster>,
     public: Arc<ClusterSchema>,
-    system: Arc<ClusterSchema>,
 }
 
 impl ClusterCatalog {
     pub(super) fn new(cluster: Arc<Cluster>, public: Arc<ClusterSchema>) -> Self {
-        Self { public, system: Arc::new(ClusterSchema::new(cluster, SYSTEM)) }
+        Self { cluster, public }
     }
 }
 
 impl CatalogProvider for ClusterCatalog {
     fn schema_names(&self) -> Vec<String> {
-        vec![SCHEMA.to_owned(), SYSTEM.to_owned()]
+        let mut names = self.cluster.schemas();
+        names.extend([SCHEMA.to_owned(), SYSTEM.to_owned()]);
+        names.into_iter().collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             SCHEMA => Some(Arc::clone(&self.public) as _),
-            SYSTEM => Some(Arc::clone(&self.system) as _),
-            _ => None,
+            INFORMATION => None,
+            // Whether there is one the cluster says, when a table of it is named.
+            _ => Some(Arc::new(ClusterSchema::new(Arc::clone(&self.cluster), name)) as _),
         }
     }
 }
@@ -50,14 +55,14 @@ impl CatalogProvider for ClusterCatalog {
 #[derive(Debug)]
 pub(super) struct ClusterSchema {
     cluster: Arc<Cluster>,
-    schema: &'static str,
+    schema: String,
     /// Tables of the session.
     own: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
 }
 
 impl ClusterSchema {
-    pub(super) fn new(cluster: Arc<Cluster>, schema: &'static str) -> Self {
-        Self { cluster, schema, own: RwLock::default() }
+    pub(super) fn new(cluster: Arc<Cluster>, schema: &str) -> Self {
+        Self { cluster, schema: schema.to_owned(), own: RwLock::default() }
     }
 
     /// Whether a name means a table of the session.
@@ -73,7 +78,7 @@ impl ClusterSchema {
 #[async_trait]
 impl SchemaProvider for ClusterSchema {
     fn table_names(&self) -> Vec<String> {
-        let mut names = self.cluster.names(self.schema);
+        let mut names = self.cluster.names(&self.schema);
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
         names.extend(own.iter().map(|(name, table)| (name.clone(), table.table_type())));
         names.into_keys().collect()
@@ -85,17 +90,17 @@ impl SchemaProvider for ClusterSchema {
         }
         // Statements that call a table function are looked through for tables of its name.
         let is_function = self.cluster.registry().table_functions().contains_key(name);
-        if is_function && !self.cluster.names(self.schema).contains_key(name) {
+        if is_function && !self.cluster.names(&self.schema).contains_key(name) {
             return Ok(None);
         }
-        let table = self.cluster.table(self.schema, name).await.map_err(to_datafusion)?;
+        let table = self.cluster.table(&self.schema, name).await.map_err(to_datafusion)?;
         Ok(table.map(|table| table as Arc<dyn TableProvider>))
     }
 
     /// Without asking the cluster, which told the types with the names.
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
         let own = self.own(name).map(|table| table.table_type());
-        Ok(own.or_else(|| self.cluster.names(self.schema).get(name).copied()))
+        Ok(own.or_else(|| self.cluster.names(&self.schema).get(name).copied()))
     }
 
     fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -111,7 +116,7 @@ impl SchemaProvider for ClusterSchema {
     /// Forgets a table of the session. The cluster's are dropped by statements, for all clients.
     fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let own = self.own.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        if own.is_none() && self.cluster.names(self.schema).contains_key(name) {
+        if own.is_none() && self.cluster.names(&self.schema).contains_key(name) {
             return Err(to_datafusion(Error::invalid(format!(
                 "`{name}` belongs to the cluster, and all its clients: drop it with DROP TABLE or DROP VIEW in Session::sql"
             ))));
@@ -121,6 +126,6 @@ impl SchemaProvider for ClusterSchema {
 
     /// Of the cluster's tables, as they were when somebody looked last.
     fn table_exist(&self, name: &str) -> bool {
-        self.own(name).is_some() || self.cluster.names(self.schema).contains_key(name)
+        self.own(name).is_some() || self.cluster.names(&self.schema).contains_key(name)
     }
 }

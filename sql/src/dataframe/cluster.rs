@@ -1,6 +1,6 @@
 //! The cluster as a session sees it: where its plans go, which tables it has, which settings differ from its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -100,6 +100,11 @@ impl Cluster {
         }
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
         Ok(())
+    }
+
+    /// The schemas that had tables when somebody looked last.
+    pub(super) fn schemas(&self) -> BTreeSet<String> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
     /// The tables of a schema when somebody looked last.
