@@ -29,6 +29,7 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
     match statement {
         DdlStatement::CreateExternalTable(command) => create_external(planning, *command).await,
         DdlStatement::CreateView(view) => {
+            only_lasting(view.temporary)?;
             let name = qualified(planning, &view.name)?;
             if let Some(done) = check_new(planning, &name, false, view.or_replace)? {
                 return Ok(done);
@@ -44,12 +45,21 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
     }
 }
 
+/// Refuses what would be there for all and for ever, though it was to be there for one.
+pub(super) fn only_lasting(temporary: bool) -> Result<()> {
+    match temporary {
+        true => Err(Error::invalid("temporary tables and views are not built yet: leave TEMPORARY out, and drop it later")),
+        false => Ok(()),
+    }
+}
+
 fn set(planning: &Planning<'_>, name: String, entry: CatalogueEntry) -> Plan {
     let expected = planning.request.catalogue.entries.get(&name).cloned();
     Plan::Change { record: Some(Box::new(Record::CatalogueSet { name, entry })), expected, blobs: Vec::new() }
 }
 
 async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<Plan> {
+    only_lasting(command.temporary)?;
     let name = qualified(planning, &command.name)?;
     if let Some(done) = check_new(planning, &name, command.if_not_exists, command.or_replace)? {
         return Ok(done);
