@@ -11,7 +11,6 @@ use tidemill::generate::TPCH_TABLES;
 use tidemill::oracle::{Oracle, compare};
 use tidemill::tpch::{QUERIES, create_tables};
 use tidemill::{Error, Result};
-use tidemill_core::Settings;
 
 use crate::cluster::Cluster;
 use crate::report::median;
@@ -41,12 +40,8 @@ pub(crate) async fn measure(data: &Path, repetitions: usize) -> Result<Vec<Query
     let oracle = Oracle::new(CORES as usize, MEMORY)?;
     oracle.register(data, &TPCH_TABLES).await?;
     let work = tempfile::tempdir().map_err(|e| Error::unavailable(e.to_string()))?;
-    let config = EmbeddedConfig {
-        slots: CORES,
-        memory: MEMORY,
-        work_dir: work.path().to_owned(),
-        settings: Settings::default(),
-    };
+    let config =
+        EmbeddedConfig { slots: CORES, memory: MEMORY, work_dir: work.path().to_owned(), ..EmbeddedConfig::default() };
     let mut embedded = Client::embedded(config)?;
     let cluster = Cluster::start(CORES as usize)?;
     let mut remote = Client::connect(&cluster.url).await?;

@@ -235,6 +235,7 @@ fn succeeded(done: wire::TaskSucceeded) -> Result<(Acknowledgement, Event)> {
         attempt,
         footer: done.footer.ok_or_else(|| missing("TaskSucceeded.footer"))?.into(),
         metrics: done.metrics.ok_or_else(|| missing("TaskSucceeded.metrics"))?.into(),
+        operators: done.operators.into_iter().map(Into::into).collect(),
     };
     Ok((Acknowledgement::Completion(attempt), event))
 }

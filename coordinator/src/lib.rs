@@ -19,5 +19,5 @@ mod sweep;
 pub use driver::{Coordinator, CoordinatorConfig};
 pub use link::LocalLink;
 pub use runs::{RunStream, StatementRequest};
-pub use service::{ControlService, Messages, StatementService, messages};
+pub use service::{Answers, ControlService, Messages, StatementService, messages};
 pub use sweep::Sweeper;

@@ -18,10 +18,12 @@ pub(crate) const BATCHES_AHEAD: usize = 4;
 pub struct StatementRequest {
     /// The client's name for the run: the same name again is the same run. Without one it gets a new one.
     pub run: Option<RunId>,
-    /// Exactly one statement.
+    /// Exactly one statement, or a text that shows the plan.
     pub sql: String,
     /// Values of its placeholders, or the rows that it takes, as an Arrow IPC stream; empty where there are none.
     pub parameters: Bytes,
+    /// The client's own plan, from [`encode_plan`](tidemill_engine::codec::logical::encode_plan).
+    pub plan: Option<Bytes>,
     /// The client's settings.
     pub settings: BTreeMap<String, String>,
 }

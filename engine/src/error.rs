@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
+use datafusion::common::Span;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 use tidemill_core::schedule::Lost;
-use tidemill_core::{Error, ErrorKind};
+use tidemill_core::{Error, ErrorKind, Place};
 
 /// A typed error on its way through DataFusion's operators.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,7 +51,11 @@ pub fn from_datafusion(error: &DataFusionError) -> Error {
 
 fn classify(error: &DataFusionError) -> TaskError {
     match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => classify(inner),
+        DataFusionError::Context(_, inner) => classify(inner),
+        DataFusionError::Diagnostic(diagnostic, inner) => {
+            let TaskError { error, lost } = classify(inner);
+            TaskError { error: error.at(diagnostic.span.and_then(place)), lost }
+        }
         DataFusionError::Shared(inner) => classify(inner),
         DataFusionError::Collection(all) => match all.first() {
             Some(first) => classify(first),
@@ -78,6 +83,12 @@ fn classify(error: &DataFusionError) -> TaskError {
         | DataFusionError::Substrait(_)
         | DataFusionError::Ffi(_) => Error::invalid(first_line(&error.strip_backtrace())).into(),
     }
+}
+
+/// Where a span begins.
+fn place(span: Span) -> Option<Place> {
+    let (line, column) = (u32::try_from(span.start.line).ok()?, u32::try_from(span.start.column).ok()?);
+    (line > 0 && column > 0).then_some(Place { line, column })
 }
 
 fn classify_source(source: &(dyn std::error::Error + Send + Sync + 'static), whole: &DataFusionError) -> TaskError {
@@ -136,7 +147,7 @@ pub fn object_store_error(error: &object_store::Error) -> Error {
             }
         },
     };
-    Error { kind, message: what }
+    Error::new(kind, what)
 }
 
 fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {

@@ -10,6 +10,7 @@ pub mod coordinators;
 pub mod crash;
 pub mod error;
 pub mod exchange;
+pub mod functions;
 pub mod pinned;
 pub mod plan;
 pub mod planner;

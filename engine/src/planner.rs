@@ -43,10 +43,12 @@ pub trait Planner: Send + Sync {
 pub struct PlanRequest {
     /// The run.
     pub run: RunId,
-    /// The statement's text: exactly one statement.
+    /// The statement's text: exactly one statement, unless there is a plan, which it then only shows.
     pub statement: String,
     /// Values of its placeholders, or the rows that it takes, as an Arrow IPC stream; empty where there are none.
     pub parameters: bytes::Bytes,
+    /// The client's own plan: a [`ReceivedPlan`](crate::codec::logical::ReceivedPlan) in bytes.
+    pub plan: Option<bytes::Bytes>,
     /// The client's settings, over the server's.
     pub settings: BTreeMap<String, String>,
     /// Names that all clients share.

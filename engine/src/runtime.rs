@@ -82,7 +82,7 @@ pub fn planning_config(
 /// The catalogue's name in SQL.
 pub const CATALOG: &str = "tidemill";
 /// The schema that unqualified names belong to.
-pub const SCHEMA: &str = "public";
+pub const SCHEMA: &str = tidemill_core::record::DEFAULT_SCHEMA;
 
 /// The settings of `config` that differ from DataFusion's defaults: what executors must be told.
 #[must_use]

@@ -322,13 +322,14 @@ fn attempt_of(message: &wire::FromExecutor) -> Option<wire::AttemptRef> {
 
 fn completion(
     attempt: wire::AttemptRef,
-    outcome: std::result::Result<(tidemill_core::record::Footer, tidemill_core::record::TaskMetrics), TaskError>,
+    outcome: std::result::Result<task::Done, TaskError>,
 ) -> from_executor::Message {
     match outcome {
-        Ok((footer, metrics)) => from_executor::Message::TaskSucceeded(wire::TaskSucceeded {
+        Ok(done) => from_executor::Message::TaskSucceeded(wire::TaskSucceeded {
             attempt: Some(attempt),
-            footer: Some(footer.into()),
-            metrics: Some(metrics.into()),
+            footer: Some(done.footer.into()),
+            metrics: Some(done.metrics.into()),
+            operators: done.operators.into_iter().map(Into::into).collect(),
         }),
         Err(failed) => {
             let mut error = wire::Error::from(&failed.error);

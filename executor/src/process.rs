@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::prelude::SessionConfig;
 use tidemill_core::{Attempt, Error, ExecutorId, Result};
 use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
 use tidemill_engine::exchange::{BlockSource, BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
+use tidemill_engine::functions::Functions;
 use tidemill_engine::wire;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -37,6 +37,8 @@ pub struct ExecutorConfig {
     pub memory: MemoryLimits,
     /// Where operators and the exchange spill; made if absent, and cleared of this executor's files at the end.
     pub work_dir: PathBuf,
+    /// What plans may call beside DataFusion's functions.
+    pub functions: Functions,
 }
 
 /// What all attempts of a process share.
@@ -136,7 +138,7 @@ impl Executor {
             pond,
             packer,
             packs: Mutex::new(Some(packs)),
-            functions: SessionStateBuilder::new().with_default_features().build(),
+            functions: config.functions.registry()?,
             config,
         };
         let (stop, _) = watch::channel(false);

@@ -1,7 +1,7 @@
-//! The `tidemill` binary, built with the tests.
+//! The `tidemill` binary, built with the tests, and with the functions of `harness/functions.rs`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    tidemill::cli::main()
+    tidemill::cli::main_with(&tidemill_tests::harness::functions())
 }

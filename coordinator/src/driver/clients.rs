@@ -1,69 +1,23 @@
 //! Clients that submit runs, and submit them again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 use tidemill_core::record::{RunSpec, RunState};
 use tidemill_core::schedule::Event;
-use tidemill_core::{Error, Result, RunId};
+use tidemill_core::{Error, RunId};
 use tidemill_engine::blob::Blob;
-use tidemill_engine::planner::{BlobReader, PlanRequest};
+use tidemill_engine::codec::logical::{PlanLooks, ReceivedPlan};
+use tidemill_engine::planner::BlobReader;
 use tidemill_engine::wire;
-use tokio::sync::mpsc;
 
-use super::{Coordinator, Driver, Input};
+use super::Driver;
 use crate::delivery::{Asked, answer_again};
-use crate::runs::{BATCHES_AHEAD, RunClient, RunMessage, RunStream, StatementRequest, tell};
+use crate::runs::{RunClient, RunMessage, StatementRequest, tell};
 
 /// How long a result waits for a client of the last leader: longer than clients try.
 const CLAIM_WITHIN: Duration = Duration::from_secs(90);
-
-/// Numbers clients' connections to runs.
-static ATTACHMENTS: AtomicU64 = AtomicU64::new(1);
-
-impl Coordinator {
-    /// Submits one statement and waits until it is planned.
-    ///
-    /// # Errors
-    /// The statement is wrong, or the coordinator is stopping.
-    pub async fn submit(&self, request: StatementRequest) -> Result<RunStream> {
-        let run = request.run.clone().unwrap_or_else(|| RunId(ulid::Ulid::new().to_string()));
-        self.attach(run.clone(), |client| Input::Submit { run, request, client }).await
-    }
-
-    /// The kept result of a run that has finished.
-    ///
-    /// # Errors
-    /// There is none, or the run failed.
-    pub async fn fetch(&self, run: RunId) -> Result<RunStream> {
-        self.attach(run.clone(), |client| Input::Fetch { run, client }).await
-    }
-
-    async fn attach(&self, run: RunId, ask: impl FnOnce(RunClient) -> Input) -> Result<RunStream> {
-        let (client, messages) = mpsc::channel(BATCHES_AHEAD);
-        let attachment = ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
-        self.inbox.send(ask(RunClient { attachment, messages: client })).await?;
-        RunStream::open(run, attachment, self.inbox.clone(), messages).await
-    }
-
-    /// Ends a run, whoever submitted it, unless it has ended or is being published. Answers the state it is in then, if the
-    /// run is known.
-    ///
-    /// # Errors
-    /// The coordinator is stopping.
-    pub async fn cancel(&self, run: RunId) -> Result<Option<RunState>> {
-        self.inbox.ask(|reply| Input::Cancel { run, reply }).await
-    }
-
-    /// What the planner would be asked for a statement, which is not run.
-    ///
-    /// # Errors
-    /// The coordinator is stopping.
-    pub async fn plan_request(&self, request: StatementRequest) -> Result<PlanRequest> {
-        self.inbox.ask(|reply| Input::Describe { request, reply }).await
-    }
-}
 
 impl Driver {
     /// A new run, or one that is known: then its client lost the answer, and gets it from the beginning.
@@ -74,9 +28,17 @@ impl Driver {
         }
         let planner = &self.config.planner;
         let statement = planner.redact(&request.sql);
-        let (express, may_change) = (planner.is_express(&request.sql), planner.may_change(&request.sql));
+        let looks = match &request.plan {
+            Some(plan) => ReceivedPlan::looks_of(plan),
+            None => PlanLooks {
+                is_express: planner.is_express(&request.sql),
+                may_change: planner.may_change(&request.sql),
+                has_secret: statement != request.sql,
+            },
+        };
+        let (express, may_change) = (looks.is_express, looks.may_change);
         // A secret is written nowhere: such a run needs its client to be planned.
-        let blob = (statement == request.sql).then(|| Blob::new(encode(&request)));
+        let blob = (!looks.has_secret).then(|| Blob::new(encode(&request)));
         let spec = RunSpec { statement, request: blob.as_ref().map(|b| b.hash.clone()), express, may_change };
         self.blobs.keep_for_run(&run, blob.iter().cloned().collect());
         self.journal.keep(blob);
@@ -162,8 +124,9 @@ impl Driver {
         self.requests.remove(run).or_else(|| {
             let blob = self.state.runs.get(run)?.spec.request.as_ref()?;
             let ticket = wire::StatementTicket::decode(self.blobs.read(blob)?).ok()?;
-            let settings = ticket.settings.into_iter().collect();
-            Some(StatementRequest { run: None, sql: ticket.sql, parameters: ticket.parameters.into(), settings })
+            let plan = Some(Bytes::from(ticket.plan)).filter(|plan| !plan.is_empty());
+            let (parameters, settings) = (ticket.parameters.into(), ticket.settings.into_iter().collect());
+            Some(StatementRequest { run: None, sql: ticket.sql, parameters, plan, settings })
         })
     }
 
@@ -176,6 +139,7 @@ impl Driver {
 
 fn encode(request: &StatementRequest) -> Vec<u8> {
     let settings = request.settings.clone().into_iter().collect();
+    let plan = request.plan.as_ref().map(Bytes::to_vec).unwrap_or_default();
     let (sql, parameters) = (request.sql.clone(), request.parameters.to_vec());
-    wire::StatementTicket { sql, settings, parameters, ..Default::default() }.encode_to_vec()
+    wire::StatementTicket { sql, settings, parameters, plan, ..Default::default() }.encode_to_vec()
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use tidemill_core::record::{CatalogueEntry, Kept, Outcome, Pack, Record, RunState, State};
-use tidemill_core::schedule::{Event, LostOutput};
+use tidemill_core::schedule::{Event, LostOutput, Progress};
 use tidemill_core::{Error, ExecutorId, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::planner::{Plan, PlanRequest, StateReader};
@@ -44,6 +44,8 @@ pub(crate) enum Input {
     Delivered { run: RunId, number: u64, event: Event, blob: Option<Blob> },
     /// A reader asks for packs of outputs.
     Locate { run: RunId, outputs: Vec<LostOutput>, reply: Reply<Vec<Option<Pack>>> },
+    /// Somebody asks how far a run has come.
+    Progress { run: RunId, reply: Reply<Option<Progress>> },
     /// Somebody asks for the state.
     State(Reply<State>),
     /// The same, once the log has all of it.
@@ -102,6 +104,10 @@ impl Inbox {
 
     pub(crate) async fn locate(&self, run: RunId, outputs: Vec<LostOutput>) -> Result<Vec<Option<Pack>>> {
         self.ask(|reply| Input::Locate { run, outputs, reply }).await
+    }
+
+    pub(crate) async fn progress(&self, run: RunId) -> Result<Option<Progress>> {
+        self.ask(|reply| Input::Progress { run, reply }).await
     }
 
     pub(crate) async fn state(&self) -> Result<State> {

@@ -2,6 +2,7 @@
 
 mod actions;
 mod clients;
+mod handle;
 mod inbox;
 mod journal;
 mod planning;
@@ -13,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidemill_core::record::{Catalogue, CatalogueKind, Loss, Record, State};
-use tidemill_core::schedule::{Event, step};
+use tidemill_core::schedule::{Event, progress, step};
 use tidemill_core::{Epoch, Error, ExecutorId, Millis, Result, RunId, Settings};
 use tidemill_engine::exchange::{BlockSource, PondSlot};
 use tidemill_engine::planner::Planner;
@@ -23,9 +24,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::blobs::Blobs;
 use crate::delivery::Deliveries;
 use crate::executors::Executors;
-use crate::log::{Log, News, Recovered};
+use crate::log::News;
 use crate::manifests::Manifests;
 use crate::runs::{Clients, RunMessage, StatementRequest, tell};
+pub use handle::Coordinator;
 pub(crate) use inbox::{Inbox, Input, WeakInbox};
 use journal::Journal;
 
@@ -50,111 +52,6 @@ pub struct CoordinatorConfig {
     pub state: String,
     /// The same, opened.
     pub pond: PondSlot,
-}
-
-/// A cheap handle to a running coordinator. The coordinator ends when the last handle is dropped.
-#[derive(Debug, Clone)]
-pub struct Coordinator {
-    inbox: Inbox,
-    blobs: Arc<Blobs>,
-    traffic: Arc<AtomicU64>,
-    losses: Arc<AtomicU64>,
-    deposed: watch::Receiver<Option<Error>>,
-}
-
-impl Coordinator {
-    /// Starts a coordinator on the current runtime. What it knows ends with it.
-    #[must_use]
-    pub fn start(config: CoordinatorConfig) -> Self {
-        // Later terms have higher numbers: executors that outlive a coordinator must not take its attempts for new ones.
-        Self::lead(config, Epoch(now().0), None, Recovered::default())
-    }
-
-    /// Starts a coordinator that goes on where the log's last leader ended.
-    #[must_use]
-    pub fn resume(config: CoordinatorConfig, log: Log, recovered: Recovered) -> Self {
-        Self::lead(config, log.epoch(), Some(log), recovered)
-    }
-
-    fn lead(config: CoordinatorConfig, epoch: Epoch, log: Option<Log>, recovered: Recovered) -> Self {
-        let (sender, inputs) = mpsc::channel(INBOX);
-        let inbox = Inbox::new(sender);
-        let blobs = Arc::new(Blobs::default());
-        let traffic = Arc::new(AtomicU64::new(0));
-        let losses = Arc::new(AtomicU64::new(0));
-        let (to_driver, news) = mpsc::channel(NEWS);
-        let journal = log.map_or_else(Journal::default, |log| Journal::of(log, to_driver));
-        let (depose, deposed) = watch::channel(None);
-        let mut driver = Driver {
-            state: recovered.state,
-            journal,
-            depose,
-            catalogue: Arc::default(),
-            executors: Executors::new(inbox.downgrade(), Arc::clone(&traffic), config.state.clone()),
-            losses: Arc::clone(&losses),
-            manifests: Manifests::default(),
-            deliveries: Deliveries::new(Arc::clone(&config.source), config.pond.clone()),
-            clients: Clients::new(),
-            unclaimed: BTreeMap::new(),
-            unheard: BTreeSet::new(),
-            requests: BTreeMap::new(),
-            inbox: inbox.downgrade(),
-            blobs: Arc::clone(&blobs),
-            config,
-        };
-        driver.restore(&recovered.blobs);
-        tokio::spawn(driver.run(epoch, inputs, news));
-        Self { inbox, blobs, traffic, losses, deposed }
-    }
-
-    /// Waits until this coordinator must not lead any more, and says why.
-    pub async fn deposed(&self) -> Error {
-        let mut deposed = self.deposed.clone();
-        let why = deposed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-        why.unwrap_or_else(|| Error::unavailable("the coordinator has ended"))
-    }
-
-    /// A copy of the state.
-    ///
-    /// # Errors
-    /// The coordinator is stopping.
-    pub async fn state(&self) -> Result<State> {
-        self.inbox.state().await
-    }
-
-    /// Whether the coordinator has ended, whatever the reason.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.inbox.is_closed()
-    }
-
-    /// How many blobs are kept: 0 when nothing runs and no table holds rows.
-    #[must_use]
-    pub fn kept_blobs(&self) -> usize {
-        self.blobs.len()
-    }
-
-    /// Bytes that executors and this coordinator exchanged so far: messages, plans, scans, manifests.
-    #[must_use]
-    pub fn control_bytes(&self) -> u64 {
-        self.traffic.load(Ordering::Relaxed)
-    }
-
-    /// How many executors were lost so far.
-    pub(crate) const fn losses(&self) -> &Arc<AtomicU64> {
-        &self.losses
-    }
-
-    pub(crate) const fn traffic(&self) -> &Arc<AtomicU64> {
-        &self.traffic
-    }
-
-    pub(crate) const fn inbox(&self) -> &Inbox {
-        &self.inbox
-    }
-
-    pub(crate) const fn blobs(&self) -> &Arc<Blobs> {
-        &self.blobs
-    }
 }
 
 struct Driver {
@@ -270,6 +167,10 @@ impl Driver {
             Input::Describe { request, reply } => {
                 // As below.
                 let _ = reply.send(self.plan_request(RunId(String::new()), request));
+            }
+            Input::Progress { run, reply } => {
+                // As below.
+                let _ = reply.send(progress(&self.state, &run, now()));
             }
             Input::State(reply) => {
                 // The asker may have gone away.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use prost::Message;
-use tidemill_core::record::{CatalogueEntry, ExecutorState, Kept, Outcome, Record, Sheet};
+use tidemill_core::record::{CatalogueEntry, Change, ExecutorState, Kept, Outcome, Record, Sheet};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
@@ -43,6 +43,7 @@ impl Driver {
             run,
             statement: request.sql,
             parameters: request.parameters,
+            plan: request.plan,
             settings: request.settings,
             catalogue: Arc::clone(&self.catalogue),
             state: Arc::new(self.inbox.clone()),
@@ -179,8 +180,13 @@ impl Driver {
 
     /// Whether another client changed the entry since the change was planned.
     fn conflict(&self, record: &Record, expected: Option<&CatalogueEntry>) -> Option<Error> {
-        let (Record::CatalogueSet { name, .. } | Record::CatalogueDropped { name }) = record else { return None };
-        let changed = self.state.catalogue.entries.get(name) != expected;
+        let (name, change) = match record {
+            Record::CatalogueSet { name, .. } => (name, Change::Set),
+            Record::CatalogueDropped { name } => (name, Change::Drop),
+            _ => return None,
+        };
+        let catalogue = &self.state.catalogue;
+        let changed = catalogue.entries.get(name) != expected || !catalogue.can_change(name, change);
         changed
             .then(|| Error::conflict(format!("`{name}` was changed by another client meanwhile: look, then try again")))
     }

@@ -4,4 +4,4 @@ mod control;
 mod statements;
 
 pub use control::ControlService;
-pub use statements::{Messages, StatementService, messages};
+pub use statements::{Answers, Messages, StatementService, messages};

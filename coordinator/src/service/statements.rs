@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use arrow_flight::FlightData;
 use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 use arrow_flight::error::FlightError;
+use arrow_flight::{Action, FlightData};
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tidemill_core::{Error, Result, RunId};
-use tidemill_engine::wire::{self, BUILD, RUN_ID_HEADER, message_crc, status_of};
+use tidemill_engine::wire::{self, BUILD, PROGRESS_ACTION, RUN_ID_HEADER, message_crc, status_of};
 use tonic::{Response, Status};
 
 use crate::Coordinator;
@@ -27,6 +28,9 @@ pub struct StatementService(Coordinator);
 
 /// The messages of an answer.
 pub type Messages = BoxStream<'static, Result<FlightData, Status>>;
+
+/// The answers to an action.
+pub type Answers = BoxStream<'static, Result<arrow_flight::Result, Status>>;
 
 /// What a client has of an answer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -122,8 +126,9 @@ impl StatementService {
             (true, None) => Err(Error::invalid("a result is asked for, and no run is named")),
             (false, run) => {
                 let settings = ticket.settings.into_iter().collect();
+                let plan = Some(Bytes::from(ticket.plan)).filter(|plan| !plan.is_empty());
                 let parameters = ticket.parameters.into();
-                self.0.submit(StatementRequest { run, sql: ticket.sql, parameters, settings }).await
+                self.0.submit(StatementRequest { run, sql: ticket.sql, parameters, plan, settings }).await
             }
         };
         let run = run.map_err(|e| self.status(&e))?;
@@ -135,6 +140,22 @@ impl StatementService {
         let mut response = Response::new(behind(messages, seen).boxed());
         response.metadata_mut().insert(RUN_ID_HEADER, id);
         Ok(response)
+    }
+
+    /// Answers an action of our own client's: how far a run has come.
+    ///
+    /// # Errors
+    /// The action is none of ours, or its body names no run.
+    pub async fn do_action(&self, action: Action) -> Result<Response<Answers>, Status> {
+        let Action { r#type: action, body } = action;
+        if action != PROGRESS_ACTION {
+            return Err(Status::unimplemented(format!("the action {action} is not served by coordinators")));
+        }
+        let run = String::from_utf8(body.into()).map_err(|_| Error::invalid("the name of a run is no text"));
+        let run = run.and_then(run_id).map_err(|e| status_of(&e))?;
+        let progress = self.0.progress(run).await.map_err(|e| self.status(&e))?;
+        let body = progress.map(|progress| wire::RunProgress::from(progress).encode_to_vec().into());
+        Ok(Response::new(futures::stream::iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))
     }
 
     /// An error, unless it is that this coordinator ends: then whoever asked asks the next one.

@@ -59,6 +59,15 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// A place in a statement's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The line, from 1.
+    pub line: u32,
+    /// The character of the line, from 1.
+    pub column: u32,
+}
+
 /// One sentence for the user and the kind for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -67,6 +76,23 @@ pub struct Error {
     pub kind: ErrorKind,
     /// What failed, where, and what to do, in one sentence.
     pub message: String,
+    /// Where in the statement it is, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+impl Error {
+    /// An error of no certain place.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), place: None }
+    }
+
+    /// The same at a place, unless it has one.
+    #[must_use]
+    pub fn at(self, place: Option<Place>) -> Self {
+        Self { place: self.place.or(place), ..self }
+    }
 }
 
 /// A result with Tidemill's [`Error`].
@@ -76,7 +102,7 @@ macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {
         impl Error {
             $($(#[$doc])* #[must_use] pub fn $name(message: impl Into<String>) -> Self {
-                Self { kind: ErrorKind::$kind, message: message.into() }
+                Self::new(ErrorKind::$kind, message)
             })*
         }
     };

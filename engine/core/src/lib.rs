@@ -13,7 +13,7 @@ pub mod record;
 pub mod schedule;
 mod settings;
 
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Place, Result};
 pub use id::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, StageId, TaskId};
 pub use points::POINTS;
 pub use settings::Settings;

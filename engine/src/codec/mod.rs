@@ -4,6 +4,7 @@
 //! Invariant: what decodes is what was encoded. What the stock encoding loses travels beside it (`scan`).
 
 mod converter;
+pub mod logical;
 mod recursion;
 mod scalar;
 mod scan;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::SelectAll;
+use tidemill_core::Error;
 use tidemill_core::schedule::Lost;
-use tidemill_core::{Error, ErrorKind};
 
 use super::{BlockRequest, BlockStream, OutputFooter};
 use crate::error::TaskError;
@@ -21,13 +21,10 @@ pub(super) fn merge(mut streams: Vec<BlockStream>) -> BlockStream {
 /// An input that cannot be read: its producer must run again.
 pub(super) fn lost(block: &BlockRequest, why: &str) -> TaskError {
     TaskError {
-        error: Error {
-            kind: ErrorKind::LostInput,
-            message: format!(
-                "the output of task {} (attempt {}) on executor {} cannot be read: {why}",
-                block.task, block.attempt, block.holder.executor
-            ),
-        },
+        error: Error::lost_input(format!(
+            "the output of task {} (attempt {}) on executor {} cannot be read: {why}",
+            block.task, block.attempt, block.holder.executor
+        )),
         lost: Lost { outputs: vec![block.output()], looked_in_packs: false },
     }
 }

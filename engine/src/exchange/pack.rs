@@ -135,6 +135,9 @@ impl PackBuilder {
     }
 }
 
+/// No store has larger objects.
+const MAX_PACK: u64 = 1 << 50;
+
 /// The bytes of the index, from the object's last ones.
 pub(super) fn index_bytes(tail: &[u8]) -> Result<usize> {
     let tail = tail.get(tail.len().saturating_sub(TAIL_BYTES)..).unwrap_or_default();
@@ -149,5 +152,11 @@ pub(super) fn decode_index(bytes: &[u8], crc: u32) -> Result<wire::PackIndex> {
     if crc32c::crc32c(bytes) != crc {
         return Err(Error::unavailable("a pack's index is not the recorded one"));
     }
-    wire::PackIndex::decode(bytes).map_err(|e| Error::unavailable(format!("a pack's index is damaged: {e}")))
+    let index = wire::PackIndex::decode(bytes);
+    let index = index.map_err(|e| Error::unavailable(format!("a pack's index is damaged: {e}")))?;
+    let mut frames = index.blocks.iter().flat_map(|block| &block.frames);
+    match frames.all(|frame| frame.offset.checked_add(frame.length).is_some_and(|end| end <= MAX_PACK)) {
+        true => Ok(index),
+        false => Err(Error::unavailable("a pack's index is damaged: a frame lies beyond any object")),
+    }
 }

@@ -51,6 +51,8 @@ pub struct ExchangeSettings {
     pub force_encode: bool,
     /// What becomes of outputs.
     pub durability: wire::Durability,
+    /// Tasks tell what each operator did.
+    pub operator_metrics: bool,
 }
 
 /// The codec that knows all of Tidemill's nodes.
@@ -71,9 +73,9 @@ pub fn encode(
 ) -> Result<EncodedGraph> {
     let codec = stage_codec();
     let config = config_entries(context.session_config().options());
-    let ExchangeSettings { force_encode, durability } = exchange;
+    let ExchangeSettings { force_encode, durability, operator_metrics } = exchange;
     let (config, stores) = (config.into_iter().collect(), stores(query, sink)?);
-    let spec = wire::SessionSpec { config, stores, force_encode, durability: durability.into() };
+    let spec = wire::SessionSpec { config, stores, force_encode, durability: durability.into(), operator_metrics };
     let session = Blob::new(spec.encode_to_vec());
     let mut graph = StageGraph { stages: Vec::new() };
     let hash = session.hash.clone();

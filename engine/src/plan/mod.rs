@@ -39,7 +39,7 @@ use tidemill_core::StageId;
 use tidemill_core::graph::{Determinism, Input, TaskShape};
 
 use crate::codec::ScalarSource;
-pub use draw::{StageDrawing, draw};
+pub use draw::{OperatorDrawing, ReadDrawing, StageDrawing, draw};
 pub use encode::{EncodedGraph, ExchangeSettings, StageSink, encode, stage_codec};
 pub use gathers::{Gather, gathers};
 pub use narrow::{TaskPlan, task_plan};

@@ -1,9 +1,9 @@
 //! Domain types to protobuf and back. Absent fields are errors, never defaults.
 
 use prost::Message;
-use tidemill_core::record::{Footer, Pack, TaskMetrics};
-use tidemill_core::schedule::{Lost, LostOutput};
-use tidemill_core::{Attempt, Epoch, Error, ErrorKind, Result, StageId, TaskId};
+use tidemill_core::record::{Footer, OperatorMetrics, Pack, TaskMetrics};
+use tidemill_core::schedule::{Lost, LostOutput, Progress};
+use tidemill_core::{Attempt, Epoch, Error, ErrorKind, Place, Result, StageId, TaskId};
 use tonic::{Code, Status};
 
 use super::generated as pb;
@@ -108,6 +108,20 @@ impl From<pb::TaskMetrics> for TaskMetrics {
     }
 }
 
+impl From<OperatorMetrics> for pb::OperatorMetrics {
+    fn from(m: OperatorMetrics) -> Self {
+        let OperatorMetrics { path, name, rows, compute_ns, spilled_bytes } = m;
+        Self { path, name, rows, compute_ns, spilled_bytes }
+    }
+}
+
+impl From<pb::OperatorMetrics> for OperatorMetrics {
+    fn from(m: pb::OperatorMetrics) -> Self {
+        let pb::OperatorMetrics { path, name, rows, compute_ns, spilled_bytes } = m;
+        Self { path, name, rows, compute_ns, spilled_bytes }
+    }
+}
+
 impl From<ErrorKind> for pb::ErrorKind {
     fn from(kind: ErrorKind) -> Self {
         match kind {
@@ -142,13 +156,51 @@ impl From<pb::ErrorKind> for ErrorKind {
 
 impl From<&Error> for pb::Error {
     fn from(error: &Error) -> Self {
-        Self { kind: pb::ErrorKind::from(error.kind).into(), message: error.message.clone(), lost: None }
+        let place = error.place.map(|place| pb::Place { line: place.line, column: place.column });
+        Self { kind: pb::ErrorKind::from(error.kind).into(), message: error.message.clone(), lost: None, place }
     }
 }
 
 impl From<&pb::Error> for Error {
     fn from(error: &pb::Error) -> Self {
-        Self { kind: error.kind().into(), message: error.message.clone() }
+        let place = error.place.map(|place| Place { line: place.line, column: place.column });
+        Self { kind: error.kind().into(), message: error.message.clone(), place }
+    }
+}
+
+impl From<Progress> for pb::RunProgress {
+    fn from(p: Progress) -> Self {
+        Self {
+            elapsed_ms: p.elapsed_ms,
+            stages: p.stages,
+            stages_done: p.stages_done,
+            tasks: p.tasks,
+            tasks_done: p.tasks_done,
+            tasks_running: p.tasks_running,
+            rows: p.rows,
+            exchanged_bytes: p.exchanged_bytes,
+            spilled_bytes: p.spilled_bytes,
+            recoveries: p.recoveries,
+            waits_for: p.waits_for,
+        }
+    }
+}
+
+impl From<pb::RunProgress> for Progress {
+    fn from(p: pb::RunProgress) -> Self {
+        Self {
+            elapsed_ms: p.elapsed_ms,
+            stages: p.stages,
+            stages_done: p.stages_done,
+            tasks: p.tasks,
+            tasks_done: p.tasks_done,
+            tasks_running: p.tasks_running,
+            rows: p.rows,
+            exchanged_bytes: p.exchanged_bytes,
+            spilled_bytes: p.spilled_bytes,
+            recoveries: p.recoveries,
+            waits_for: p.waits_for,
+        }
     }
 }
 

@@ -21,6 +21,9 @@ pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// Metadata key under which a coordinator names the run of a result stream.
 pub const RUN_ID_HEADER: &str = "tidemill-run-id";
 
+/// The Flight action that tells how far a run has come: its name in, a [`RunProgress`] out, or nothing where it is not known.
+pub const PROGRESS_ACTION: &str = "tidemill.progress";
+
 /// The CRC32C over the messages of a result so far, with one more.
 #[must_use]
 pub fn message_crc(crc: u32, message: &arrow_flight::FlightData) -> u32 {

@@ -123,13 +123,10 @@ impl BlockStore {
     pub(crate) fn output(&self, run: &RunId, output: LostOutput) -> Result<Arc<StoredOutput>, TaskError> {
         let found = self.lock().get(run).and_then(|outputs| outputs.get(&output)).map(Arc::clone);
         found.ok_or_else(|| TaskError {
-            error: Error {
-                kind: ErrorKind::LostInput,
-                message: format!(
-                    "executor {} does not hold the output of task {} (attempt {}) of run {run}",
-                    self.executor, output.task, output.attempt
-                ),
-            },
+            error: Error::lost_input(format!(
+                "executor {} does not hold the output of task {} (attempt {}) of run {run}",
+                self.executor, output.task, output.attempt
+            )),
             lost: Lost { outputs: vec![output], looked_in_packs: false },
         })
     }

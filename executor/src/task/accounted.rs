@@ -44,8 +44,8 @@ pub(super) fn account(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
 
 /// Counts what passes through it until its stream is dropped.
 #[derive(Debug)]
-struct AccountedExec {
-    input: Arc<dyn ExecutionPlan>,
+pub(super) struct AccountedExec {
+    pub(super) input: Arc<dyn ExecutionPlan>,
 }
 
 impl DisplayAs for AccountedExec {

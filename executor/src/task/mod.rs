@@ -5,6 +5,7 @@
 mod accounted;
 mod inputs;
 mod metrics;
+mod operators;
 mod sink;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use futures::TryStreamExt;
 use prost::Message;
-use tidemill_core::record::{Footer, LOCAL, TaskMetrics};
+use tidemill_core::record::{Footer, LOCAL, OperatorMetrics, TaskMetrics};
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
 use tidemill_engine::error::TaskError;
@@ -61,17 +62,23 @@ impl AttemptSpec {
     }
 }
 
+/// What a finished attempt tells.
+pub(crate) struct Done {
+    pub(crate) footer: Footer,
+    pub(crate) metrics: TaskMetrics,
+    /// The same by operator, where the run asked for it.
+    pub(crate) operators: Vec<OperatorMetrics>,
+}
+
 /// Runs an attempt to its end and makes its output visible.
-pub(crate) async fn run(
-    shared: Arc<ExecutorShared>,
-    spec: AttemptSpec,
-) -> std::result::Result<(Footer, TaskMetrics), TaskError> {
+pub(crate) async fn run(shared: Arc<ExecutorShared>, spec: AttemptSpec) -> std::result::Result<Done, TaskError> {
     let prepared = prepare(&shared, &spec).await?;
     let plan = Arc::clone(&prepared.plan);
     let executed = execute(&spec, &prepared).await;
     let finished = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
     let metrics = metrics::collect(&plan, &prepared.io.metrics, &finished);
-    Ok((finished.footer.summary(), metrics))
+    let operators = if prepared.tells_operators { operators::collect(&plan) } else { Vec::new() };
+    Ok(Done { footer: finished.footer.summary(), metrics, operators })
 }
 
 /// What an attempt executes.
@@ -84,6 +91,8 @@ struct Prepared {
     sink: Arc<DurableSink>,
     stage: wire::StageSpec,
     pinned: PinnedFiles,
+    /// Whether the run asked what each operator did.
+    tells_operators: bool,
 }
 
 async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::result::Result<Prepared, TaskError> {
@@ -96,7 +105,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
         let url = url::Url::parse(store).map_err(|e| Error::internal(format!("`{store}` is no store: {e}")))?;
         register_stores(&shared.runtime, [&url])?;
     }
-    let durability = session.durability();
+    let (durability, tells_operators) = (session.durability(), session.operator_metrics);
     let metrics = Arc::new(IoMetrics::default());
     let inputs = inputs::read(shared, spec).await?;
     let values = inputs::values(shared, spec, &stage, &inputs, &metrics).await?;
@@ -131,7 +140,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     });
     let config = config.with_extension(Arc::clone(&io));
     let context = Arc::new(shared.task_context(spec.attempt, config, runtime));
-    Ok(Prepared { plan, partition, context, io, sink, stage, pinned })
+    Ok(Prepared { plan, partition, context, io, sink, stage, pinned, tells_operators })
 }
 
 /// What DataFusion reserves and assumes on machines of many gigabytes, cut to this executor's size.

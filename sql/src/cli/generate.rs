@@ -12,6 +12,9 @@ use crate::generate::{Progress, TpchOptions, tpch};
 #[derive(Debug, Subcommand)]
 pub(super) enum GenerateCommand {
     /// Write the eight TPC-H tables as Parquet, several files per large table
+    #[command(after_help = "Examples:
+  tidemill generate tpch --scale 1 --to /tmp/tpch
+  tidemill sql -c \"CREATE EXTERNAL TABLE orders STORED AS PARQUET LOCATION '/tmp/tpch/orders/'; SELECT count(*) FROM orders\"")]
     Tpch {
         /// Scale factor: 1 is about 1 GB of raw data
         #[arg(long, default_value_t = 1.0)]

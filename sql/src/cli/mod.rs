@@ -1,17 +1,31 @@
 //! The commands of the binary, one file each.
 
+mod completions;
+mod config;
 mod demo;
+mod errors;
+mod file;
 mod generate;
+mod progress;
+mod screen;
 mod serve;
+mod shell;
 mod sql;
 mod texts;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tidemill_core::{Error, Result};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use file::SettingsFile;
+use tidemill_core::{Error, ErrorKind, Result};
+use tidemill_engine::functions::Functions;
 use tracing_subscriber::EnvFilter;
+
+/// As clap has it.
+const WRONG_USE: u8 = 2;
+/// What `EX_TEMPFAIL` is in `sysexits.h`.
+const TRY_AGAIN: u8 = 75;
 
 /// A distributed dataflow engine on Apache Arrow.
 #[derive(Debug, Parser)]
@@ -36,6 +50,10 @@ enum Command {
     /// Write benchmark data
     #[command(subcommand)]
     Generate(generate::GenerateCommand),
+    /// Show every setting, its value, and where it came from
+    Config(config::ConfigArgs),
+    /// Print a script by which a shell completes this command's arguments
+    Completions(completions::CompletionsArgs),
 }
 
 /// How a command ended without an error.
@@ -44,6 +62,8 @@ enum Done {
     Well,
     /// It ran, and found that something is not as it should be.
     Badly,
+    /// With an error that was told already.
+    Failed(ErrorKind),
     /// By Ctrl-C.
     Interrupted,
 }
@@ -51,40 +71,97 @@ enum Done {
 /// Runs the binary.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    main_with(&Functions::default())
+}
+
+/// Runs a binary of one's own, whose coordinators and executors know these functions too.
+#[must_use]
+pub fn main_with(functions: &Functions) -> ExitCode {
+    let mut cli = match SettingsFile::read().and_then(|file| parse(&file)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            errors::report(&error, "");
+            return ExitCode::from(WRONG_USE);
+        }
+    };
+    cli.command.give(functions);
     let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(cli.command) {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Badly) => ExitCode::FAILURE,
         Ok(Done::Interrupted) => ExitCode::from(130),
+        Ok(Done::Failed(kind)) => failure(kind),
         Err(error) => {
-            // Nothing is left to do if stderr is closed too.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
-            ExitCode::FAILURE
+            errors::report(&error, "");
+            failure(error.kind)
         }
     }
 }
 
-fn run(command: Command) -> Result<Done> {
-    if let Command::Generate(command) = command {
-        return generate::run(&command);
+impl Command {
+    fn give(&mut self, functions: &Functions) {
+        match self {
+            Self::Sql(args) => args.memory.functions = functions.clone(),
+            Self::Server(args) => {
+                args.coordinator.functions = functions.clone();
+                args.memory.functions = functions.clone();
+            }
+            Self::Coordinator(args) => args.functions = functions.clone(),
+            Self::Executor(args) => args.memory.functions = functions.clone(),
+            Self::Demo(_) | Self::Generate(_) | Self::Config(_) | Self::Completions(_) => {}
+        }
     }
+}
+
+/// Scripts try again by it, or do not.
+fn failure(kind: ErrorKind) -> ExitCode {
+    match kind {
+        ErrorKind::Unavailable => ExitCode::from(TRY_AGAIN),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Writes what a command prints. A reader that had enough is no error.
+fn write_out(text: &[u8]) -> Result<Done> {
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::unavailable(format!("the output cannot be written: {error}")))
+        }
+        _ => Ok(Done::Well),
+    }
+}
+
+/// The command line, with what the settings file says where it says nothing.
+fn parse(file: &SettingsFile) -> Result<Cli> {
+    let matches = file.apply(Cli::command())?.get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Command::Sql(args) = &mut cli.command {
+        args.sessions = file.sessions();
+    }
+    Ok(cli)
+}
+
+fn run(command: Command) -> Result<Done> {
+    match command {
+        Command::Sql(args) => block_on(sql::run(args)),
+        Command::Server(args) => block_on(serve::server(args)),
+        Command::Coordinator(args) => block_on(serve::coordinator(args)),
+        Command::Executor(args) => block_on(serve::executor(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Generate(command) => generate::run(&command),
+        Command::Config(args) => config::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<Done>>) -> Result<Done> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("tidemill-io")
         .build()
         .map_err(|e| Error::unavailable(format!("the runtime cannot start: {e}")))?;
-    let done = runtime.block_on(async {
-        match command {
-            Command::Sql(args) => sql::run(args).await,
-            Command::Server(args) => serve::server(args).await,
-            Command::Coordinator(args) => serve::coordinator(args).await,
-            Command::Executor(args) => serve::executor(args).await,
-            Command::Demo(args) => demo::run(args).await,
-            Command::Generate(command) => generate::run(&command),
-        }
-    });
+    let done = runtime.block_on(command);
     runtime.shutdown_background();
     done
 }

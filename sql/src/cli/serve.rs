@@ -10,6 +10,7 @@ use clap::Args;
 use tidemill_coordinator::LocalLink;
 use tidemill_coordinator::log::{self, Leader};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
+use tidemill_engine::functions::Functions;
 use tidemill_executor::GrpcLink;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,6 +19,7 @@ use crate::compose::{
     CoordinatorProcess, EmbeddedConfig, ExecutorProcess, Listener, default_memory, default_slots, default_work_dir,
     parse_memory,
 };
+use crate::output::size;
 
 /// The port of a coordinator or server.
 const PORT: &str = "127.0.0.1:7878";
@@ -35,6 +37,9 @@ pub(super) struct MemoryArgs {
     /// Folder for what does not fit in memory [default: below the temporary folder]
     #[arg(long, env = "TIDEMILL_WORK_DIR", value_name = "DIR")]
     work_dir: Option<PathBuf>,
+    /// What plans may call beside DataFusion's functions: compiled in.
+    #[arg(skip)]
+    pub(super) functions: Functions,
 }
 
 impl MemoryArgs {
@@ -50,18 +55,37 @@ impl MemoryArgs {
         self.work_dir.clone().unwrap_or_else(default_work_dir)
     }
 
+    /// What an embedded cluster has, for people.
+    pub(super) fn shown(&self) -> String {
+        let (slots, plural) = (self.slots(), if self.slots() == 1 { "" } else { "s" });
+        format!("{slots} slot{plural}, {} of memory", size(self.memory() as u64))
+    }
+
     pub(super) fn embedded(&self) -> Result<EmbeddedConfig> {
-        let settings = Settings::default();
-        Ok(EmbeddedConfig { slots: self.slots(), memory: self.memory(), work_dir: self.work_dir(), settings })
+        let (settings, functions) = (Settings::default(), self.functions.clone());
+        Ok(EmbeddedConfig {
+            slots: self.slots(),
+            memory: self.memory(),
+            work_dir: self.work_dir(),
+            settings,
+            functions,
+        })
     }
 
     fn executor(&self, bind: SocketAddr) -> ExecutorProcess {
-        let (slots, memory, work_dir) = (self.slots(), self.memory(), self.work_dir());
-        ExecutorProcess { bind, advertise: None, slots, memory, work_dir }
+        let (slots, memory, work_dir, functions) =
+            (self.slots(), self.memory(), self.work_dir(), self.functions.clone());
+        ExecutorProcess { bind, advertise: None, slots, memory, work_dir, functions }
     }
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill coordinator                                     on loopback, and nothing survives a restart
+  tidemill coordinator --bind 10.0.0.1:7878 --state s3://bucket/tide
+  AWS_ENDPOINT_URL=http://minio:9000 tidemill coordinator --state s3://bucket/tide
+
+A second coordinator on the same --state stands by, and leads when the first ends.")]
 pub(super) struct CoordinatorArgs {
     /// Address to listen on; port 0 takes any free one
     #[arg(long, env = "TIDEMILL_BIND", default_value = PORT, value_name = "ADDR")]
@@ -85,9 +109,16 @@ pub(super) struct CoordinatorArgs {
     /// After an executor was lost, the store is searched for what it left, every so many seconds until nothing is
     #[arg(long, env = "TIDEMILL_SWEEP_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
     sweep_interval: u64,
+    /// As of [`MemoryArgs`].
+    #[arg(skip)]
+    pub(super) functions: Functions,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill executor --connect http://127.0.0.1:7878
+  tidemill executor --connect http://10.0.0.1:7878 --bind 10.0.0.2:7879 --slots 8 --memory 16GiB --work-dir /scratch
+  tidemill executor --connect http://10.0.0.1:7878,http://10.0.0.9:7878      where a coordinator stands by at 10.0.0.9")]
 pub(super) struct ExecutorArgs {
     /// The coordinator's URL; several, divided by commas, where others stand by
     #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
@@ -99,15 +130,19 @@ pub(super) struct ExecutorArgs {
     #[arg(long, env = "TIDEMILL_ADVERTISE", value_name = "ADDR")]
     advertise: Option<SocketAddr>,
     #[command(flatten)]
-    memory: MemoryArgs,
+    pub(super) memory: MemoryArgs,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill server                                          on loopback, and nothing survives a restart
+  tidemill server --state file:///var/lib/tidemill --slots 8 --memory 16GiB
+  tidemill sql --connect http://127.0.0.1:7878             the shell of this server")]
 pub(super) struct ServerArgs {
     #[command(flatten)]
-    coordinator: CoordinatorArgs,
+    pub(super) coordinator: CoordinatorArgs,
     #[command(flatten)]
-    memory: MemoryArgs,
+    pub(super) memory: MemoryArgs,
 }
 
 impl CoordinatorArgs {
@@ -125,13 +160,17 @@ impl CoordinatorArgs {
     async fn start(&self, role: &str) -> Result<(CoordinatorProcess, Listener)> {
         let objects = log::open(&self.state)?;
         let mut listener = Listener::bind(self.bind).await?;
-        let Some(objects) = objects else { return Ok((CoordinatorProcess::start(self.settings(), None)?, listener)) };
+        let functions = self.functions.clone();
+        let Some(objects) = objects else {
+            return Ok((CoordinatorProcess::start(self.settings(), functions, None)?, listener));
+        };
         let address = listener.address;
         let standing_by = |leader: &Leader| {
             say(&format!("tidemill {role} stands by at http://{address}; http://{} leads", leader.address));
         };
         let every = Duration::from_secs(self.sweep_interval.max(1));
-        let leading = CoordinatorProcess::lead(self.settings(), &self.state, objects, address, every, standing_by);
+        let settings = self.settings();
+        let leading = CoordinatorProcess::lead(settings, functions, &self.state, objects, address, every, standing_by);
         let process = listener.refuse_until(leading).await?;
         Ok((process, listener))
     }

@@ -1,25 +1,32 @@
-//! `tidemill sql`.
+//! `tidemill sql`: statements from the command line, from files and pipes, or from a person.
 
-use std::io::{IsTerminal, Write};
-use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::IsTerminal;
 use std::time::Instant;
 
 use clap::Args;
 use tidemill_core::{Error, Result, RunId};
 
-use super::Done;
+use super::errors::report;
+use super::screen::{Remarks, Screen};
 use super::serve::MemoryArgs;
 use super::texts::Texts;
-use crate::client::{Client, QueryResult};
-use crate::output::{Format, PrintError, print};
+use super::{Done, shell};
+use crate::client::Client;
+use crate::output::{Format, PrintError};
 use crate::session::statements;
+
+/// Rows of one result that a person is shown.
+const ROWS: usize = 40;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  tidemill sql                                  a shell with a cluster of its own; \\? lists its commands
   tidemill sql -c 'SELECT 1'
   tidemill sql --connect http://127.0.0.1:7878 -f report.sql --format csv > report.csv
-  echo 'SHOW TABLES' | tidemill sql --connect http://127.0.0.1:7878")]
+  echo 'SHOW TABLES' | tidemill sql --connect http://127.0.0.1:7878
+
+Exit codes: 0 all statements succeeded, 1 one failed, 2 the command line is wrong, 75 the cluster is not available:
+try again later, 130 Ctrl-C.")]
 pub(super) struct SqlArgs {
     /// The coordinator's URL, or several, divided by commas, where others stand by; without it, the statements run in this process
     #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
@@ -29,38 +36,63 @@ pub(super) struct SqlArgs {
     /// Print the result of a run again that has finished, instead of running a statement; system.runs lists runs
     #[arg(long, value_name = "RUN_ID", conflicts_with_all = ["command", "file"])]
     run: Option<String>,
-    /// table, csv, json or jsonl
-    #[arg(long, default_value = "table", value_parser = Format::from_str)]
-    format: Format,
-    /// A setting of the session, such as datafusion.execution.target_partitions=8
+    /// How results are printed [default: box on a terminal, else table]
+    #[arg(long, env = "TIDEMILL_FORMAT", value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Print results and errors only: no progress, no rows and times
+    #[arg(long, short)]
+    quiet: bool,
+    /// A setting of the session, such as datafusion.execution.target_partitions=8; `tidemill config` lists them
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
-    memory: MemoryArgs,
+    pub(super) memory: MemoryArgs,
+    /// Settings of the session that the settings file has.
+    #[arg(skip)]
+    pub(super) sessions: Vec<(String, String)>,
 }
 
 pub(super) async fn run(args: SqlArgs) -> Result<Done> {
     if let Some(run) = &args.run {
         return again(&args, RunId(run.clone())).await;
     }
-    let statements = args.texts.read()?;
+    let by_person = args.texts.is_empty() && std::io::stdin().is_terminal();
+    let texts = if by_person { Vec::new() } else { args.texts.read()? };
     let mut client = match &args.connect {
         Some(url) => Client::connect(url).await?,
         None => Client::embedded(args.memory.embedded()?)?,
     };
+    for (key, value) in &args.sessions {
+        client.set(key, value)?;
+    }
     for setting in &args.set {
         let (key, value) =
             setting.split_once('=').ok_or_else(|| Error::invalid(format!("--set {setting}: write --set KEY=VALUE")))?;
         client.set(key.trim(), value.trim())?;
     }
-    let closed = AtomicBool::new(false);
+    let remarks = |otherwise| if args.quiet { Remarks::None } else { otherwise };
+    if by_person {
+        let screen = Screen::new(args.format, remarks(Remarks::Conversation), Some(ROWS));
+        let place = args.connect.unwrap_or_else(|| format!("a cluster in this process, {}", args.memory.shown()));
+        return shell::run(client, screen, &place).await;
+    }
+    let screen = Screen::new(args.format, remarks(Remarks::Scripts), None);
+    script(client, &texts, &screen).await
+}
+
+/// Runs statements until one fails.
+async fn script(mut client: Client, texts: &[String], screen: &Screen) -> Result<Done> {
     let mut terminated = std::pin::pin!(super::serve::terminated());
-    for text in statements {
-        for statement in statements::split(&text)? {
+    for text in texts {
+        let statements = match statements::split(text) {
+            Ok(statements) => statements,
+            Err(error) => return Ok(failed(screen, error.into(), text)),
+        };
+        for statement in statements {
             tokio::select! {
-                done = execute(&mut client, &statement, args.format, &closed) => match done {
+                done = screen.execute(&mut client, &statement) => match done {
                     Ok(()) => {}
-                    Err(error) => return ended(error, &closed),
+                    Err(error) => return Ok(failed(screen, error, &statement)),
                 },
                 // Leaving drops the result, which cancels its run.
                 _ = &mut terminated => {
@@ -80,58 +112,20 @@ async fn again(args: &SqlArgs, run: RunId) -> Result<Done> {
     })?;
     let start = Instant::now();
     let result = Client::connect(url).await?.fetch(&run).await?;
-    let closed = AtomicBool::new(false);
-    match show(result, start, args.format, &closed).await {
+    let screen = Screen::new(args.format, if args.quiet { Remarks::None } else { Remarks::Scripts }, None);
+    match screen.show(result, start, None).await {
         Ok(()) => Ok(Done::Well),
-        Err(error) => ended(error, &closed),
+        Err(error) => Ok(failed(&screen, error, "")),
     }
 }
 
-/// How a command ends whose output ended.
-fn ended(error: PrintError, closed: &AtomicBool) -> Result<Done> {
-    match error {
-        _ if closed.load(Ordering::Relaxed) => Ok(Done::Well),
-        PrintError::Run(error) => Err(error),
-        PrintError::Output(error) => Err(Error::unavailable(format!("the output cannot be written: {error}"))),
+/// How a script ends whose output ended.
+fn failed(screen: &Screen, error: PrintError, statement: &str) -> Done {
+    match screen.failure(error) {
+        Some(error) => {
+            report(&error, statement);
+            Done::Failed(error.kind)
+        }
+        None => Done::Well,
     }
-}
-
-/// Standard output that remembers whether its reader went away, as `head` does: no error of ours, but writers of formats
-/// report it in words of their own.
-struct Output<'a> {
-    closed: &'a AtomicBool,
-}
-
-impl Write for Output<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        std::io::stdout().write(bytes).inspect_err(|e| self.note(e))
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stdout().flush().inspect_err(|e| self.note(e))
-    }
-}
-
-impl Output<'_> {
-    fn note(&self, error: &std::io::Error) {
-        self.closed.fetch_or(error.kind() == std::io::ErrorKind::BrokenPipe, Ordering::Relaxed);
-    }
-}
-
-async fn execute(client: &mut Client, statement: &str, format: Format, closed: &AtomicBool) -> Result<(), PrintError> {
-    let start = Instant::now();
-    show(client.execute(statement).await?, start, format, closed).await
-}
-
-async fn show(result: QueryResult, start: Instant, format: Format, closed: &AtomicBool) -> Result<(), PrintError> {
-    let run = result.run.as_ref().map(|run| format!(", run {run}")).unwrap_or_default();
-    let shows_rows = !result.schema.fields().is_empty();
-    let mut out = std::io::BufWriter::new(Output { closed });
-    let rows = print(result, format, &mut out).await?;
-    if shows_rows && format == Format::Table && std::io::stderr().is_terminal() {
-        let plural = if rows == 1 { "" } else { "s" };
-        // A closed stderr is no reason to fail.
-        let _ = writeln!(std::io::stderr(), "{rows} row{plural} in {:.3} s{run}", start.elapsed().as_secs_f64());
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The statements of `-c` and `-f`, in the order in which they were written.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -23,6 +23,11 @@ enum Text {
 pub(super) struct Texts(Vec<Text>);
 
 impl Texts {
+    /// Whether none were given.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The texts to run: those given, or else standard input.
     pub(super) fn read(self) -> Result<Vec<String>> {
         if self.0.is_empty() {
@@ -42,13 +47,10 @@ impl Texts {
 }
 
 fn standard_input() -> Result<String> {
-    let mut stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        // A closed stderr is no reason to fail.
-        let _ = writeln!(std::io::stderr(), "Type statements, each ended by `;`, then Ctrl-D to run them.");
-    }
     let mut text = String::new();
-    stdin.read_to_string(&mut text).map_err(|e| Error::invalid(format!("standard input cannot be read: {e}")))?;
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|e| Error::invalid(format!("standard input cannot be read: {e}")))?;
     Ok(text)
 }
 

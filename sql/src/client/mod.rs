@@ -1,6 +1,7 @@
 //! Statements in, batches out: against a cluster, or against one embedded in this process.
 
 mod answer;
+mod observer;
 mod remote;
 mod result;
 
@@ -11,10 +12,12 @@ use tidemill_core::{Result, RunId};
 
 use crate::compose::{Embedded, EmbeddedConfig};
 use crate::session::{ClientSettings, SettingChange};
+pub use observer::Observer;
 use remote::Remote;
 pub use result::QueryResult;
 
 /// Where statements go.
+#[derive(Clone)]
 enum Backend {
     /// A coordinator in another process.
     Remote(Remote),
@@ -79,11 +82,32 @@ impl Client {
     /// # Errors
     /// The statement is wrong, or the coordinator cannot be reached.
     pub async fn execute(&mut self, sql: &str) -> Result<QueryResult> {
+        self.execute_as(new_run(), sql).await
+    }
+
+    /// The same, as a run whose name is known from the beginning: an [`Observer`] can watch it.
+    ///
+    /// # Errors
+    /// See [`Self::execute`].
+    pub async fn execute_as(&mut self, run: RunId, sql: &str) -> Result<QueryResult> {
         if let Some(change) = SettingChange::of(sql).await? {
             self.settings.apply(&change)?;
             return Ok(QueryResult::nothing());
         }
-        self.query(sql).await
+        let settings = self.settings.entries().clone();
+        self.submit(StatementRequest { run: Some(run), sql: sql.to_owned(), settings, ..Default::default() }).await
+    }
+
+    /// Asks beside this session's statements.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer { backend: self.backend.clone() }
+    }
+
+    /// What was set.
+    #[must_use]
+    pub const fn settings(&self) -> &ClientSettings {
+        &self.settings
     }
 
     /// The kept result of a run that has finished.
@@ -107,10 +131,29 @@ impl Client {
     /// See [`Self::execute`].
     pub async fn query(&self, sql: &str) -> Result<QueryResult> {
         let settings = self.settings.entries().clone();
-        match &self.backend {
-            Backend::Remote(remote) => remote.execute(sql, settings).await,
-            Backend::Local(coordinator) => {
-                let request = StatementRequest { sql: sql.to_owned(), settings, ..Default::default() };
+        self.submit(StatementRequest { sql: sql.to_owned(), settings, ..Default::default() }).await
+    }
+
+    /// Submits a statement or a plan with settings of its own.
+    ///
+    /// # Errors
+    /// See [`Self::execute`].
+    pub async fn submit(&self, request: StatementRequest) -> Result<QueryResult> {
+        self.backend.submit(request).await
+    }
+}
+
+/// A name for a run that no other has.
+#[must_use]
+pub fn new_run() -> RunId {
+    RunId(ulid::Ulid::new().to_string())
+}
+
+impl Backend {
+    async fn submit(&self, request: StatementRequest) -> Result<QueryResult> {
+        match self {
+            Self::Remote(remote) => remote.submit(request).await,
+            Self::Local(coordinator) => {
                 let run = coordinator.submit(request).await?;
                 let (id, schema) = (run.run.clone(), Arc::clone(&run.schema));
                 Ok(QueryResult::new(Some(id), schema, run.into_stream()))

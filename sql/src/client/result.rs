@@ -37,6 +37,12 @@ impl QueryResult {
         Self { run, schema, batches: batches.boxed() }
     }
 
+    /// Rows that are there.
+    #[must_use]
+    pub fn of(batch: RecordBatch) -> Self {
+        Self::new(None, batch.schema(), futures::stream::iter([Ok(batch)]))
+    }
+
     pub(super) fn nothing() -> Self {
         Self::new(None, Arc::new(Schema::empty()), futures::stream::empty())
     }
@@ -44,6 +50,12 @@ impl QueryResult {
     /// The next batch; `None` when all rows came.
     pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
         self.batches.next().await
+    }
+
+    /// The batches as a stream.
+    #[must_use]
+    pub fn into_stream(self) -> BoxStream<'static, Result<RecordBatch>> {
+        self.batches
     }
 
     /// All rows.

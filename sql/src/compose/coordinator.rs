@@ -9,6 +9,7 @@ use tidemill_coordinator::log::{Leader, Log, Objects, wait_for_turn};
 use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, Sweeper};
 use tidemill_core::{Error, Result, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
+use tidemill_engine::functions::Functions;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
@@ -41,8 +42,8 @@ impl CoordinatorProcess {
     ///
     /// # Errors
     /// The planner or its runtime cannot be made.
-    pub fn start(settings: Settings, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
-        let Parts { config, planner, cpu } = Parts::make(settings, local, String::new())?;
+    pub fn start(settings: Settings, functions: Functions, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
+        let Parts { config, planner, cpu } = Parts::make(settings, functions, local, String::new())?;
         Ok(Self { coordinator: Coordinator::start(config), planner, cpu: Some(cpu) })
     }
 
@@ -53,6 +54,7 @@ impl CoordinatorProcess {
     /// The store does not answer, or holds what this build cannot read.
     pub async fn lead(
         settings: Settings,
+        functions: Functions,
         state: &str,
         objects: Arc<dyn Objects>,
         address: SocketAddr,
@@ -64,7 +66,7 @@ impl CoordinatorProcess {
             let newest = wait_for_turn(objects.as_ref(), &leader, &mut standing_by).await?;
             // Another may have been quicker.
             if let Some((log, recovered)) = Log::take_over(Arc::clone(&objects), leader.clone(), newest).await? {
-                let Parts { config, planner, cpu } = Parts::make(settings, None, state.to_owned())?;
+                let Parts { config, planner, cpu } = Parts::make(settings, functions, None, state.to_owned())?;
                 let sweeper = Sweeper::new(config.pond.clone(), objects, log.epoch());
                 sweeper.sweep_before_first_run(&recovered.state).await;
                 let coordinator = Coordinator::resume(config, log, recovered);
@@ -123,9 +125,16 @@ struct Parts {
 }
 
 impl Parts {
-    fn make(settings: Settings, local: Option<Arc<dyn LocalBlocks>>, state: String) -> Result<Self> {
+    fn make(
+        settings: Settings,
+        functions: Functions,
+        local: Option<Arc<dyn LocalBlocks>>,
+        state: String,
+    ) -> Result<Self> {
         let pond = PondSlot::default();
         pond.open(&state)?;
+        // Before there is a runtime, which must not be dropped here.
+        let planner = Arc::new(SqlPlanner::new(functions)?);
         let cpu = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(PLANNING_THREADS)
             .thread_name("tidemill-plan")
@@ -133,7 +142,6 @@ impl Parts {
             .enable_all()
             .build()
             .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;
-        let planner = Arc::new(SqlPlanner::new()?);
         let config = CoordinatorConfig {
             settings,
             planner: Arc::clone(&planner) as _,

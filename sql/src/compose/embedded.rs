@@ -7,6 +7,7 @@ use tidemill_coordinator::{Coordinator, LocalLink};
 use tidemill_core::record::{LostOutput, Pack};
 use tidemill_core::{BlobHash, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::control::ControlLink;
+use tidemill_engine::functions::Functions;
 use tidemill_executor::{Executor, ExecutorConfig, MemoryLimits};
 
 use super::{CoordinatorProcess, default_memory, default_slots, default_work_dir};
@@ -22,12 +23,15 @@ pub struct EmbeddedConfig {
     pub work_dir: PathBuf,
     /// The scheduler's limits.
     pub settings: Settings,
+    /// What plans may call beside DataFusion's functions.
+    pub functions: Functions,
 }
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
         let slots = default_slots();
-        Self { slots, memory: default_memory(slots), work_dir: default_work_dir(), settings: Settings::default() }
+        let (memory, work_dir) = (default_memory(slots), default_work_dir());
+        Self { slots, memory, work_dir, settings: Settings::default(), functions: Functions::default() }
     }
 }
 
@@ -41,7 +45,7 @@ impl Embedded {
     /// Starts a coordinator and an executor on the current runtime.
     ///
     /// # Errors
-    /// The work directory cannot be used.
+    /// The work directory cannot be used, or a function has the name of another.
     pub fn start(config: EmbeddedConfig) -> Result<Self> {
         let late = Arc::new(LateLink::default());
         let executor = ExecutorConfig {
@@ -50,9 +54,11 @@ impl Embedded {
             slots: config.slots,
             memory: MemoryLimits::of(config.memory),
             work_dir: config.work_dir,
+            functions: config.functions.clone(),
         };
         let executor = Arc::new(Executor::new(executor, Arc::clone(&late) as _)?);
-        let coordinator = CoordinatorProcess::start(config.settings, Some(executor.shared().blocks()))?;
+        let blocks = Some(executor.shared().blocks());
+        let coordinator = CoordinatorProcess::start(config.settings, config.functions, blocks)?;
         late.set(LocalLink::new(coordinator.coordinator().clone()));
         let (serving, link) = (Arc::clone(&executor), late);
         tokio::spawn(async move {

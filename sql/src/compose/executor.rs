@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidemill_core::{Error, ErrorKind, ExecutorId, Result};
+use tidemill_core::{Error, ExecutorId, Result};
 use tidemill_engine::control::ControlLink;
+use tidemill_engine::functions::Functions;
 use tidemill_executor::{BlockService, Executor, ExecutorConfig, MemoryLimits};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -26,6 +27,8 @@ pub struct ExecutorProcess {
     pub memory: usize,
     /// Where it spills.
     pub work_dir: PathBuf,
+    /// What plans may call beside DataFusion's functions.
+    pub functions: Functions,
 }
 
 /// A listening executor, connected to its coordinator.
@@ -42,7 +45,7 @@ impl ExecutorProcess {
     /// Starts the executor and registers it through `link`, again and again until it is stopped.
     ///
     /// # Errors
-    /// The address or the work directory cannot be used.
+    /// The address or the work directory cannot be used, or a function has the name of another.
     pub async fn start(self, link: Arc<dyn ControlLink>) -> Result<ExecutorServer> {
         if self.bind.ip().is_unspecified() && self.advertise.is_none() {
             return Err(Error::invalid(format!(
@@ -58,6 +61,7 @@ impl ExecutorProcess {
             slots: self.slots,
             memory: MemoryLimits::of(self.memory),
             work_dir: self.work_dir,
+            functions: self.functions,
         };
         let executor = Arc::new(Executor::new(config, Arc::clone(&link))?);
         let (stop, mut stopped) = watch::channel(false);
@@ -93,7 +97,7 @@ impl ExecutorServer {
     pub async fn ended(&mut self) -> Result<()> {
         match (&mut self.agent).await {
             Ok(ended) => ended,
-            Err(panic) => Err(Error { kind: ErrorKind::Internal, message: format!("the executor panicked: {panic}") }),
+            Err(panic) => Err(Error::internal(format!("the executor panicked: {panic}"))),
         }
     }
 

@@ -57,6 +57,7 @@ pub(super) fn of_server() -> Result<SqlInfoData> {
         info.append(lists, Vec::<String>::new());
     }
     for yes in [
+        SqlInfo::SqlDdlSchema,
         SqlInfo::SqlDdlTable,
         SqlInfo::SqlAllTablesAreSelectable,
         SqlInfo::SqlSupportsColumnAliasing,
@@ -72,7 +73,6 @@ pub(super) fn of_server() -> Result<SqlInfoData> {
     }
     for no in [
         SqlInfo::SqlDdlCatalog,
-        SqlInfo::SqlDdlSchema,
         SqlInfo::SqlSupportsDifferentTableCorrelationNames,
         SqlInfo::SqlSupportsIntegrityEnhancementFacility,
         SqlInfo::SqlSelectForUpdateSupported,

@@ -98,7 +98,8 @@ impl FlightSql {
         if self.setting_change(&sql).await?.is_some() {
             return Ok(Description::nothing());
         }
-        let request = StatementRequest { run: None, sql, parameters, settings: settings.into_entries() };
+        let settings = settings.into_entries();
+        let request = StatementRequest { sql, parameters, settings, ..StatementRequest::default() };
         let request = self.0.coordinator.plan_request(request).await?;
         let planner = Arc::clone(&self.0.planner);
         self.on_cpu(async move { planner.describe(&request).await }).await

@@ -152,7 +152,7 @@ impl FlightSql {
         let settings = self.0.sessions.settings(caller)?;
         let Bound { sql, parameters } = bound;
         let entries = settings.clone().into_entries();
-        let request = StatementRequest { run: Some(run.clone()), sql, parameters, settings: entries };
+        let request = StatementRequest { run: Some(run.clone()), sql, parameters, settings: entries, ..Default::default() };
         Ok(Waiting::of(self.0.coordinator.submit(request).await?, &settings))
     }
 
@@ -180,7 +180,8 @@ impl FlightSql {
         let settings = Settings::from_entries(ticket.settings);
         let entries = settings.clone().into_entries();
         let parameters = ticket.parameters.into();
-        let request = StatementRequest { run: Some(run), sql: ticket.sql, parameters, settings: entries };
+        let (run, sql) = (Some(run), ticket.sql);
+        let request = StatementRequest { run, sql, parameters, settings: entries, ..Default::default() };
         Ok(Waiting::of(self.0.coordinator.submit(request).await?, &settings).into_messages())
     }
 

@@ -20,6 +20,7 @@ use prost::Message;
 use tidemill_coordinator::{Messages, messages};
 use tidemill_core::{Error, Result};
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
+use tidemill_engine::wire::PROGRESS_ACTION;
 use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
@@ -249,6 +250,9 @@ impl FlightService for FlightSql {
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let caller = caller(&request)?;
         let action = request.into_inner();
+        if action.r#type == PROGRESS_ACTION {
+            return self.0.statements.do_action(action).await;
+        }
         let results = self.act(&caller, &action).await?;
         let results = results.into_iter().map(|body| Ok(arrow_flight::Result { body }));
         let mut response = self.tell(&caller, futures::stream::iter(results).boxed());

@@ -1,41 +1,68 @@
-//! Results as text.
+//! Results as text and files: one format per kind of reader.
 
+mod cells;
+mod grid;
+mod look;
+mod size;
 mod table;
 
 use std::io::Write;
-use std::str::FromStr;
 
 use arrow::csv::WriterBuilder as CsvWriterBuilder;
+use arrow::ipc::writer::StreamWriter;
 use arrow::json::{ArrayWriter, LineDelimitedWriter};
 use arrow::record_batch::RecordBatch;
-use tidemill_core::{Error, Result};
+use clap::ValueEnum;
+use tidemill_core::Error;
 
 use crate::client::QueryResult;
+pub use look::{Colors, Look};
+pub use size::{count, size};
 
 /// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// A table for people.
+    /// A table of ASCII characters, with all rows and columns
     #[default]
     Table,
-    /// Comma-separated values with a header.
+    /// A table of lines, with types, that fits the terminal
+    Box,
+    /// A Markdown table
+    Markdown,
+    /// Comma-separated values with a header
     Csv,
-    /// One JSON array of objects.
+    /// Tab-separated values with a header
+    Tsv,
+    /// One JSON array of objects
     Json,
-    /// One JSON object a line.
-    JsonLines,
+    /// One JSON object a line
+    Jsonl,
+    /// An Arrow IPC stream
+    Arrow,
 }
 
-impl FromStr for Format {
-    type Err = Error;
+impl Format {
+    /// Whether people read it, rather than programs.
+    #[must_use]
+    pub const fn is_for_people(self) -> bool {
+        match self {
+            Self::Table | Self::Box | Self::Markdown => true,
+            Self::Csv | Self::Tsv | Self::Json | Self::Jsonl | Self::Arrow => false,
+        }
+    }
 
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "table" => Ok(Self::Table),
-            "csv" => Ok(Self::Csv),
-            "json" => Ok(Self::Json),
-            "jsonl" => Ok(Self::JsonLines),
-            other => Err(Error::invalid(format!("`{other}` is no format: use table, csv, json or jsonl"))),
+    /// The format that a file's name asks for, if it ends in one.
+    #[must_use]
+    pub fn of_file(name: &str) -> Option<Self> {
+        let (_, ending) = name.rsplit_once('.')?;
+        match ending.to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "tsv" => Some(Self::Tsv),
+            "json" => Some(Self::Json),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "arrow" | "arrows" => Some(Self::Arrow),
+            "md" => Some(Self::Markdown),
+            _ => None,
         }
     }
 }
@@ -51,21 +78,34 @@ pub enum PrintError {
     Output(#[from] std::io::Error),
 }
 
-/// Prints a result as it comes and tells its rows. A statement without a result prints nothing.
+/// How much was printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Printed {
+    /// The result's rows.
+    pub rows: u64,
+    /// Those of them that were shown.
+    pub shown: u64,
+}
+
+/// Prints a result as it comes. A statement without a result prints nothing.
 ///
 /// # Errors
 /// The run failed, or `out` cannot be written.
-pub async fn print(mut result: QueryResult, format: Format, out: &mut impl Write) -> Result<u64, PrintError> {
+pub async fn print(
+    mut result: QueryResult,
+    format: Format,
+    look: &Look,
+    out: &mut impl Write,
+) -> Result<Printed, PrintError> {
     let has_columns = !result.schema.fields().is_empty();
     let rows = match format {
-        Format::Table => table::print(&mut result, out).await?,
-        Format::Csv => {
-            let mut writer = CsvWriterBuilder::new().with_header(true).build(&mut *out);
-            if has_columns {
-                writer.write(&RecordBatch::new_empty(result.schema.clone())).map_err(unwritable)?;
-            }
-            each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?
+        Format::Table | Format::Box | Format::Markdown => {
+            let printed = table::print(&mut result, format, look, out).await?;
+            out.flush()?;
+            return Ok(printed);
         }
+        Format::Csv => separated(&mut result, b',', out).await?,
+        Format::Tsv => separated(&mut result, b'\t', out).await?,
         Format::Json if !has_columns => each(&mut result, |_| Ok(())).await?,
         Format::Json => {
             let mut writer = ArrayWriter::new(&mut *out);
@@ -75,15 +115,31 @@ pub async fn print(mut result: QueryResult, format: Format, out: &mut impl Write
             writeln!(out)?;
             rows
         }
-        Format::JsonLines => {
+        Format::Jsonl => {
             let mut writer = LineDelimitedWriter::new(&mut *out);
+            let rows = each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?;
+            writer.finish().map_err(unwritable)?;
+            rows
+        }
+        Format::Arrow if !has_columns => each(&mut result, |_| Ok(())).await?,
+        Format::Arrow => {
+            let mut writer = StreamWriter::try_new(&mut *out, &result.schema).map_err(unwritable)?;
             let rows = each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?;
             writer.finish().map_err(unwritable)?;
             rows
         }
     };
     out.flush()?;
-    Ok(rows)
+    Ok(Printed { rows, shown: rows })
+}
+
+async fn separated(result: &mut QueryResult, by: u8, out: &mut impl Write) -> Result<u64, PrintError> {
+    let mut writer = CsvWriterBuilder::new().with_header(true).with_delimiter(by).build(out);
+    if !result.schema.fields().is_empty() {
+        // The header, even where no row follows.
+        writer.write(&RecordBatch::new_empty(result.schema.clone())).map_err(unwritable)?;
+    }
+    each(result, |batch| writer.write(batch).map_err(unwritable)).await
 }
 
 async fn each(
@@ -104,18 +160,4 @@ fn unwritable(error: arrow::error::ArrowError) -> PrintError {
         arrow::error::ArrowError::IoError(_, io) => PrintError::Output(io),
         other => Error::invalid(format!("the result cannot be printed in this format: {other}")).into(),
     }
-}
-
-/// Bytes with a unit.
-#[must_use]
-pub fn size(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let unit = units.get(unit).copied().unwrap_or_default();
-    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
 }

@@ -1,63 +1,109 @@
-//! A table for people. Widths follow the first rows; what is longer later is printed all the same.
+//! Tables for people: all rows in pieces, or the first and the last ones.
+//!
+//! Invariant: what is held at once is bounded, however many rows a result has.
 
+use std::collections::VecDeque;
 use std::io::Write;
 
 use arrow::array::AsArray;
 use arrow::record_batch::RecordBatch;
-use arrow::util::pretty::pretty_format_batches;
-use tidemill_core::Error;
 
-use super::PrintError;
+use super::cells::{Cell, cells};
+use super::grid::Grid;
+use super::{Format, Look, PrintError, Printed};
 use crate::client::QueryResult;
 use crate::session::LINES;
 
-/// Rows that one drawn table holds: a longer result is drawn in pieces, so that memory stays bounded.
+/// Rows that one drawn table holds: a longer result is drawn in pieces.
 const ROWS_PER_PIECE: usize = 100_000;
 
-/// Draws a result and tells its rows.
-pub(super) async fn print(result: &mut QueryResult, out: &mut impl Write) -> Result<u64, PrintError> {
-    let (mut rows, mut held, mut batches) = (0, 0, Vec::new());
-    while let Some(batch) = result.next().await {
-        let batch = batch?;
-        rows += batch.num_rows() as u64;
-        held += batch.num_rows();
-        batches.push(batch);
-        if held >= ROWS_PER_PIECE {
-            draw(&batches, out)?;
-            batches.clear();
-            held = 0;
-        }
+/// Draws a result.
+pub(super) async fn print(
+    result: &mut QueryResult,
+    format: Format,
+    look: &Look,
+    out: &mut impl Write,
+) -> Result<Printed, PrintError> {
+    let is_text = match &result.schema.fields()[..] {
+        [field] => field.metadata().contains_key(LINES),
+        _ => false,
+    };
+    match look.rows {
+        _ if is_text => lines(result, out).await,
+        Some(limit) => ends(result, format, look, limit, out).await,
+        None => pieces(result, format, look, out).await,
     }
-    if result.schema.fields().is_empty() {
-        return Ok(rows);
-    }
-    if rows == 0 {
-        batches.push(RecordBatch::new_empty(result.schema.clone()));
-    }
-    if !batches.is_empty() {
-        draw(&batches, out)?;
-    }
-    Ok(rows)
-}
-
-fn draw(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), PrintError> {
-    if let Some(first) = batches.first()
-        && let [field] = &first.schema().fields()[..]
-        && field.metadata().contains_key(LINES)
-    {
-        return draw_lines(batches, out);
-    }
-    let table =
-        pretty_format_batches(batches).map_err(|e| Error::invalid(format!("the result cannot be drawn: {e}")))?;
-    Ok(writeln!(out, "{table}")?)
 }
 
 /// One text, line by line.
-fn draw_lines(batches: &[RecordBatch], out: &mut impl Write) -> Result<(), PrintError> {
-    for batch in batches {
+async fn lines(result: &mut QueryResult, out: &mut impl Write) -> Result<Printed, PrintError> {
+    let mut rows = 0;
+    while let Some(batch) = result.next().await {
+        let batch = batch?;
+        rows += batch.num_rows() as u64;
         for line in batch.column(0).as_string::<i32>().iter().flatten() {
             writeln!(out, "{line}")?;
         }
     }
-    Ok(())
+    Ok(Printed { rows, shown: rows })
+}
+
+/// All rows.
+async fn pieces(
+    result: &mut QueryResult,
+    format: Format,
+    look: &Look,
+    out: &mut impl Write,
+) -> Result<Printed, PrintError> {
+    let schema = result.schema.clone();
+    let (mut rows, mut held) = (0, Vec::new());
+    while let Some(batch) = result.next().await {
+        let batch = batch?;
+        rows += batch.num_rows() as u64;
+        held.extend(cells(&batch)?);
+        if held.len() >= ROWS_PER_PIECE {
+            Grid { schema: &schema, rows: &held, gap: None }.draw(format, look, out)?;
+            held.clear();
+        }
+    }
+    let is_begun = rows > 0 && held.is_empty();
+    if !schema.fields().is_empty() && !is_begun {
+        Grid { schema: &schema, rows: &held, gap: None }.draw(format, look, out)?;
+    }
+    Ok(Printed { rows, shown: rows })
+}
+
+/// The first and the last rows, `limit` in all.
+async fn ends(
+    result: &mut QueryResult,
+    format: Format,
+    look: &Look,
+    limit: usize,
+    out: &mut impl Write,
+) -> Result<Printed, PrintError> {
+    let schema = result.schema.clone();
+    let first_ones = limit.div_ceil(2);
+    let (mut rows, mut first, mut last): (u64, Vec<Vec<Cell>>, VecDeque<Vec<Cell>>) = (0, vec![], VecDeque::new());
+    while let Some(batch) = result.next().await {
+        let batch = batch?;
+        rows += batch.num_rows() as u64;
+        let wanted = first_ones.saturating_sub(first.len()).min(batch.num_rows());
+        first.extend(cells(&batch.slice(0, wanted))?);
+        last.extend(cells(&end_of(&batch.slice(wanted, batch.num_rows() - wanted), limit - first_ones))?);
+        while last.len() > limit - first_ones {
+            last.pop_front();
+        }
+    }
+    if schema.fields().is_empty() {
+        return Ok(Printed { rows, shown: rows });
+    }
+    let gap = (rows > (first.len() + last.len()) as u64).then_some(first.len());
+    first.extend(last);
+    Grid { schema: &schema, rows: &first, gap }.draw(format, look, out)?;
+    Ok(Printed { rows, shown: first.len() as u64 })
+}
+
+fn end_of(batch: &RecordBatch, rows: usize) -> RecordBatch {
+    let rows = rows.min(batch.num_rows());
+    batch.slice(batch.num_rows() - rows, rows)
 }

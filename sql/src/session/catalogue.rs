@@ -17,6 +17,7 @@ use datafusion::prelude::SessionContext;
 use tidemill_core::Result;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind};
 use tidemill_engine::error::to_datafusion;
+use tidemill_engine::functions::Functions;
 use tidemill_engine::plan::WindowFilters;
 use tidemill_engine::planner::PlanRequest;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
@@ -54,8 +55,9 @@ pub(super) fn session(
     settings: &RunSettings,
     runtime: &Arc<RuntimeEnv>,
     cache: &Arc<TableCache>,
+    functions: &Functions,
 ) -> Result<SessionContext> {
-    Ok(session_at(request, settings, runtime, cache, 0))
+    session_at(request, settings, runtime, cache, functions, 0)
 }
 
 fn session_at(
@@ -63,25 +65,31 @@ fn session_at(
     settings: &RunSettings,
     runtime: &Arc<RuntimeEnv>,
     cache: &Arc<TableCache>,
+    functions: &Functions,
     depth: usize,
-) -> SessionContext {
+) -> Result<SessionContext> {
     let names = Arc::new(Names {
         request: request.clone(),
         settings: settings.clone(),
         runtime: Arc::clone(runtime),
         cache: Arc::clone(cache),
+        functions: functions.clone(),
         depth,
     });
     let catalogs = MemoryCatalogProviderList::new();
     catalogs.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(names)));
-    let state = SessionStateBuilder::new()
-        .with_config(settings.config.clone())
+    let mut config = settings.config.clone();
+    // Places in a view's definition are none in the statement that names the view.
+    config.options_mut().sql_parser.collect_spans = depth == 0;
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
         .with_runtime_env(Arc::clone(runtime))
         .with_catalog_list(Arc::new(catalogs))
         .with_default_features()
         .with_analyzer_rule(Arc::new(WindowFilters))
         .build();
-    SessionContext::new_with_state(state)
+    functions.register(&mut state)?;
+    Ok(SessionContext::new_with_state(state))
 }
 
 /// What names are resolved with.
@@ -91,6 +99,7 @@ struct Names {
     settings: RunSettings,
     runtime: Arc<RuntimeEnv>,
     cache: Arc<TableCache>,
+    functions: Functions,
     depth: usize,
 }
 
@@ -99,6 +108,7 @@ impl Names {
         match &entry.kind {
             CatalogueKind::ExternalTable => self.external(entry).await,
             CatalogueKind::View => self.view(entry).await,
+            CatalogueKind::Schema => plan_err!("a schema is no table"),
             CatalogueKind::Table { rows } => {
                 if let Some(table) = self.cache.get(&rows.0) {
                     return Ok(table);
@@ -119,7 +129,8 @@ impl Names {
         }
         // It names no other table; of its own name, planning would ask what it means.
         let nothing = PlanRequest { catalogue: Arc::default(), ..self.request.clone() };
-        let context = session_at(&nothing, &self.settings, &self.runtime, &self.cache, self.depth);
+        let context = session_at(&nothing, &self.settings, &self.runtime, &self.cache, &self.functions, self.depth);
+        let context = context.map_err(to_datafusion)?;
         let plan = context.state().create_logical_plan(&entry.definition).await?;
         let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(command)) = plan else {
             return plan_err!("the definition of an external table is no CREATE EXTERNAL TABLE");
@@ -142,7 +153,9 @@ impl Names {
         if self.depth >= MAX_VIEW_DEPTH {
             return plan_err!("views are nested more than {MAX_VIEW_DEPTH} deep: does one name itself?");
         }
-        Ok(session_at(&self.request, &self.settings, &self.runtime, &self.cache, self.depth + 1))
+        let depth = self.depth + 1;
+        session_at(&self.request, &self.settings, &self.runtime, &self.cache, &self.functions, depth)
+            .map_err(to_datafusion)
     }
 }
 
@@ -151,8 +164,9 @@ struct Catalog(Arc<Names>);
 
 impl CatalogProvider for Catalog {
     fn schema_names(&self) -> Vec<String> {
+        let entries = self.0.request.catalogue.entries.keys();
         let mut names: Vec<String> =
-            self.0.request.catalogue.entries.keys().filter_map(|n| Some(n.split_once('.')?.0.to_owned())).collect();
+            entries.map(|n| n.split_once('.').map_or(n.as_str(), |(schema, _)| schema).to_owned()).collect();
         names.extend([SCHEMA.to_owned(), system::SCHEMA.to_owned()]);
         names.sort();
         names.dedup();
@@ -210,7 +224,7 @@ impl SchemaProvider for Schema {
             (true, _) => system::TABLES.contains(&name).then_some(TableType::View),
             (false, Some(CatalogueKind::View)) => Some(TableType::View),
             (false, Some(CatalogueKind::ExternalTable | CatalogueKind::Table { .. })) => Some(TableType::Base),
-            (false, None) => None,
+            (false, Some(CatalogueKind::Schema) | None) => None,
         };
         Ok(known)
     }

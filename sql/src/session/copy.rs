@@ -28,6 +28,8 @@ use super::{Planning, ddl, query};
 
 /// The file that says that a directory is complete.
 const SUCCESS: &str = "_SUCCESS";
+/// The option that says whether one file is written, whatever the location looks like.
+const SINGLE_FILE: &str = "single_file_output";
 /// When a failed run's files are removed: a task that was told to stop may just then have finished one.
 const ABORT_PASSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(5)];
 
@@ -36,7 +38,15 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     if !copy.partition_by.is_empty() {
         return Err(Error::invalid("COPY … PARTITIONED BY is not built yet: write one directory per value"));
     }
-    let single = Path::new(&copy.output_url).extension().is_some() && !copy.output_url.ends_with('/');
+    let single = match copy.options.get(SINGLE_FILE).map(String::as_str) {
+        Some("true") => true,
+        Some("false") => false,
+        // DataFusion knows what else it may be, and refuses the rest.
+        _ => Path::new(&copy.output_url).extension().is_some() && !copy.output_url.ends_with('/'),
+    };
+    if single {
+        copy.output_url.truncate(copy.output_url.trim_end_matches('/').len());
+    }
     if !single && !copy.output_url.ends_with('/') {
         copy.output_url.push('/');
     }

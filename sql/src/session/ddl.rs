@@ -17,7 +17,7 @@ use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
 
-use super::{Planning, redact, system};
+use super::{Planning, redact, schemas, system};
 
 /// Options that would put credentials into definitions.
 const SECRET_OPTIONS: &[&str] = &["aws.", "gcp.", "google.", "azure."];
@@ -29,7 +29,8 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
     match statement {
         DdlStatement::CreateExternalTable(command) => create_external(planning, *command).await,
         DdlStatement::CreateView(view) => {
-            let name = qualified(&view.name)?;
+            only_lasting(view.temporary)?;
+            let name = qualified(planning, &view.name)?;
             if let Some(done) = check_new(planning, &name, false, view.or_replace)? {
                 return Ok(done);
             }
@@ -37,8 +38,18 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
             Ok(set(planning, name, CatalogueEntry { kind: CatalogueKind::View, definition }))
         }
         DdlStatement::DropTable(drop) => drop_entry(planning, &drop.name, drop.if_exists, "table"),
+        DdlStatement::CreateCatalogSchema(create) => schemas::create(planning, &create),
+        DdlStatement::DropCatalogSchema(drop) => schemas::drop(planning, &drop),
         DdlStatement::DropView(drop) => drop_entry(planning, &drop.name, drop.if_exists, "view"),
         other => Err(Error::invalid(format!("{} is not supported", other.name()))),
+    }
+}
+
+/// Refuses what would be there for all and for ever, though it was to be there for one.
+pub(super) fn only_lasting(temporary: bool) -> Result<()> {
+    match temporary {
+        true => Err(Error::invalid("temporary tables and views are not built yet: leave TEMPORARY out, and drop it later")),
+        false => Ok(()),
     }
 }
 
@@ -48,7 +59,8 @@ fn set(planning: &Planning<'_>, name: String, entry: CatalogueEntry) -> Plan {
 }
 
 async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<Plan> {
-    let name = qualified(&command.name)?;
+    only_lasting(command.temporary)?;
+    let name = qualified(planning, &command.name)?;
     if let Some(done) = check_new(planning, &name, command.if_not_exists, command.or_replace)? {
         return Ok(done);
     }
@@ -141,7 +153,7 @@ pub(super) fn absolute(location: &str, directory: Option<&Path>) -> String {
 }
 
 fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, kind: &str) -> Result<Plan> {
-    let qualified = qualified(name)?;
+    let qualified = qualified(planning, name)?;
     let entry = planning.request.catalogue.entries.get(&qualified);
     let is_view = entry.is_some_and(|e| e.kind == CatalogueKind::View);
     match entry {
@@ -160,7 +172,7 @@ fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, k
 }
 
 /// `schema.table`, in the only catalogue.
-pub(super) fn qualified(name: &TableReference) -> Result<String> {
+pub(super) fn qualified(planning: &Planning<'_>, name: &TableReference) -> Result<String> {
     let resolved = name.clone().resolve(CATALOG, SCHEMA);
     if &*resolved.catalog != CATALOG {
         return Err(Error::not_found(format!(
@@ -171,8 +183,11 @@ pub(super) fn qualified(name: &TableReference) -> Result<String> {
     if matches!(&*resolved.schema, system::SCHEMA | "information_schema") {
         return Err(Error::denied(format!("the schema `{}` belongs to the engine", resolved.schema)));
     }
-    if &*resolved.schema != SCHEMA {
-        return Err(Error::not_found(format!("there is no schema `{}`: the only one is {SCHEMA}", resolved.schema)));
+    if !schemas::exists(&planning.request.catalogue, &resolved.schema) {
+        return Err(Error::not_found(format!(
+            "there is no schema `{0}`: make it with CREATE SCHEMA {0}, or use {SCHEMA}",
+            resolved.schema
+        )));
     }
     Ok(format!("{}.{}", resolved.schema, resolved.table))
 }

@@ -60,7 +60,7 @@ impl SqlPlanner {
     /// The statement is wrong, or names what does not exist.
     pub async fn describe(&self, request: &PlanRequest) -> Result<Description> {
         let planning = self.planning(request)?;
-        let plan = planning.logical().await?;
+        let plan = planning.logical(planning.statement()?).await?;
         let parameters = parameters::schema(&parameters::expected(&plan)?);
         let plan = match request.parameters.is_empty() {
             true => plan,

@@ -14,6 +14,7 @@ use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{ExchangeSettings, draw, encode, stage};
 use tidemill_engine::planner::Plan;
 
+use super::analyze::{Form, json};
 use super::{Planning, query};
 
 pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Result<Plan> {
@@ -26,15 +27,23 @@ pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Resul
     // What cannot be run is refused here too.
     let encoded = encode(&staged, None, &planning.context.task_ctx(), ExchangeSettings::default())
         .map_err(|e| from_datafusion(&e))?;
+    let drawings = draw(&staged);
     let mut lines = vec![];
+    if Form::of(&explain.explain_format)? == Form::Json {
+        return answer(rows(vec![json::tree(&drawings, None).to_string()])?);
+    }
     if explain.verbose {
         lines.extend(explained.display_indent().to_string().lines().map(str::to_owned));
     }
-    lines.extend(draw(&staged).into_iter().flat_map(|stage| stage.lines(vec![])));
+    lines.extend(drawings.iter().flat_map(|stage| stage.lines(vec![], |_| String::new())));
     if explain.verbose {
         lines.extend(encoded.graph.stages.iter().map(hashes));
     }
-    let batch = rows(lines)?;
+    answer(rows(lines)?)
+}
+
+/// Rows that the coordinator has.
+pub(super) fn answer(batch: RecordBatch) -> Result<Plan> {
     let schema = batch.schema();
     Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])))))
 }

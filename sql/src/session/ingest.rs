@@ -123,7 +123,7 @@ pub(super) fn ingest(planning: &Planning<'_>, ingest: &Ingest) -> Result<Plan> {
             "INGEST takes rows that come along with it, from a bulk ingestion over Flight SQL: use CREATE TABLE … AS",
         ));
     }
-    let name = ddl::qualified(&ingest.table)?;
+    let name = ddl::qualified(planning, &ingest.table)?;
     let (schema, rows) = memory_table::read(&request.parameters).map_err(|e| from_datafusion(&e))?;
     let present = request.catalogue.entries.get(&name);
     let (schema, rows) = match (present, ingest.if_missing, ingest.if_present) {

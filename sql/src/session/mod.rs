@@ -14,9 +14,12 @@ pub(crate) mod keep;
 pub(crate) mod memory_table;
 mod names;
 mod parameters;
+mod plan;
 mod query;
 mod redact;
+mod schemas;
 mod settings;
+mod show;
 pub mod statements;
 mod system;
 
@@ -27,14 +30,19 @@ use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::error::from_datafusion;
+use tidemill_engine::functions::Functions;
 use tidemill_engine::planner::{Finish, Plan, PlanRequest, Planner};
 
 use catalogue::TableCache;
 pub use describe::{Description, ListedTable, Listing, TABLE_KINDS};
 pub use explain::LINES;
 pub use ingest::{IfMissing, IfPresent, Ingest};
+pub use redact::redact;
+pub(crate) use redact::sounds_secret;
+pub(crate) use settings::RunSettings;
 pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE, SettingChange};
 
 /// Bytes that planning and the coordinator's own rows may use.
@@ -45,24 +53,27 @@ const PLANNING_MEMORY: usize = 256 << 20;
 pub struct SqlPlanner {
     runtime: Arc<RuntimeEnv>,
     tables: Arc<TableCache>,
+    functions: Functions,
 }
 
 impl SqlPlanner {
-    /// A planner with caches of its own.
+    /// A planner with caches of its own, whose statements may call these functions too.
     ///
     /// # Errors
-    /// The runtime environment cannot be made.
-    pub fn new() -> Result<Self> {
+    /// The runtime environment cannot be made, or a function has the name of another.
+    pub fn new(functions: Functions) -> Result<Self> {
+        // Sessions are made for each statement: what is wrong with the functions is said once, and now.
+        functions.registry()?;
         // Every statement lists its folders anew: a list that is kept would hide the files of the last hour.
         let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(PLANNING_MEMORY, 1.0).with_cache_manager(caches);
         let runtime = runtime.build_arc();
-        Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default() })
+        Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default(), functions })
     }
 
     fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
         let settings = settings::RunSettings::new(&request.settings, request.slots, request.task_memory)?;
-        let context = catalogue::session(request, &settings, &self.runtime, &self.tables)?;
+        let context = catalogue::session(request, &settings, &self.runtime, &self.tables, &self.functions)?;
         Ok(Planning { request, settings, context, tables: Arc::clone(&self.tables) })
     }
 }
@@ -79,10 +90,17 @@ pub(crate) struct Planning<'a> {
 impl Planner for SqlPlanner {
     async fn plan(&self, request: PlanRequest) -> Result<Plan> {
         let planning = self.planning(&request)?;
+        if let Some(plan) = &request.plan {
+            return plan::meaning(&planning, plan).await;
+        }
         if let Some(ingest) = ingest::parse(&request.statement)? {
             return ingest::ingest(&planning, &ingest);
         }
-        let plan = parameters::bind(planning.logical().await?, &request.parameters)?;
+        let statement = planning.statement()?;
+        if let Some(answer) = show::create(&planning, &statement)? {
+            return Ok(answer);
+        }
+        let plan = parameters::bind(planning.logical(statement).await?, &request.parameters)?;
         planning.meaning(plan).await
     }
 
@@ -104,11 +122,16 @@ impl Planner for SqlPlanner {
 }
 
 impl Planning<'_> {
-    /// The statement's logical plan, with its placeholders.
-    async fn logical(&self) -> Result<LogicalPlan> {
+    /// The statement, if it may be planned.
+    fn statement(&self) -> Result<Statement> {
         let statement = statements::parse_one(&self.request.statement)?;
         analyze::check(&statement)?;
         names::check(self, &statement)?;
+        Ok(statement)
+    }
+
+    /// The statement's logical plan, with its placeholders.
+    async fn logical(&self, statement: Statement) -> Result<LogicalPlan> {
         self.context.state().statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))
     }
 

@@ -1,13 +1,16 @@
 //! Unknown table names, with the nearest known one.
 
+use std::ops::ControlFlow;
+
 use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
 use datafusion::common::{ResolvedTableReference, TableReference};
-use datafusion::sql::parser::Statement;
-use tidemill_core::{Error, Result};
+use datafusion::sql::parser::{CopyToSource, Statement};
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, visit_relations};
+use tidemill_core::{Error, Place, Result};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
-use super::{Planning, system};
+use super::{Planning, statements, system};
 
 /// Names less alike than this are no suggestion.
 const LEAST_LIKENESS: f64 = 0.5;
@@ -22,13 +25,39 @@ pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()
     let references = planning.context.state().resolve_table_references(statement).map_err(|e| from_datafusion(&e))?;
     let functions = planning.context.state();
     let is_function = |name: &str| functions.table_functions().contains_key(name);
-    for reference in references.into_iter().filter(|r| r.schema().is_some() || !is_function(r.table())) {
-        let name = reference.clone().resolve(CATALOG, SCHEMA);
-        if !is_known(planning, &name) {
-            return Err(unknown(planning, &reference, &name));
+    let mut tables = references.iter().filter(|r| r.schema().is_some() || !is_function(r.table()));
+    tables.try_for_each(|reference| {
+        check_table(planning, reference).map_err(|e| e.at(place_of(statement, reference.table())))
+    })
+}
+
+/// Checks that a table exists.
+pub(super) fn check_table(planning: &Planning<'_>, reference: &TableReference) -> Result<()> {
+    let name = reference.clone().resolve(CATALOG, SCHEMA);
+    if is_known(planning, &name) { Ok(()) } else { Err(unknown(planning, reference, &name)) }
+}
+
+/// Where a statement first names a table.
+fn place_of(statement: &Statement, table: &str) -> Option<Place> {
+    let named = |name: &ObjectName| {
+        let last = name.0.last().and_then(ObjectNamePart::as_ident);
+        let found = last.filter(|ident| ident.value.eq_ignore_ascii_case(table));
+        let first = name.0.first().and_then(ObjectNamePart::as_ident).filter(|_| found.is_some());
+        match first.map(|ident| ident.span.start) {
+            Some(start) => ControlFlow::Break(statements::place(start.line, start.column)),
+            None => ControlFlow::Continue(()),
         }
-    }
-    Ok(())
+    };
+    let found = match statement {
+        Statement::Statement(sql) => visit_relations(sql, named),
+        Statement::Explain(explain) => return place_of(&explain.statement, table),
+        Statement::CopyTo(copy) => match &copy.source {
+            CopyToSource::Relation(name) => named(name),
+            CopyToSource::Query(query) => visit_relations(query, named),
+        },
+        _ => return None,
+    };
+    found.break_value().flatten()
 }
 
 fn creates_or_drops(statement: &Statement) -> bool {

@@ -7,8 +7,9 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use tidemill_core::Result;
+use tidemill_engine::codec::logical::reserve_aliases;
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::plan::{StagedQuery, encode, stage};
+use tidemill_engine::plan::{ExchangeSettings, StagedQuery, encode, stage};
 use tidemill_engine::planner::{Plan, StagedPlan};
 use tidemill_engine::wire::Durability;
 
@@ -32,10 +33,19 @@ pub(super) async fn staged(
     plan: LogicalPlan,
     finish: impl FnOnce(&StagedQuery) -> FinishSpec + Send,
 ) -> Result<Plan> {
+    staged_with(planning, plan, planning.settings.exchange, finish).await
+}
+
+/// The same, with other exchanges than the session asks for.
+pub(super) async fn staged_with(
+    planning: &Planning<'_>,
+    plan: LogicalPlan,
+    exchange: ExchangeSettings,
+    finish: impl FnOnce(&StagedQuery) -> FinishSpec + Send,
+) -> Result<Plan> {
     let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
     let physical = physical(planning, &plan).await?;
     let query = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
-    let exchange = planning.settings.exchange;
     let encoded = encode(&query, None, &planning.context.task_ctx(), exchange).map_err(|e| from_datafusion(&e))?;
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     // What the stages give, which may differ from the logical schema in nullability.
@@ -48,7 +58,11 @@ pub(super) async fn staged(
 
 /// The physical plan of a logical one.
 pub(super) async fn physical(planning: &Planning<'_>, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    planning.context.state().create_physical_plan(plan).await.map_err(|e| from_datafusion(&e))
+    let state = planning.context.state();
+    if planning.request.plan.is_some() {
+        reserve_aliases(plan, &state.execution_props().alias_generator).map_err(|e| from_datafusion(&e))?;
+    }
+    state.create_physical_plan(plan).await.map_err(|e| from_datafusion(&e))
 }
 
 /// Whether a plan reads nothing but what the coordinator itself knows: such a query must work while no executor does.

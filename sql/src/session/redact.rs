@@ -6,8 +6,14 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 /// Words that make the next string a secret.
 const SECRET_WORDS: &[&str] = &["secret", "password", "passwd", "token", "access_key", "credential", "private_key"];
 
+/// Whether what has this name is likely to be a secret.
+pub(crate) fn sounds_secret(name: &str) -> bool {
+    let name = name.to_lowercase();
+    SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
 /// Hides the string after a name that sounds secret: `'aws.secret_access_key' '…'`, `password = '…'`.
-pub(super) fn redact(statement: &str) -> String {
+pub fn redact(statement: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, statement).with_unescape(false).tokenize() else {
         // What cannot be read cannot be judged.
         return "(a statement that cannot be read)".to_owned();
@@ -27,7 +33,7 @@ pub(super) fn redact(statement: &str) -> String {
             hide_next = false;
             return "'***'".to_owned();
         }
-        hide_next = SECRET_WORDS.iter().any(|word| text.contains(word));
+        hide_next = sounds_secret(&text);
         token.to_string()
     });
     shown.collect()

@@ -22,6 +22,8 @@ const DURABILITY: &str = "tidemill.durability";
 pub const FORCE_ENCODE: &str = "tidemill.test.force_encode";
 /// The settings of our own.
 const KNOWN: [&str; 3] = [CLIENT_DIRECTORY, DURABILITY, FORCE_ENCODE];
+/// What is the server's, in DataFusion's names.
+const RUNTIME: &str = "datafusion.runtime.";
 /// DataFusion's name for the number of partitions.
 const PARTITIONS: &str = "datafusion.execution.target_partitions";
 /// Partitions while no executor is connected.
@@ -69,6 +71,22 @@ impl ClientSettings {
             SettingChange::Reset(key) => self.reset(key),
         }
         Ok(())
+    }
+
+    /// All there are, with the values that a run would get from them.
+    ///
+    /// # Errors
+    /// One does not fit: [`Self::set`] lets none of these in.
+    pub fn all(&self) -> Result<Vec<(String, String)>> {
+        let settings = RunSettings::new(&self.0, 0, None)?;
+        let own = [
+            (DURABILITY, settings.exchange.durability.as_str_name().trim_start_matches("DURABILITY_").to_lowercase()),
+            (FORCE_ENCODE, settings.exchange.force_encode.to_string()),
+        ];
+        let entries = settings.config.options().entries().into_iter();
+        let theirs = entries.filter(|entry| !entry.key.starts_with(RUNTIME));
+        let theirs = theirs.map(|entry| (entry.key, entry.value.unwrap_or_default()));
+        Ok(own.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(theirs).collect())
     }
 
     /// What is sent with statements.
@@ -132,7 +150,7 @@ impl RunSettings {
         if let Some(unknown) = settings.keys().find(|k| k.starts_with("tidemill.") && !KNOWN.contains(&k.as_str())) {
             return Err(Error::invalid(format!("there is no setting `{unknown}`: see SHOW ALL")));
         }
-        if let Some(runtime) = settings.keys().find(|k| k.starts_with("datafusion.runtime.")) {
+        if let Some(runtime) = settings.keys().find(|k| k.starts_with(RUNTIME)) {
             return Err(Error::invalid(format!("`{runtime}` is the server's: start executors with another --memory")));
         }
         let partitions = match slots {
@@ -155,7 +173,7 @@ impl RunSettings {
             Some("off") => Durability::Off,
             Some(other) => return Err(Error::invalid(format!("{DURABILITY} is `{other}`: set always, auto or off"))),
         };
-        let exchange = ExchangeSettings { force_encode, durability };
+        let exchange = ExchangeSettings { force_encode, durability, operator_metrics: false };
         Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), exchange })
     }
 }

@@ -1,11 +1,14 @@
 //! Text to statements, by the parser's tokens and never by searching for `;`.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Place, Result};
+use tidemill_engine::error::from_datafusion;
 
 /// The dialect of Tidemill's SQL: DataFusion's default.
 const DIALECT: &str = "generic";
@@ -23,7 +26,10 @@ pub(super) fn dialect() -> Result<Box<dyn Dialect>> {
 pub fn split(text: &str) -> Result<Vec<String>> {
     let dialect = dialect()?;
     let tokens = Tokenizer::new(dialect.as_ref(), text).with_unescape(false).tokenize_with_location();
-    let tokens = tokens.map_err(|e| Error::invalid(format!("the SQL cannot be read: {e}")))?;
+    let tokens = tokens.map_err(|e| {
+        let place = place(e.location.line, e.location.column);
+        Error::invalid(format!("the SQL cannot be read: {e}")).at(place)
+    })?;
     let mut statements = Vec::new();
     let mut current = String::new();
     let mut meaningful = false;
@@ -64,7 +70,7 @@ pub(super) fn is_express(text: &str) -> bool {
 }
 
 /// Whether the text begins as if it changed anything: what is not known to ask only.
-pub(crate) fn may_change(text: &str) -> bool {
+pub fn may_change(text: &str) -> bool {
     let asks = ["select", "with", "values", "from", "table", "show", "describe", "desc", "explain", "set", "reset"];
     words(text).next().is_some_and(|first| !asks.contains(&first.as_str()))
 }
@@ -125,15 +131,55 @@ pub fn parse_one(text: &str) -> Result<Statement> {
 
 fn parse(text: &str) -> Result<VecDeque<Statement>> {
     let dialect = dialect()?;
+    let text = &datafusions_formats(text);
     let parser = DFParserBuilder::new(text).with_dialect(dialect.as_ref()).with_recursion_limit(MAX_DEPTH).build();
-    let mut parser: DFParser<'_> = parser.map_err(|e| wrong(&e.strip_backtrace()))?;
-    parser.parse_statements().map_err(|e| wrong(&e.strip_backtrace()))
+    let mut parser: DFParser<'_> = parser.map_err(|e| wrong(&e))?;
+    parser.parse_statements().map_err(|e| wrong(&e))
 }
 
-fn wrong(message: &str) -> Error {
-    let message =
-        message.trim_start_matches("SQL error: ").trim_start_matches("ParserError(\"").trim_end_matches("\")");
-    Error::invalid(format!("the SQL is wrong: {message}"))
+/// `EXPLAIN (FORMAT JSON)` in the parser's words, which knows JSON as PGJSON only.
+fn datafusions_formats(text: &str) -> Cow<'_, str> {
+    let Ok(mut tokens) = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize() else {
+        return Cow::Borrowed(text);
+    };
+    let is_word = |token: &Token, word: &str| matches!(token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
+    let mut meaningful = tokens.iter_mut().filter(|token| !matches!(token, Token::Whitespace(_))).peekable();
+    if !meaningful.peek().is_some_and(|first| is_word(first, "explain")) {
+        return Cow::Borrowed(text);
+    }
+    // Behind its options comes the statement.
+    let statements = ["select", "with", "values", "from", "table", "copy", "create", "insert", "show", "describe"];
+    let is_option = |token: &Token| *token != Token::RParen && !statements.iter().any(|word| is_word(token, word));
+    let options = meaningful.take_while(|token| is_option(token));
+    let mut before = false;
+    for token in options {
+        if before && is_word(token, "json") {
+            *token = Token::make_word("PGJSON", None);
+        }
+        before = is_word(token, "format");
+    }
+    Cow::Owned(tokens.iter().map(Token::to_string).collect())
+}
+
+fn wrong(error: &DataFusionError) -> Error {
+    let message = error.strip_backtrace();
+    let message = message.trim_start_matches("SQL error: ").trim_start_matches("ParserError(\"");
+    let message = message.trim_end_matches("\")");
+    let place = from_datafusion(error).place.or_else(|| parsers_place(message));
+    Error::invalid(format!("the SQL is wrong: {message}")).at(place)
+}
+
+/// The place that ends a message of the parser, which has it nowhere else.
+fn parsers_place(message: &str) -> Option<Place> {
+    let (_, place_of_error) = message.rsplit_once(" at Line: ")?;
+    let (line, column) = place_of_error.split_once(", Column: ")?;
+    place(line.parse().ok()?, column.trim_end_matches('.').parse().ok()?)
+}
+
+/// Both from 1.
+pub(super) fn place(line: u64, column: u64) -> Option<Place> {
+    let (line, column) = (u32::try_from(line).ok()?, u32::try_from(column).ok()?);
+    (line > 0 && column > 0).then_some(Place { line, column })
 }
 
 #[cfg(test)]

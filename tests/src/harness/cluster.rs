@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use tidemill::Functions;
 use tidemill::client::Client;
 use tidemill::compose::{CoordinatorProcess, CoordinatorServer, ExecutorProcess, ExecutorServer};
 use tidemill_core::Settings;
@@ -44,7 +45,8 @@ impl LocalCluster {
     /// # Panics
     /// It does not start.
     pub async fn with_settings(shape: Shape, settings: Settings) -> Self {
-        let coordinator = CoordinatorProcess::start(settings, None).expect("a coordinator starts");
+        let coordinator =
+            CoordinatorProcess::start(settings, Functions::default(), None).expect("a coordinator starts");
         let loopback = "127.0.0.1:0".parse().expect("an address");
         let coordinator = coordinator.listen(loopback).await.expect("a coordinator listens");
         let work = tempfile::tempdir().expect("a temporary folder");
@@ -63,7 +65,9 @@ impl LocalCluster {
         let bind = "127.0.0.1:0".parse().expect("an address");
         let work_dir = self.work.path().to_owned();
         let link = Arc::new(GrpcLink::new(&self.url()).expect("a link"));
-        let executor = ExecutorProcess { bind, advertise: None, slots, memory: MEMORY, work_dir }.start(link).await;
+        let (memory, functions) = (MEMORY, Functions::default());
+        let executor = ExecutorProcess { bind, advertise: None, slots, memory, work_dir, functions };
+        let executor = executor.start(link).await;
         self.executors.push(executor.expect("an executor starts"));
         while self.coordinator.coordinator().state().await.expect("a state").executors.len() < self.executors.len() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;

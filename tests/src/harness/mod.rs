@@ -3,20 +3,24 @@
 pub mod adbc;
 mod cluster;
 mod data;
+mod functions;
 mod journals;
 mod process;
 mod process_cluster;
 mod proxy;
 pub mod s3;
 mod tables;
+mod terminal;
 
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch, tpch_of};
+pub use functions::{folded, functions, twice, weighed};
 pub use journals::{repeated_after_success, started_after};
 pub use process::{Output, Process};
 pub use process_cluster::{ProcessCluster, lasting_port};
 pub use proxy::{Proxy, Wire};
 pub use tables::{create_small_tables, small_tables, statements_of};
+pub use terminal::Terminal;
 
 use arrow::record_batch::RecordBatch;
 use tidemill::client::Client;

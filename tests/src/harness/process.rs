@@ -86,17 +86,28 @@ impl Process {
         Self::finish(Command::new(binary()).envs(environment.iter().map(|(name, value)| (name, value))), args)
     }
 
+    /// Runs a command to its end whose standard output goes to a file.
+    ///
+    /// # Panics
+    /// It does not end within 30 s: a hang.
+    pub fn run_into(stdout: std::fs::File, args: &[&str]) -> Output {
+        Self::finish_into(stdout.into(), &mut Command::new(binary()), args)
+    }
+
     fn finish(command: &mut Command, args: &[&str]) -> Output {
+        Self::finish_into(Stdio::piped(), command, args)
+    }
+
+    fn finish_into(stdout: Stdio, command: &mut Command, args: &[&str]) -> Output {
         let start = Instant::now();
-        let mut child = command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let (mut out, mut err) = (child.stdout.take().expect("stdout"), child.stderr.take().expect("stderr"));
-        let out = std::thread::spawn(move || text(&mut out));
+        command.args(args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+        // Settings of whoever runs the tests are not the tests'.
+        if command.get_envs().all(|(name, _)| name != "TIDEMILL_CONFIG") {
+            command.env("TIDEMILL_CONFIG", "");
+        }
+        let mut child = command.spawn().expect("the binary starts");
+        let (out, mut err) = (child.stdout.take(), child.stderr.take().expect("stderr"));
+        let out = std::thread::spawn(move || out.map(|mut out| text(&mut out)).unwrap_or_default());
         let err = std::thread::spawn(move || text(&mut err));
         let code = wait(&mut child).unwrap_or_else(|| {
             let _ = child.kill();
@@ -151,6 +162,7 @@ impl Process {
     pub(super) fn spawn(mut command: Command, args: &[&str], environment: &[(&str, String)]) -> Self {
         let child = command
             .args(args)
+            .env("TIDEMILL_CONFIG", "")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

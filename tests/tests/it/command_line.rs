@@ -13,8 +13,13 @@ fn fails_with(args: &[&str], parts: &[&str]) {
 fn check_failure(args: &[&str], output: &Output, parts: &[&str]) {
     assert_ne!(output.code, Some(0), "{args:?} succeeded: {}", output.stdout);
     let lines: Vec<&str> = output.stderr.lines().collect();
-    assert_eq!(lines.len(), 1, "{args:?} printed {:?}", output.stderr);
     assert!(lines[0].starts_with("error: "), "{args:?} printed {:?}", output.stderr);
+    match lines[1..] {
+        [] => {}
+        // The place in the SQL.
+        [line, caret] if line.starts_with("line ") && caret.trim() == "^" => {}
+        _ => panic!("{args:?} printed {:?}", output.stderr),
+    }
     for part in parts {
         assert!(output.stderr.contains(part), "{args:?} printed {:?}, which lacks {part:?}", output.stderr);
     }
@@ -36,6 +41,104 @@ fn formats_are_what_they_say() {
     assert_eq!(query("json"), "[{\"a\":1,\"b\":\"x\"}]\n");
     assert_eq!(query("jsonl"), "{\"a\":1,\"b\":\"x\"}\n");
     assert_eq!(query("table"), "+---+---+\n| a | b |\n+---+---+\n| 1 | x |\n+---+---+\n");
+    assert_eq!(query("tsv"), "a\tb\n1\tx\n");
+    assert_eq!(query("markdown"), "| a | b |\n|--:|---|\n| 1 | x |\n");
+    let boxed =
+        "┌───────┬──────┐\n│ a     │ b    │\n│ Int64 │ Utf8 │\n├───────┼──────┤\n│     1 │ x    │\n└───────┴──────┘\n";
+    assert_eq!(query("box"), boxed);
+}
+
+#[test]
+fn an_arrow_stream_has_the_rows_and_their_types() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = std::fs::File::create(folder.path().join("rows.arrows")).expect("a file");
+    let output = Process::run_into(file, &["sql", "-c", "SELECT 1 AS a, CAST(NULL AS DATE) AS b", "--format", "arrow"]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let file = std::fs::File::open(folder.path().join("rows.arrows")).expect("a file");
+    let reader = arrow::ipc::reader::StreamReader::try_new(file, None).expect("a stream");
+    let types: Vec<String> = reader.schema().fields().iter().map(|f| f.data_type().to_string()).collect();
+    assert_eq!(types, ["Int64", "Date32"]);
+    assert_eq!(reader.map(|batch| batch.expect("a batch").num_rows()).sum::<usize>(), 1);
+}
+
+#[test]
+fn values_cannot_move_the_cursor() {
+    let output = Process::run(&["sql", "-c", "SELECT chr(27) || '[2J' || chr(10) AS a"]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(output.stdout.contains("\\u{1b}[2J\\n"), "{}", output.stdout);
+}
+
+#[test]
+fn errors_point_at_their_place() {
+    let caret = |sql: &str, line: &str| {
+        let output = Process::run(&["sql", "-c", "CREATE VIEW forest AS SELECT 1 AS trees", "-c", sql]);
+        let printed: Vec<&str> = output.stderr.lines().collect();
+        assert_eq!((output.code, printed.get(1).copied()), (Some(1), Some(line)), "{}", output.stderr);
+        let at = printed.get(2).and_then(|caret| caret.find('^')).unwrap_or_else(|| panic!("{}", output.stderr));
+        line[at..].to_owned()
+    };
+    assert_eq!(caret("SELEKT 1", "line 1: SELEKT 1"), "SELEKT 1");
+    assert_eq!(caret("SELECT 1,\n 'open", "line 2:  'open"), "'open");
+    assert_eq!(caret("SELECT *\nFROM forrest f", "line 2: FROM forrest f"), "forrest f");
+    assert_eq!(caret("SELECT trees, tree FROM forest", "line 1: SELECT trees, tree FROM forest"), "tree FROM forest");
+    assert_eq!(
+        caret("SELECT nosuch(trees) FROM forest", "line 1: SELECT nosuch(trees) FROM forest"),
+        "nosuch(trees) FROM forest"
+    );
+}
+
+#[test]
+fn exit_codes_say_whether_to_try_again() {
+    let url = format!("http://127.0.0.1:{}", lasting_port());
+    assert_eq!(Process::run(&["sql", "--connect", &url, "-c", "SELECT 1"]).code, Some(75));
+    assert_eq!(Process::run(&["sql", "-c", "SELEKT"]).code, Some(1));
+    assert_eq!(Process::run(&["sql", "--nonsense"]).code, Some(2));
+    assert_eq!(Process::run(&["sql", "-c", "SELECT 1", "--format", "nonsense"]).code, Some(2));
+}
+
+#[test]
+fn settings_come_from_flags_variables_and_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.toml").display().to_string();
+    let write = |text: &str| std::fs::write(&file, text).expect("a file");
+    let config = |environment: &[(&str, String)]| {
+        let environment = [&[("TIDEMILL_CONFIG", file.clone())], environment].concat();
+        let output = Process::run_with(&["config", "--format", "csv"], &environment);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        output.stdout
+    };
+    write("slots = 3\n[sql]\nformat = \"csv\"\n[set]\n\"datafusion.execution.batch_size\" = 1000\n");
+    let shown = config(&[("TIDEMILL_MEMORY", "2GiB".to_owned())]);
+    for line in [
+        format!("sql,slots,3,{file}"),
+        format!("executor,slots,3,{file}"),
+        format!("sql,format,csv,{file}"),
+        "sql,memory,2GiB,TIDEMILL_MEMORY".to_owned(),
+        "server,bind,127.0.0.1:7878,default".to_owned(),
+        "SET,tidemill.durability,always,default".to_owned(),
+        format!("SET,datafusion.execution.batch_size,1000,{file}"),
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+    }
+    let sql = |args: &[&str]| {
+        let args = [&["sql", "-c", "SELECT 1 AS one"], args].concat();
+        Process::run_with(&args, &[("TIDEMILL_CONFIG", file.clone())])
+    };
+    assert_eq!(sql(&[]).stdout, "one\n1\n");
+    assert_eq!(sql(&["--format", "jsonl"]).stdout, "{\"one\":1}\n");
+    for wrong in ["nonsense = 1", "[sql]\nnonsense = 1", "[nonsense]\nslots = 1", "slots = [1]", "= 1"] {
+        write(wrong);
+        let output = sql(&[]);
+        assert!(output.code == Some(2) && output.stderr.contains(&file), "{wrong}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = Process::run(&["completions", shell]);
+        assert!(output.code == Some(0) && output.stdout.contains("--connect"), "{}", output.stderr);
+    }
 }
 
 #[test]

@@ -11,7 +11,6 @@ use tidemill::generate::TPCH_TABLES;
 use tidemill::oracle::{Answer, Oracle};
 use tidemill::session::FORCE_ENCODE;
 use tidemill::tpch::{QUERIES, create_tables};
-use tidemill_core::Settings;
 use tidemill_tests::harness::{LocalCluster, Shape, assert_answer, rows, tpch, value};
 
 const PARTITIONS: [usize; 4] = [1, 2, 3, 8];
@@ -51,12 +50,8 @@ async fn embedded_answers_are_datafusions() {
     let answers = answers().await;
     for slots in [1, 2] {
         let work = tempfile::tempdir().expect("a folder");
-        let config = EmbeddedConfig {
-            slots,
-            memory: 512 << 20,
-            work_dir: work.path().to_owned(),
-            settings: Settings::default(),
-        };
+        let config =
+            EmbeddedConfig { slots, memory: 512 << 20, work_dir: work.path().to_owned(), ..EmbeddedConfig::default() };
         let embedded = Arc::new(Embedded::start(config).expect("an embedded cluster"));
         let mut client = Client::of(Arc::clone(&embedded));
         register(&mut client).await;

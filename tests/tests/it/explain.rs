@@ -143,7 +143,12 @@ async fn it_counts_the_rows_of_the_query_and_tells_what_the_system_tables_tell()
         // The tree is that of EXPLAIN.
         let plain = lines(&rows(&mut client, &format!("EXPLAIN {sql}")).await);
         let known = |line: &&String| !line.starts_with("• ") && !line.starts_with("total · ");
-        assert_eq!(report.lines.iter().filter(known).collect::<Vec<_>>(), plain.iter().collect::<Vec<_>>(), "{name}");
+        let drawn: Vec<&String> = report.lines.iter().filter(known).collect();
+        assert_eq!(drawn.len(), plain.len(), "{name}\n{}", report.text());
+        for (drawn, plain) in drawn.into_iter().zip(&plain) {
+            // Behind operators stands what they did.
+            assert!(drawn.starts_with(plain.as_str()), "{name}: {drawn} is not {plain}");
+        }
     }
     let nothing = Report::of(&client, "SELECT * FROM nation WHERE n_nationkey < 0").await;
     assert_eq!(nothing.rows(), 0, "{}", nothing.text());
@@ -268,4 +273,40 @@ async fn only_queries_are_run_for_a_report() {
     assert_eq!(Report::of(&client, series).await.rows(), 10);
     let tasks = rows(&mut client, &format!("EXPLAIN ANALYZE VERBOSE {series}")).await;
     assert!(lines(&tasks).iter().any(|line| line.starts_with("•   task 0 · ")), "{:?}", lines(&tasks));
+}
+
+/// The rows behind operators' lines of this name.
+fn rows_of(report: &Report, name: &str) -> u64 {
+    let lines = report.lines.iter().filter(|line| line.trim_start_matches(['│', ' ']).starts_with(name));
+    let told = lines.map(|line| {
+        let rows = line.split(" · ").find_map(|part| part.strip_suffix(" rows").or_else(|| part.strip_suffix(" row")));
+        rows.and_then(|rows| rows.parse::<u64>().ok()).unwrap_or_else(|| panic!("{line}\n{}", report.text()))
+    });
+    told.sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_tell_their_rows_to_people_and_to_programs() {
+    const SQL: &str = "SELECT l_returnflag, count(*) FROM lineitem GROUP BY 1";
+    let cluster = LocalCluster::start(Shape { executors: 2, slots: 2 }).await;
+    let mut client = cluster.client().await;
+    create_tpch(&mut client, SMALL_SCALE).await;
+    let lineitems: u64 = value(&mut client, "SELECT count(*) FROM lineitem").await.parse().expect("a number");
+    let report = Report::of(&client, SQL).await;
+    assert_eq!(rows_of(&report, "DataSourceExec"), lineitems, "{}", report.text());
+    let groups = rows_of(&report, "AggregateExec: mode=FinalPartitioned");
+    assert_eq!(groups, report.rows(), "{}", report.text());
+    let json = async |explain: &str| {
+        let told = lines(&rows(&mut cluster.client().await, &format!("{explain} {SQL}")).await);
+        serde_json::from_str::<serde_json::Value>(&told.concat()).unwrap_or_else(|e| panic!("{e}: {told:?}"))
+    };
+    // The tables are the cluster's, so any client sees them.
+    let measured = json("EXPLAIN (ANALYZE, FORMAT JSON)").await;
+    let stages = measured["stages"].as_array().expect("stages");
+    let operators = stages.iter().flat_map(|stage| stage["operators"].as_array().expect("operators"));
+    let scanned = operators.filter(|o| o["name"] == "DataSourceExec").filter_map(|o| o["rows"].as_u64()).sum::<u64>();
+    assert_eq!((scanned, measured["total"]["rows"].as_u64()), (lineitems, Some(groups)), "{measured}");
+    let planned = json("EXPLAIN (FORMAT JSON)").await;
+    assert_eq!(planned["stages"].as_array().map(Vec::len), Some(stages.len()), "{planned}");
+    assert!(planned["stages"][0].get("actual").is_none() && planned.get("total").is_none(), "{planned}");
 }

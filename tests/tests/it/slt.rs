@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 use tidemill::client::Client;
 use tidemill::compose::{Embedded, EmbeddedConfig};
-use tidemill_core::Settings;
 use tidemill_tests::harness::{LocalCluster, Shape, create_small_tables, rows};
 
 struct Tidemill(Client);
@@ -91,7 +90,7 @@ async fn run(context: &str, client: impl AsyncFn() -> Client) {
 async fn files_hold_embedded() {
     let work = tempfile::tempdir().expect("a folder");
     let config =
-        EmbeddedConfig { slots: 2, memory: 512 << 20, work_dir: work.path().to_owned(), settings: Settings::default() };
+        EmbeddedConfig { slots: 2, memory: 512 << 20, work_dir: work.path().to_owned(), ..EmbeddedConfig::default() };
     let embedded = Arc::new(Embedded::start(config).expect("an embedded cluster"));
     run("embedded", async || Client::of(Arc::clone(&embedded))).await;
 }

@@ -5,6 +5,7 @@
 mod apply;
 mod catalogue;
 mod metrics;
+mod operators;
 mod pairs;
 mod queries;
 mod run;
@@ -13,8 +14,9 @@ mod task;
 
 use serde::{Deserialize, Serialize};
 
-pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind};
+pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind, Change, DEFAULT_SCHEMA};
 pub use metrics::{Requests, TaskMetrics};
+pub use operators::OperatorMetrics;
 pub use state::{
     Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec, RunState,
     RunTotals, RunningAttempt, Sheet, Stage, State,

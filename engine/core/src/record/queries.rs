@@ -20,7 +20,7 @@ impl State {
     pub fn tables(&self) -> impl Iterator<Item = &BlobHash> {
         self.catalogue.entries.values().filter_map(|entry| match &entry.kind {
             CatalogueKind::Table { rows } => Some(rows),
-            CatalogueKind::ExternalTable | CatalogueKind::View => None,
+            CatalogueKind::ExternalTable | CatalogueKind::View | CatalogueKind::Schema => None,
         })
     }
 

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::TaskMetrics;
+use super::operators::OperatorMetrics;
 use super::task::Task;
 use super::{Catalogue, pairs};
 use crate::graph::StageGraph;
@@ -288,6 +289,9 @@ pub struct Output {
     pub footer: Footer,
     /// What it cost.
     pub metrics: TaskMetrics,
+    /// The same by operator, where the run asked for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<OperatorMetrics>,
     /// Where else it is, outside of all processes: the position among the run's packs.
     pub durable: Option<usize>,
 }

@@ -9,6 +9,7 @@
 mod decide;
 mod executors;
 mod placement;
+mod progress;
 mod recovery;
 mod results;
 mod runs;
@@ -19,9 +20,12 @@ mod watch;
 
 use crate::graph::StageGraph;
 pub use crate::record::LostOutput;
-use crate::record::{Capacity, Footer, Kept, Outcome, Pack, Record, Requests, RunSpec, Sheet, State, TaskMetrics};
+use crate::record::{
+    Capacity, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet, State, TaskMetrics,
+};
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
 use decide::Decider;
+pub use progress::{Progress, progress};
 pub use waiting::waiting_for;
 pub use watch::Watch;
 
@@ -53,7 +57,14 @@ pub enum Event {
     /// A run without stages has its effect or its rows.
     Answered { run: RunId, outcome: Outcome },
     /// An attempt wrote its output.
-    TaskSucceeded { run: RunId, task: TaskId, attempt: Attempt, footer: Footer, metrics: TaskMetrics },
+    TaskSucceeded {
+        run: RunId,
+        task: TaskId,
+        attempt: Attempt,
+        footer: Footer,
+        metrics: TaskMetrics,
+        operators: Vec<OperatorMetrics>,
+    },
     /// An attempt failed.
     TaskFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, lost: Lost },
     /// The reader of the result could not read an output.
@@ -168,8 +179,8 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::Submitted { run, spec } => d.submitted(run, spec),
         Event::Planned { run, graph, sheet } => d.planned(run, graph, sheet),
         Event::Answered { run, outcome } => d.finish(&run, outcome),
-        Event::TaskSucceeded { run, task, attempt, footer, metrics } => {
-            d.task_succeeded(&run, task, attempt, footer, metrics);
+        Event::TaskSucceeded { run, task, attempt, footer, metrics, operators } => {
+            d.task_succeeded(&run, task, attempt, footer, metrics, operators);
         }
         Event::TaskFailed { run, task, attempt, error, lost } => d.task_failed(&run, task, attempt, error, &lost),
         Event::ResultLost { run, lost } => d.result_lost(&run, &lost),

@@ -3,7 +3,7 @@
 use super::decide::Decider;
 use super::{Action, Lost, LostOutput, needed_stages};
 use crate::graph::Determinism;
-use crate::record::{Footer, Loss, Outcome, Output, Record, TaskMetrics, TaskState};
+use crate::record::{Footer, Loss, OperatorMetrics, Outcome, Output, Record, TaskMetrics, TaskState};
 use crate::{Attempt, Error, ErrorKind, ExecutorId, Millis, RunId, StageId, TaskId};
 
 impl Decider<'_> {
@@ -14,6 +14,7 @@ impl Decider<'_> {
         attempt: Attempt,
         footer: Footer,
         metrics: TaskMetrics,
+        operators: Vec<OperatorMetrics>,
     ) {
         let Some(executor) = self.running_on(run, task, attempt) else { return };
         let other = self.state.task(run, task).and_then(|t| t.other_than(attempt));
@@ -36,7 +37,7 @@ impl Decider<'_> {
             self.refresh(run);
             return;
         }
-        let output = Output { attempt, executor, footer, metrics, durable: None };
+        let output = Output { attempt, executor, footer, metrics, operators, durable: None };
         self.record(Record::AttemptSucceeded { run: run.clone(), task, attempt, output, at: self.now });
         if self.stage_is_complete(run, task.stage) {
             self.refresh(run);

@@ -82,6 +82,7 @@ pub(crate) fn succeeded(launch: &Launch) -> Event {
         attempt: launch.attempt,
         footer: Footer::default(),
         metrics: TaskMetrics::default(),
+        operators: Vec::new(),
     }
 }
 

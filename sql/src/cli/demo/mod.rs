@@ -26,6 +26,9 @@ use report::{Report, Row};
 const EXECUTORS: u32 = 2;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill demo
+  tidemill demo --scale 0.1 --data /tmp/tpch")]
 pub(super) struct DemoArgs {
     /// TPC-H scale factor
     #[arg(long, default_value_t = 1.0)]

@@ -12,6 +12,9 @@
 //!
 //! Invariant: every number is one of the coordinator's state, as the system tables have it.
 
+pub(super) mod json;
+mod operators;
+
 use std::collections::BTreeSet;
 
 use arrow::datatypes::SchemaRef;
@@ -19,10 +22,11 @@ use arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::{Analyze, ExplainFormat, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
+use operators::Operators;
 use serde::{Deserialize, Serialize};
 use tidemill_core::record::{Output, Run, Stage, Task, TaskState};
 use tidemill_core::{Error, Result};
-use tidemill_engine::plan::{StageDrawing, draw};
+use tidemill_engine::plan::{ExchangeSettings, StageDrawing, draw};
 use tidemill_engine::planner::{Counted, Plan, Report};
 use tidemill_engine::wire::Durability;
 
@@ -48,8 +52,9 @@ fn queries_only() -> Error {
 /// Runs the query, for the sake of its report.
 pub(super) async fn analyze(planning: &Planning<'_>, analyze: Analyze) -> Result<Plan> {
     let Analyze { verbose, format, input, analyze_level, analyze_categories, .. } = analyze;
-    if format != ExplainFormat::Indent || analyze_level.is_some() || analyze_categories.is_some() {
-        return Err(Error::invalid("EXPLAIN ANALYZE draws stages: leave FORMAT, LEVEL and METRICS out"));
+    let form = Form::of(&format)?;
+    if analyze_level.is_some() || analyze_categories.is_some() {
+        return Err(Error::invalid("EXPLAIN ANALYZE tells all it knows: leave LEVEL and METRICS out"));
     }
     // Parts of a query may write, too.
     if matches!(input.as_ref(), LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_)) {
@@ -60,9 +65,29 @@ pub(super) async fn analyze(planning: &Planning<'_>, analyze: Analyze) -> Result
             "the coordinator answers this query alone, without stages: there is nothing to measure",
         ));
     }
-    let durability = i32::from(planning.settings.exchange.durability);
-    let report = |query: &_| FinishSpec::Report(StageReport { drawings: draw(query), durability, verbose });
-    query::staged(planning, input.as_ref().clone(), report).await
+    let exchange = ExchangeSettings { operator_metrics: true, ..planning.settings.exchange };
+    let durability = i32::from(exchange.durability);
+    let report = |query: &_| FinishSpec::Report(StageReport { drawings: draw(query), durability, verbose, form });
+    query::staged_with(planning, input.as_ref().clone(), exchange, report).await
+}
+
+/// How a stage tree is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Form {
+    /// Lines for people.
+    Text,
+    /// One JSON object for programs.
+    Json,
+}
+
+impl Form {
+    pub(super) fn of(format: &ExplainFormat) -> Result<Self> {
+        match format {
+            ExplainFormat::Indent | ExplainFormat::Tree => Ok(Self::Text),
+            ExplainFormat::PostgresJSON => Ok(Self::Json),
+            ExplainFormat::Graphviz => Err(Error::invalid("EXPLAIN draws stages as text or JSON, not for Graphviz")),
+        }
+    }
 }
 
 /// What is drawn of a query before it runs.
@@ -74,6 +99,7 @@ pub(super) struct StageReport {
     durability: i32,
     /// Whether each task has a line.
     verbose: bool,
+    form: Form,
 }
 
 impl Report for StageReport {
@@ -82,7 +108,10 @@ impl Report for StageReport {
     }
 
     fn report(&self, counted: &Counted<'_>) -> Result<RecordBatch> {
-        explain::rows(self.lines(counted))
+        match self.form {
+            Form::Text => explain::rows(self.lines(counted)),
+            Form::Json => explain::rows(vec![json::tree(&self.drawings, Some(counted)).to_string()]),
+        }
     }
 }
 
@@ -107,13 +136,15 @@ impl StageReport {
         let stages = self.drawings.iter().flat_map(|drawing| {
             let stage = counted.run.stages.get(drawing.stage.index());
             let known = stage.map(|stage| self.measured(counted.run, stage, storing)).unwrap_or_default();
-            drawing.clone().lines(known)
+            let operators = stage.map(Operators::of).unwrap_or_default();
+            drawing.lines(known, |operator| operators.told(operator))
         });
         stages.chain([total(counted, storing)]).collect()
     }
 
     fn measured(&self, run: &Run, stage: &Stage, storing: Storing) -> Vec<String> {
         let mut lines = vec![flow(stage), time(stage), durability(run, stage, storing)];
+        lines.extend(Repeats::of(stage).told());
         lines.extend(choices(stage).filter(|_| storing == Storing::Auto));
         if self.verbose {
             lines.extend(stage.tasks.iter().enumerate().map(|(index, task)| one_task(index, task, storing)));
@@ -134,14 +165,50 @@ fn flow(stage: &Stage) -> String {
     format!("• {} in · {} out · {bytes_out} out · {spilled} spilled", many(rows_in, "row"), many(rows_out, "row"))
 }
 
+/// Attempts of a stage's tasks that came to nothing, and outputs that were made in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Repeats {
+    failed: u64,
+    executors: u64,
+    inputs: u64,
+    outputs: u64,
+}
+
+impl Repeats {
+    fn of(stage: &Stage) -> Self {
+        let sum = |of: fn(&Task) -> u32| stage.tasks.iter().map(|task| u64::from(of(task))).sum();
+        Self {
+            failed: sum(|task| task.failures),
+            executors: sum(|task| task.executor_losses),
+            inputs: sum(|task| task.input_losses),
+            outputs: sum(|task| task.repeats),
+        }
+    }
+
+    const fn all(self) -> u64 {
+        self.failed + self.executors + self.inputs + self.outputs
+    }
+
+    fn told(self) -> Option<String> {
+        let causes = [
+            (self.failed, "failed"),
+            (self.executors, "lost with their executor"),
+            (self.inputs, "lost an input"),
+            (self.outputs, "whose output was lost"),
+        ];
+        let told = causes.iter().filter(|(count, _)| *count > 0).map(|(count, cause)| format!("{count} {cause}"));
+        let told: Vec<String> = told.collect();
+        (self.all() > 0).then(|| format!("• repeated attempts · {}", told.join(" · ")))
+    }
+}
+
 /// How long its tasks took, and how often one of them had to begin again.
 fn time(stage: &Stage) -> String {
     let mut took: Vec<u64> = stage.tasks.iter().filter_map(millis).collect();
     took.sort_unstable();
     let at = |index: usize| seconds(took.get(index).copied().unwrap_or_default());
     let (least, median, most) = (at(0), at(took.len() / 2), at(took.len().saturating_sub(1)));
-    let again = |task: &Task| u64::from(task.failures + task.executor_losses + task.input_losses + task.repeats);
-    let repeated: u64 = stage.tasks.iter().map(again).sum();
+    let repeated = Repeats::of(stage).all();
     let sum = seconds(took.iter().sum());
     format!("• {sum} s in tasks (min {least}, median {median}, max {most}) · {repeated} repeated")
 }
@@ -252,10 +319,11 @@ fn seconds(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use tidemill_core::graph::{Determinism, ExchangeKind, Input, Stage as PlannedStage, StageGraph, TaskShape};
-    use tidemill_core::record::{Footer, Loss, LostOutput, Pack, Record, RunSpec, State, TaskMetrics};
+    use tidemill_core::record::{Footer, Loss, LostOutput, OperatorMetrics, Pack, Record, RunSpec, State, TaskMetrics};
     use tidemill_core::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, StageId, TaskId};
 
     use super::*;
+    use tidemill_engine::plan::{OperatorDrawing, ReadDrawing};
 
     const fn task(stage: u32, index: u32) -> TaskId {
         TaskId { stage: StageId(stage), index }
@@ -278,8 +346,27 @@ mod tests {
     }
 
     fn drawing(stage: u32) -> StageDrawing {
-        let (plan, reads) = (vec!["│ plan".to_owned()], vec!["└─ reads".to_owned()]);
-        StageDrawing { stage: StageId(stage), head: format!("stage {stage}"), plan, reads }
+        let operator = |path: &[u32], name: &str| {
+            let (name, line) = (name.to_owned(), format!("{name}: what it does"));
+            OperatorDrawing { path: path.to_vec(), name, line }
+        };
+        StageDrawing {
+            stage: StageId(stage),
+            shape: TaskShape::PerPartition(if stage == 0 { 3 } else { 1 }),
+            output: "1 partition".to_owned(),
+            determinism: Determinism::Exact,
+            operators: vec![operator(&[], "Sort"), operator(&[0], "Scan")],
+            reads: if stage == 0 { vec![] } else { vec![ReadDrawing { stage: StageId(0), kind: "gather".to_owned() }] },
+        }
+    }
+
+    /// What an attempt tells of its operators; its plan has another scan than the stage's, and one operator more.
+    fn operators() -> Vec<OperatorMetrics> {
+        let metrics = |path: &[u32], name: &str, spilled_bytes| {
+            let (path, name) = (path.to_vec(), name.to_owned());
+            OperatorMetrics { path, name, rows: 5, compute_ns: 20_000_000, spilled_bytes }
+        };
+        vec![metrics(&[], "Sort", 1024), metrics(&[0], "Empty", 0), metrics(&[0, 0], "Scan", 0)]
     }
 
     /// The records of an attempt that ran from 1,000 until `until`.
@@ -296,7 +383,8 @@ mod tests {
         let ended = match output {
             Some((bytes, metrics)) => {
                 let footer = Footer { rows: 7, bytes, ..Footer::default() };
-                let output = Output { attempt, executor, footer, metrics, durable: None };
+                let operators = operators();
+                let output = Output { attempt, executor, footer, metrics, operators, durable: None };
                 Record::AttemptSucceeded { run, task, attempt, output, at }
             }
             None => Record::AttemptLost { run, task, attempt, cause: Loss::Executor, at },
@@ -342,7 +430,8 @@ mod tests {
         let run = RunId("r".to_owned());
         let state = state(&run);
         let durability = durability.into();
-        let report = StageReport { drawings: vec![drawing(1), drawing(0)], durability, verbose };
+        let drawings = vec![drawing(1), drawing(0)];
+        let report = StageReport { drawings, durability, verbose, form: Form::Text };
         let lines = state.runs.get(&run).map(|run| {
             let counted = Counted { run, rows: 7, now: Millis(3500), has_store };
             report.lines(&counted)
@@ -353,22 +442,44 @@ mod tests {
     #[test]
     fn what_is_stored_what_is_not_yet_and_what_auto_left_out_are_told_apart() {
         let expected = "\
-stage 1
+stage 1 · 1 task · 1 partition
 • 10 rows in · 7 rows out · 64 B out · 1.0 KiB spilled
 • 0.050 s in tasks (min 0.050, median 0.050, max 0.050) · 0 repeated
 • 0 of 1 output in the store · 1 not stored yet
 • auto stores what took 0.050 s to make and takes 0.001 s to store
-│ plan
-└─ reads
-stage 0
+│ Sort: what it does · 5 rows · 0.020 s · 1.0 KiB spilled
+│   Scan: what it does
+└─ reads stage 0 (gather)
+stage 0 · 3 tasks · 1 partition
 • 30 rows in · 21 rows out · 3.0 KiB out · 3.0 KiB spilled
 • 2.600 s in tasks (min 0.100, median 0.500, max 2.000) · 1 repeated
 • 1 of 3 outputs in the store, in 1 pack · 1 not stored yet · 1 left out by auto
+• repeated attempts · 1 lost with their executor
 • auto left out what took 0.100 s to make and takes 0.900 s to store · stores what took 2.500 s to make and takes 0.020 s to store
-│ plan
-└─ reads
+│ Sort: what it does · 15 rows · 0.060 s · 3.0 KiB spilled
+│   Scan: what it does
 total · 7 rows · 3.000 s · 3.050 task seconds · durability auto · 300 B stored in 1 pack · 2.0 KiB left out · 4 put, 8 get, 0 list requests";
         assert_eq!(report(Durability::Auto, true, false).join("\n"), expected);
+    }
+
+    #[test]
+    fn programs_read_the_same_numbers() {
+        let run = RunId("r".to_owned());
+        let state = state(&run);
+        let counted = Counted { run: &state.runs[&run], rows: 7, now: Millis(3500), has_store: true };
+        let tree = json::tree(&[drawing(1), drawing(0)], Some(&counted));
+        let stage = &tree["stages"][1];
+        assert_eq!((&stage["stage"], &stage["tasks"]), (&0.into(), &3.into()), "{tree}");
+        assert_eq!(
+            (&stage["operators"][0]["rows"], &stage["operators"][1]["rows"]),
+            (&15.into(), &serde_json::Value::Null)
+        );
+        assert_eq!(
+            (&stage["actual"]["rows_out"], &stage["actual"]["attempts_with_lost_executors"]),
+            (&21.into(), &1.into())
+        );
+        assert_eq!(tree["stages"][0]["reads"][0]["kind"], "gather", "{tree}");
+        assert_eq!((&tree["total"]["rows"], &tree["total"]["put_requests"]), (&7.into(), &4.into()), "{tree}");
     }
 
     #[test]

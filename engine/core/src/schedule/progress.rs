@@ -1,0 +1,162 @@
+//! How far a run has come, in numbers for whoever watches it.
+
+use super::waiting_for;
+use crate::record::{RunState, State, TaskState};
+use crate::{Millis, RunId, StageId, TaskId};
+
+/// How far a run has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Milliseconds since it was accepted.
+    pub elapsed_ms: u64,
+    /// Its stages, and those whose tasks have all succeeded.
+    pub stages: u64,
+    /// See [`Self::stages`].
+    pub stages_done: u64,
+    /// Its tasks.
+    pub tasks: u64,
+    /// Tasks whose output is there.
+    pub tasks_done: u64,
+    /// Tasks that run.
+    pub tasks_running: u64,
+    /// Rows that finished attempts have read.
+    pub rows: u64,
+    /// Arrow bytes that they wrote to exchanges.
+    pub exchanged_bytes: u64,
+    /// Bytes that they wrote to local disk.
+    pub spilled_bytes: u64,
+    /// Executors and coordinators that were lost under it.
+    pub recoveries: u32,
+    /// What it waits for, where none of its tasks runs.
+    pub waits_for: Option<String>,
+}
+
+/// How far a run has come; `None` if it is not known (any longer).
+#[must_use]
+pub fn progress(state: &State, id: &RunId, now: Millis) -> Option<Progress> {
+    let run = state.runs.get(id)?;
+    let tasks = || run.stages.iter().flat_map(|stage| &stage.tasks);
+    let count = |wanted: TaskState| tasks().filter(|task| task.state == wanted).count() as u64;
+    let tasks_running = count(TaskState::Running);
+    let waits_for = match run.state {
+        RunState::Queued => Some("runs before it, which are being planned".to_owned()),
+        RunState::Planning => Some("its plan".to_owned()),
+        RunState::Running if tasks_running == 0 => first_wait(state, id, now),
+        RunState::Running | RunState::Succeeded | RunState::Failed | RunState::Cancelled => None,
+    };
+    Some(Progress {
+        elapsed_ms: run.finished_at.unwrap_or(now).since(run.submitted_at),
+        stages: run.stages.len() as u64,
+        stages_done: run.stages.iter().filter(|stage| stage.is_complete()).count() as u64,
+        tasks: tasks().count() as u64,
+        tasks_done: count(TaskState::Succeeded),
+        tasks_running,
+        rows: run.totals.metrics.rows_in,
+        exchanged_bytes: run.totals.metrics.bytes_out,
+        spilled_bytes: run.totals.metrics.spilled_bytes,
+        recoveries: run.totals.recoveries,
+        waits_for,
+    })
+}
+
+/// What the first task waits for that could run next.
+fn first_wait(state: &State, id: &RunId, now: Millis) -> Option<String> {
+    let run = state.runs.get(id)?;
+    let ids = (0u32..).map(StageId).zip(&run.stages);
+    let mut ready = ids.flat_map(|(stage, progress)| {
+        let all = (0u32..).zip(&progress.tasks);
+        all.filter(|(_, task)| task.state == TaskState::Ready).map(move |(index, _)| TaskId { stage, index })
+    });
+    match ready.next() {
+        Some(task) => waiting_for(state, run, task, now),
+        None if run.intent.is_some() => Some("its result to be published".to_owned()),
+        None => Some("its rows to be read".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Determinism, Stage, StageGraph, TaskShape};
+    use crate::record::{Capacity, Footer, Output, Record, RunSpec, TaskMetrics};
+    use crate::{Attempt, BlobHash, Epoch, ExecutorId};
+
+    fn run() -> RunId {
+        RunId("r".to_owned())
+    }
+
+    fn accepted() -> Vec<Record> {
+        let spec = RunSpec { statement: String::new(), request: None, express: false, may_change: false };
+        vec![
+            Record::EpochClaimed { epoch: Epoch(1), build: String::new(), at: Millis(0) },
+            Record::RunAccepted { run: run(), spec, at: Millis(500) },
+        ]
+    }
+
+    fn planned() -> Vec<Record> {
+        let stage = Stage {
+            id: StageId(0),
+            plan: BlobHash("plan".to_owned()),
+            shape: TaskShape::PerPartition(2),
+            output_partitions: 1,
+            scans: vec![None; 2],
+            inputs: Vec::new(),
+            determinism: Determinism::Exact,
+        };
+        let mut records = accepted();
+        records.push(Record::RunPlanned { run: run(), graph: StageGraph { stages: vec![stage] }, sheet: None });
+        records
+    }
+
+    fn seen(records: &[Record]) -> Option<Progress> {
+        let mut state = State::default();
+        records.iter().for_each(|record| state.apply(record));
+        progress(&state, &run(), Millis(2500))
+    }
+
+    #[test]
+    fn a_run_waits_for_its_plan_then_for_an_executor() {
+        assert_eq!(seen(&[]), None);
+        let waits = |records: &[Record]| seen(records).and_then(|progress| progress.waits_for);
+        assert!(waits(&accepted()).is_some());
+        let mut records = planned();
+        let task = TaskId { stage: StageId(0), index: 0 };
+        records.push(Record::TaskReady { run: run(), task, not_before: Millis(0) });
+        assert_eq!(waits(&records).as_deref(), Some("an executor: none is connected"));
+    }
+
+    #[test]
+    fn tasks_are_counted_by_where_they_stand() {
+        let executor = ExecutorId("e".to_owned());
+        let mut records = planned();
+        let capacity = Capacity { slots: 2, memory: 1 };
+        let endpoint = String::new();
+        records.push(Record::ExecutorJoined { executor: executor.clone(), endpoint, capacity, at: Millis(600) });
+        for index in 0..2 {
+            let (task, attempt) =
+                (TaskId { stage: StageId(0), index }, Attempt { epoch: Epoch(1), counter: u64::from(index) });
+            let (run, executor) = (run(), executor.clone());
+            records.push(Record::AttemptStarted { run, task, attempt, executor, slots: 1, at: Millis(1000) });
+        }
+        let metrics = TaskMetrics { rows_in: 7, bytes_out: 8, ..TaskMetrics::default() };
+        let attempt = Attempt { epoch: Epoch(1), counter: 0 };
+        let (footer, operators) = (Footer::default(), Vec::new());
+        let output = Output { attempt, executor, footer, metrics, operators, durable: None };
+        let task = TaskId { stage: StageId(0), index: 0 };
+        records.push(Record::AttemptSucceeded { run: run(), task, attempt, output, at: Millis(2000) });
+        let expected = Progress {
+            elapsed_ms: 2000,
+            stages: 1,
+            stages_done: 0,
+            tasks: 2,
+            tasks_done: 1,
+            tasks_running: 1,
+            rows: 7,
+            exchanged_bytes: 8,
+            spilled_bytes: 0,
+            recoveries: 0,
+            waits_for: None,
+        };
+        assert_eq!(seen(&records), Some(expected));
+    }
+}

@@ -1,0 +1,132 @@
+//! The settings file: what flags are when neither the command line nor the environment says.
+//!
+//! ```toml
+//! connect = "http://127.0.0.1:7878"   # for every command that has the flag
+//!
+//! [executor]                          # for one command
+//! slots = 4
+//!
+//! [set]                               # settings of sessions, as SET has them
+//! "tidemill.durability" = "auto"
+//! ```
+
+use std::path::PathBuf;
+
+use clap::{Arg, Command};
+use tidemill_core::{Error, Result};
+use toml::{Table, Value};
+
+/// Names the file; empty for none.
+const PATH: &str = "TIDEMILL_CONFIG";
+/// The file below a user's configuration folder.
+const DEFAULT: &str = "tidemill/config.toml";
+/// The table with settings of sessions.
+const SESSIONS: &str = "set";
+
+/// What the file says; nothing if there is none.
+#[derive(Debug, Default)]
+pub(super) struct SettingsFile {
+    pub(super) path: PathBuf,
+    table: Table,
+}
+
+/// A setting is a flag that can be given by a variable, too.
+pub(super) fn is_setting(arg: &Arg) -> bool {
+    arg.get_long().is_some() && arg.get_env().is_some()
+}
+
+impl SettingsFile {
+    /// Reads the file that [`PATH`] names, or else the user's own, which need not exist.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no TOML.
+    pub(super) fn read() -> Result<Self> {
+        let (path, is_named) = match std::env::var_os(PATH) {
+            Some(path) if path.is_empty() => return Ok(Self::default()),
+            Some(path) => (PathBuf::from(path), true),
+            None => match folder() {
+                Some(folder) => (folder.join(DEFAULT), false),
+                None => return Ok(Self::default()),
+            },
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => return Ok(Self::default()),
+            Err(error) => {
+                return Err(Error::invalid(format!("the settings file {} cannot be read: {error}", path.display())));
+            }
+        };
+        let table = text.parse::<Table>().map_err(|e| {
+            let what = e.message().to_owned();
+            Error::invalid(format!("the settings file {} is no TOML: {what}", path.display()))
+        })?;
+        Ok(Self { path, table })
+    }
+
+    /// The commands with the file's values as defaults.
+    ///
+    /// # Errors
+    /// It names what is no setting.
+    pub(super) fn apply(&self, mut command: Command) -> Result<Command> {
+        self.check(&command)?;
+        let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        for name in names {
+            command = command.mut_subcommand(&name, |sub| {
+                sub.mut_args(|arg| match self.value(&name, &arg) {
+                    Some(value) => arg.default_value(value).required(false),
+                    None => arg,
+                })
+            });
+        }
+        Ok(command)
+    }
+
+    /// What it says of a command's flag.
+    pub(super) fn value(&self, command: &str, arg: &Arg) -> Option<String> {
+        let flag = arg.get_long().filter(|_| is_setting(arg))?;
+        let own = self.table.get(command).and_then(Value::as_table).and_then(|table| table.get(flag));
+        own.or_else(|| self.table.get(flag)).and_then(text)
+    }
+
+    /// Settings of sessions.
+    pub(super) fn sessions(&self) -> Vec<(String, String)> {
+        let table = self.table.get(SESSIONS).and_then(Value::as_table);
+        table.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect()
+    }
+
+    fn check(&self, command: &Command) -> Result<()> {
+        let known = |sub: &Command, key: &str| sub.get_arguments().any(|a| is_setting(a) && a.get_long() == Some(key));
+        for (key, value) in &self.table {
+            let unknown = match value.as_table() {
+                Some(_) if key == SESSIONS => None,
+                Some(table) => match command.find_subcommand(key) {
+                    Some(sub) => table.iter().find(|(k, v)| !known(sub, k) || text(v).is_none()).map(|(k, _)| k),
+                    None => Some(key),
+                },
+                None => {
+                    let is_known = command.get_subcommands().any(|sub| known(sub, key)) && text(value).is_some();
+                    (!is_known).then_some(key)
+                }
+            };
+            if let Some(unknown) = unknown {
+                let path = self.path.display();
+                return Err(Error::invalid(format!("{path}: `{unknown}` is no setting: `tidemill config` lists them")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value as a flag takes it.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Some(value.to_string()),
+        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+    }
+}
+
+fn folder() -> Option<PathBuf> {
+    let set = std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    set.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))
+}

@@ -1,0 +1,164 @@
+//! Hostile input: whatever bytes arrive, they end in an error, never in a panic, and others' runs go on.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::record_batch::RecordBatch;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{Action, Ticket};
+use bytes::Bytes;
+use fastrand::Rng;
+use futures::FutureExt;
+use prost::Message;
+use std::sync::Arc;
+use tidemill::session::{redact, statements};
+use tidemill_core::record::Footer;
+use tidemill_core::{Attempt, Epoch, ExecutorId, RunId, StageId, TaskId};
+use tidemill_engine::exchange::frame::{Compression, Frame};
+use tidemill_engine::exchange::{
+    Holder, Manifest, ManifestOutput, PondSlot, ResultKeeper, read_kept_blob, result_name,
+};
+use tidemill_engine::wire;
+use tidemill_tests::harness::{LocalCluster, Shape, is_full, value};
+use tidemill_tests::random::{mutate, mutate_text};
+
+/// How long each kind of input is tried.
+fn budget() -> Duration {
+    Duration::from_secs(if is_full() { 60 } else { 2 })
+}
+
+/// Tries changed inputs until the time is over; a failure names its seed.
+fn try_all(what: &str, mut attempt: impl FnMut(&mut Rng)) {
+    let (start, mut seed) = (Instant::now(), 0);
+    while start.elapsed() < budget() {
+        let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(&mut Rng::with_seed(seed))));
+        assert!(tried.is_ok(), "{what} panics with seed {seed}");
+        seed += 1;
+    }
+    assert!(seed > 100, "only {seed} inputs were tried: {what}");
+}
+
+fn batch() -> RecordBatch {
+    let columns: [(&str, ArrayRef); 2] = [
+        ("n", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]))),
+        ("s", Arc::new(StringArray::from(vec!["a", "bb", "ccc"]))),
+    ];
+    RecordBatch::try_from_iter(columns).expect("a batch")
+}
+
+#[test]
+fn statements_of_any_kind_are_divided_and_parsed_or_refused() {
+    let corpus = [
+        "SELECT a, sum(b) OVER (PARTITION BY c ORDER BY d) FROM t WHERE e LIKE 'x%' -- note\n;",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b/t' OPTIONS ('aws.secret' 'abc');",
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM (VALUES (1, 'ü'), (2, $$x$$)) v(a, b)",
+        "COPY (SELECT 1) TO 'f.parquet'; /* a /* nested */ comment */ SHOW ALL; SET x = 1",
+        "WITH RECURSIVE r AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT * FROM r WHERE ((((1)))) = 1",
+    ];
+    try_all("a statement", |rng| {
+        let text = mutate_text(rng, corpus[rng.usize(..corpus.len())]);
+        let _ = (redact(&text), statements::may_change(&text));
+        for statement in statements::split(&text).unwrap_or_default() {
+            let _ = statements::parse_one(&statement);
+        }
+    });
+}
+
+#[test]
+fn frames_and_manifests_are_read_or_refused() {
+    let frame = Frame::encode(&batch(), Compression::Lz4).expect("a frame");
+    let bytes = frame.to_bytes();
+    try_all("a frame", |rng| {
+        if let Ok(read) = Frame::from_bytes(Bytes::from(mutate(rng, &bytes)), frame.crc) {
+            assert_eq!(read, frame, "what has the same checksum is the same");
+        }
+    });
+    let attempt = Attempt { epoch: Epoch(1), counter: 2 };
+    let holder = Holder { executor: ExecutorId("e".to_owned()), endpoint: "http://127.0.0.1:1".to_owned() };
+    let output = ManifestOutput { attempt, holder, footer: Footer::default(), pack: None };
+    let manifest = Manifest { stage: StageId(0), outputs: vec![output] }.encode();
+    try_all("a manifest", |rng| {
+        let _ = Manifest::decode(&mutate(rng, &manifest));
+    });
+}
+
+#[tokio::test]
+async fn indexes_of_packs_are_read_or_refused() {
+    let name = result_name(&RunId("r".to_owned()), "w");
+    let (folder, pond) = (tempfile::tempdir().expect("a folder"), PondSlot::default());
+    pond.open(&format!("file://{}", folder.path().display())).expect("a pond");
+    let keeper = ResultKeeper::begin(name, &batch().schema(), &pond).expect("a keeper");
+    let mut keeper = keeper.expect("a keeper");
+    keeper.push(&batch()).await.expect("room");
+    let (_, blob) = keeper.finish_small();
+    assert!(read_kept_blob(&blob.bytes).is_ok());
+    try_all("an index", |rng| {
+        let Ok((_, rows)) = read_kept_blob(&Bytes::from(mutate(rng, &blob.bytes))) else { return };
+        let _ = futures::StreamExt::collect::<Vec<_>>(rows).now_or_never();
+    });
+}
+
+/// Tickets, actions and messages of all kinds at the doors of a cluster; afterwards it answers as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn tickets_and_messages_of_any_kind_are_refused_and_the_cluster_goes_on() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let mut client = cluster.client().await;
+    let statement = wire::StatementTicket {
+        sql: "SELECT 1".to_owned(),
+        build: wire::BUILD.to_owned(),
+        run: "r".to_owned(),
+        seen_messages: 1,
+        ..Default::default()
+    };
+    let task = Some(wire::TaskId { stage: 0, index: 0 });
+    let block = wire::BlockRef { task, attempt: Some(wire::Attempt { epoch: 1, counter: 1 }), ..Default::default() };
+    let executor = cluster.coordinator.coordinator().state().await.expect("a state").executors.keys().next().cloned();
+    let blocks = wire::BlockTicket {
+        executor: executor.expect("an executor").0,
+        run: "r".to_owned(),
+        epoch: 1,
+        blocks: vec![block],
+    };
+    let doors = [
+        (cluster.url(), statement.encode_to_vec()),
+        (format!("http://{}", cluster.executors[0].address), blocks.encode_to_vec()),
+    ];
+    for (url, ticket) in doors {
+        let mut door = FlightServiceClient::connect(url).await.expect("a door");
+        let (start, mut rng) = (Instant::now(), Rng::with_seed(7));
+        while start.elapsed() < budget() {
+            let bytes = mutate(&mut rng, &ticket);
+            if let Ok(answer) = door.do_get(Ticket { ticket: bytes.clone().into() }).await {
+                let mut messages = answer.into_inner();
+                let read = async { while let Ok(Some(_)) = messages.message().await {} };
+                tokio::time::timeout(Duration::from_secs(30), read).await.expect("an end of the answer");
+            }
+            let _ = door.do_action(Action { r#type: wire::PROGRESS_ACTION.to_owned(), body: bytes.into() }).await;
+        }
+    }
+    assert_eq!(value(&mut client, "SELECT 40 + 2").await, "42");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM system.executors WHERE state = 'alive'").await, "1");
+}
+
+/// More clients than anybody has, some of whom say nothing, or read nothing of a long answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_connections_and_slow_readers_keep_nobody_from_an_answer() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 2 }).await;
+    let mut client = cluster.client().await;
+    let address = cluster.coordinator.address;
+    let mut silent = Vec::new();
+    for _ in 0..1000 {
+        silent.push(tokio::net::TcpStream::connect(address).await.expect("a connection"));
+    }
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let reader = cluster.client().await;
+        unread.push(
+            reader.query("SELECT value, repeat('x', 100) FROM generate_series(1, 1000000)").await.expect("a run"),
+        );
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(120), value(&mut client, "SELECT 40 + 2"));
+    assert_eq!(answer.await.expect("an answer in time"), "42");
+    drop((silent, unread));
+    assert_eq!(value(&mut client, "SELECT 1").await, "1");
+}
