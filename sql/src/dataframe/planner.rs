@@ -89,6 +89,8 @@ fn is_of_session(plan: &LogicalPlan) -> Result<bool> {
     match plan {
         LogicalPlan::DescribeTable(_) | LogicalPlan::Statement(_) | LogicalPlan::Ddl(_) => return Ok(true),
         LogicalPlan::EmptyRelation(empty) => return Ok(!empty.produce_one_row),
+        // What is written appears whole or not at all, which this process cannot promise.
+        LogicalPlan::Copy(_) => return Ok(false),
         _ => {}
     }
     let (mut own, mut other) = (false, false);
