@@ -139,7 +139,7 @@ impl Driver {
 
 fn encode(request: &StatementRequest) -> Vec<u8> {
     let settings = request.settings.clone().into_iter().collect();
-    let plan = request.plan.as_ref().map(Bytes::to_vec).unwrap_or_default();
+    let plan = request.plan.as_ref().map(|plan| plan.to_vec()).unwrap_or_default();
     let (sql, parameters) = (request.sql.clone(), request.parameters.to_vec());
     wire::StatementTicket { sql, settings, parameters, plan, ..Default::default() }.encode_to_vec()
 }

@@ -152,7 +152,8 @@ impl FlightSql {
         let settings = self.0.sessions.settings(caller)?;
         let Bound { sql, parameters } = bound;
         let entries = settings.clone().into_entries();
-        let request = StatementRequest { run: Some(run.clone()), sql, parameters, settings: entries, ..Default::default() };
+        let request =
+            StatementRequest { run: Some(run.clone()), sql, parameters, settings: entries, ..Default::default() };
         Ok(Waiting::of(self.0.coordinator.submit(request).await?, &settings))
     }
 

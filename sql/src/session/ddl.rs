@@ -73,7 +73,7 @@ async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTab
         return Err(Error::invalid(format!("STORED AS {} is not read: use {}", command.file_type, FORMATS.join(", "))));
     }
     let quoted = |l: &str| format!("'{}'", l.replace('\'', "''"));
-    let mut definition = redact::redact(&planning.request.statement);
+    let mut definition = redact(&planning.request.statement);
     for location in &mut command.locations {
         let written = quoted(location);
         *location = absolute(location, planning.settings.directory.as_deref());

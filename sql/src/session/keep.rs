@@ -23,7 +23,7 @@ pub(super) async fn create_table(planning: &Planning<'_>, table: CreateMemoryTab
     if let Some(done) = ddl::check_new(planning, &name, table.if_not_exists, table.or_replace)? {
         return Ok(done);
     }
-    let definition = redact::redact(&planning.request.statement);
+    let definition = redact(&planning.request.statement);
     let expected = planning.request.catalogue.entries.get(&name).cloned();
     let finish = FinishSpec::Keep { name, definition, expected };
     query::staged(planning, Arc::unwrap_or_clone(table.input), |_| finish).await

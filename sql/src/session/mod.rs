@@ -72,7 +72,7 @@ impl SqlPlanner {
     }
 
     fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
-        let settings = settings::RunSettings::new(&request.settings, request.slots, request.task_memory)?;
+        let settings = RunSettings::new(&request.settings, request.slots, request.task_memory)?;
         let context = catalogue::session(request, &settings, &self.runtime, &self.tables, &self.functions)?;
         Ok(Planning { request, settings, context, tables: Arc::clone(&self.tables) })
     }
@@ -81,7 +81,7 @@ impl SqlPlanner {
 /// One statement being planned.
 pub(crate) struct Planning<'a> {
     pub(crate) request: &'a PlanRequest,
-    pub(crate) settings: settings::RunSettings,
+    pub(crate) settings: RunSettings,
     pub(crate) context: SessionContext,
     pub(crate) tables: Arc<TableCache>,
 }
@@ -105,7 +105,7 @@ impl Planner for SqlPlanner {
     }
 
     fn redact(&self, statement: &str) -> String {
-        redact::redact(statement)
+        redact(statement)
     }
 
     fn finish(&self, run: &RunId, spec: &[u8]) -> Result<Finish> {

@@ -28,7 +28,7 @@ pub(super) fn create(planning: &Planning<'_>, create: &CreateCatalogSchema) -> R
         }
         (false, _) => {}
     }
-    let entry = CatalogueEntry { kind: CatalogueKind::Schema, definition: redact::redact(&planning.request.statement) };
+    let entry = CatalogueEntry { kind: CatalogueKind::Schema, definition: redact(&planning.request.statement) };
     let record = Record::CatalogueSet { name: schema.to_owned(), entry };
     Ok(Plan::Change { record: Some(Box::new(record)), expected: None, blobs: Vec::new() })
 }
