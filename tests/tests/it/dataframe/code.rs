@@ -131,7 +131,8 @@ async fn plain() -> Vec<(&'static str, Answer)> {
 async fn the_same_code_gives_the_same_rows() {
     let plain = plain().await;
     let (cluster, _work) = embedded();
-    none(&differences(&session_of(&cluster).await, &plain).await, "embedded");
+    let session = session_of(&cluster).await;
+    none(&differences(&session, &plain).await, "embedded");
     let processes = ProcessCluster::start(2, 1).await;
     let session = tidemill::connect(processes.coordinator.url()).start().await.expect("a session");
     none(&differences(&session, &plain).await, "two processes");
