@@ -243,7 +243,7 @@ def stream(uri, many):
 
 def state_of(cursor, statement, wanted):
     """Waits until the newest run of a statement is in some state."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         found = rows(cursor, f"SELECT state FROM system.runs WHERE statement LIKE '{statement}%' ORDER BY run_id DESC LIMIT 1")
         if found and found[0][0] == wanted:
@@ -267,7 +267,7 @@ def cancel(uri):
             thread.start()
             state_of(watcher, "SELECT count(*) FROM generate_series(1, 200000)", "running")
             cursor.adbc_cancel()
-            thread.join(60)
+            thread.join(180)
             assert not thread.is_alive() and ended, "it goes on"
             state_of(watcher, "SELECT count(*) FROM generate_series(1, 200000)", "cancelled")
         # Whoever goes away in the middle of a result cancels it, too.

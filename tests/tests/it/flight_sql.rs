@@ -14,19 +14,21 @@ use arrow_flight::sql::{
 use arrow_flight::{Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use futures::TryStreamExt;
 use prost::Message;
-use tidemill::client::Client;
+use tidemill::client::{Client, new_run};
 use tidemill_tests::harness::{Process, ProcessCluster, adbc, is_full, rows, value};
 use tonic::Code;
 use tonic::transport::Channel;
 
 type SqlClient = FlightSqlServiceClient<Channel>;
 
-/// How long a check of Python's may take where little is done.
-const PYTHON: Duration = Duration::from_secs(180);
-/// Where nothing else is done, a second is enough.
-const PROMPT: Duration = Duration::from_secs(15);
-/// A little more than a result waits for its client.
-const GIVEN_UP: Duration = Duration::from_secs(90);
+/// How long a check of Python's may take, also where other builds run.
+const PYTHON: Duration = Duration::from_secs(600);
+/// What happens at once, where nothing else runs.
+const PROMPT: Duration = Duration::from_secs(120);
+/// More than a result waits for its client.
+const GIVEN_UP: Duration = Duration::from_secs(240);
+/// Clients that ask at once.
+const CROWD: usize = 16;
 /// Runs for hours.
 const LONG: &str = "SELECT count(*) FROM generate_series(1, 200000) AS a(x), generate_series(1, 200000) AS b(y), \
                     generate_series(1, 1000) AS c(z) WHERE x + y + z = 7";
@@ -109,6 +111,11 @@ async fn statements_are_answered_and_wrong_ones_refused() {
     // Our own client is served beside.
     let mut own = Client::connect(&server.url()).await.expect("a client");
     assert_eq!(value(&mut own, "SELECT 43").await, "43");
+    // And asks how far its runs have come.
+    let run = new_run();
+    own.execute_as(run.clone(), "SELECT 44").await.expect("an answer");
+    let observer = own.observer();
+    until("an answer", PROMPT, async || observer.progress(&run).await.is_ok_and(|progress| progress.is_some())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,14 +282,19 @@ async fn a_result_that_nobody_fetches_is_given_up_and_its_run_cancelled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn results_that_wait_are_bounded() {
     let server = server();
-    let mut client = client(&server.url()).await;
-    let mut refused = None;
-    for _ in 0..300 {
-        if let Err(error) = client.execute("SELECT 1".to_owned(), None).await {
-            refused = Some(error);
-            break;
-        }
-    }
+    let client = client(&server.url()).await;
+    // Many at once: more than are kept, before the first of them is given up.
+    let crowd = (0..CROWD).map(|_| {
+        let mut client = client.clone();
+        tokio::spawn(async move {
+            for _ in 0..2 * 256 / CROWD {
+                client.execute("SELECT 1".to_owned(), None).await?;
+            }
+            Ok::<(), FlightError>(())
+        })
+    });
+    let ended = futures::future::join_all(crowd).await;
+    let refused = ended.into_iter().find_map(|ended| ended.expect("no panic").err());
     let refused = refused.expect("an end of what is kept");
     assert_eq!(code(&refused), Code::ResourceExhausted, "{refused}");
 }

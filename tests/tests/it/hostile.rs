@@ -13,7 +13,7 @@ use prost::Message;
 use std::sync::Arc;
 use tidemill::session::{redact, statements};
 use tidemill_core::record::Footer;
-use tidemill_core::{Attempt, Epoch, ExecutorId, RunId, StageId, TaskId};
+use tidemill_core::{Attempt, Epoch, ExecutorId, RunId, StageId};
 use tidemill_engine::exchange::frame::{Compression, Frame};
 use tidemill_engine::exchange::{
     Holder, Manifest, ManifestOutput, PondSlot, ResultKeeper, read_kept_blob, result_name,
@@ -21,6 +21,7 @@ use tidemill_engine::exchange::{
 use tidemill_engine::wire;
 use tidemill_tests::harness::{LocalCluster, Shape, is_full, value};
 use tidemill_tests::random::{mutate, mutate_text};
+use tonic::transport::Channel;
 
 /// How long each kind of input is tried.
 fn budget() -> Duration {
@@ -56,7 +57,8 @@ fn statements_of_any_kind_are_divided_and_parsed_or_refused() {
         "WITH RECURSIVE r AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT * FROM r WHERE ((((1)))) = 1",
     ];
     try_all("a statement", |rng| {
-        let text = mutate_text(rng, corpus[rng.usize(..corpus.len())]);
+        let origin = corpus[rng.usize(..corpus.len())];
+        let text = mutate_text(rng, origin);
         let _ = (redact(&text), statements::may_change(&text));
         for statement in statements::split(&text).unwrap_or_default() {
             let _ = statements::parse_one(&statement);
@@ -124,7 +126,8 @@ async fn tickets_and_messages_of_any_kind_are_refused_and_the_cluster_goes_on() 
         (format!("http://{}", cluster.executors[0].address), blocks.encode_to_vec()),
     ];
     for (url, ticket) in doors {
-        let mut door = FlightServiceClient::connect(url).await.expect("a door");
+        let channel = Channel::from_shared(url).expect("a URL").connect().await.expect("a door");
+        let mut door = FlightServiceClient::new(channel);
         let (start, mut rng) = (Instant::now(), Rng::with_seed(7));
         while start.elapsed() < budget() {
             let bytes = mutate(&mut rng, &ticket);
