@@ -14,6 +14,7 @@
 //! call is answered.
 
 mod actions;
+mod ahead;
 mod identity;
 mod info;
 mod metadata;

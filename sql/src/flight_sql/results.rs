@@ -21,6 +21,7 @@ use tidemill_core::record::RunState;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::wire::{self, BUILD};
 
+use super::ahead::read_ahead;
 use super::identity::Caller;
 use super::sessions::Settings;
 use super::{FlightSql, only_statement, status, views};
@@ -40,11 +41,11 @@ impl Waiting {
         let schema = Arc::clone(&run.schema);
         let expanded = if settings.keeps_views() { Arc::clone(&schema) } else { views::expanded(&schema) };
         if expanded == schema {
-            return Self { schema, batches: run.into_stream().boxed() };
+            return Self { schema, batches: read_ahead(run.into_stream()) };
         }
         let columns = Arc::clone(&expanded);
         let batches = run.into_stream().map(move |batch| views::expand(&batch?, &columns));
-        Self { schema: expanded, batches: batches.boxed() }
+        Self { schema: expanded, batches: read_ahead(batches) }
     }
 
     fn nothing() -> Self {
