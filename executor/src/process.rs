@@ -96,8 +96,10 @@ impl Executor {
     /// Makes the executor's parts; [`Self::serve`] connects it.
     ///
     /// # Errors
-    /// The work directory cannot be used, or a runtime cannot start.
+    /// The work directory cannot be used, a function has the name of another, or a runtime cannot start.
     pub fn new(config: ExecutorConfig, link: Arc<dyn ControlLink>) -> Result<Self> {
+        // Before the runtime, which must not be dropped here.
+        let functions = config.functions.registry()?;
         let unusable =
             |e: &dyn std::fmt::Display| Error::invalid(format!("{} cannot be used: {e}", config.work_dir.display()));
         let work_dir = WorkDir::new(&config.work_dir, &config.executor.0).map_err(|e| unusable(&e))?;
@@ -138,7 +140,7 @@ impl Executor {
             pond,
             packer,
             packs: Mutex::new(Some(packs)),
-            functions: config.functions.registry()?,
+            functions,
             config,
         };
         let (stop, _) = watch::channel(false);

@@ -106,7 +106,7 @@ impl SchemaProvider for ClusterSchema {
     fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
         if self.schema != SCHEMA {
             return Err(to_datafusion(Error::denied(format!(
-                "the schema `{}` belongs to the engine: register `{name}` in `{SCHEMA}`",
+                "the schema `{}` belongs to the cluster: register `{name}` in `{SCHEMA}`, where a session may have tables",
                 self.schema
             ))));
         }

@@ -176,8 +176,8 @@ impl Session {
         self.cluster.client()
     }
 
-    /// A statement as a `DataFrame`. `CREATE EXTERNAL TABLE`, and `CREATE VIEW`, `CREATE TABLE … AS` and `DROP` of what the
-    /// cluster knows, go to the cluster's catalogue; all others are the session's.
+    /// A statement as a `DataFrame`. `CREATE EXTERNAL TABLE`, `CREATE SCHEMA`, and `CREATE VIEW`, `CREATE TABLE … AS` and
+    /// `DROP` of what the cluster knows, go to the cluster's catalogue; all others are the session's.
     ///
     /// # Errors
     /// The statement is wrong, or the cluster refuses it.
@@ -205,7 +205,7 @@ impl Session {
             _ => return Ok(false),
         };
         let is_about_catalogue = match sql {
-            Sql::CreateView { .. } | Sql::Drop { .. } => true,
+            Sql::CreateView { .. } | Sql::CreateSchema { .. } | Sql::Drop { .. } => true,
             Sql::CreateTable(table) => table.query.is_some(),
             _ => false,
         };

@@ -11,6 +11,8 @@
 //!
 //! Invariant: what decodes is what was encoded; the client decodes its own bytes before it sends them.
 
+mod arrival;
+mod formats;
 mod nodes;
 mod received;
 mod tables;
@@ -19,20 +21,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datafusion::catalog::TableProvider;
-use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::file_format::file_type_to_format;
-use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
-use datafusion_proto::logical_plan::{AsLogicalPlan, DefaultLogicalExtensionCodec, LogicalExtensionCodec};
+use datafusion_proto::logical_plan::AsLogicalPlan;
 use datafusion_proto::protobuf::LogicalPlanNode;
 use prost::Message;
 use tidemill_core::{Error, Result};
 
-use crate::error::{from_datafusion, to_datafusion};
+use crate::error::from_datafusion;
 use crate::wire::{self, FunctionKind, client_plan};
 
 use nodes::PlanCodec;
@@ -64,11 +63,12 @@ pub async fn encode_plan(plan: &LogicalPlan, secrecy: Secrecy, task: Arc<TaskCon
     for (name, provider) in &providers {
         tables.push(tables::encode(name, provider, &mut left).await?);
     }
-    let providers = providers.into_iter().map(|(_, provider)| provider).collect();
+    let positions = nodes::positions(&providers);
     on_deep_stack(move || {
+        arrival::check_names(&query)?;
         let functions = functions(&query)?;
         let node = LogicalPlanNode::try_from_logical_plan(&query, &PlanCodec::default())?;
-        check(query.schema(), &node, providers, &task)?;
+        arrival::check(&query, &node, positions, &task)?;
         let has_secret = secrecy == Secrecy::Secret;
         Ok(wire::ClientPlan { query: node.encode_to_vec(), tables, functions, has_secret, action })
     })
@@ -139,31 +139,9 @@ fn action(plan: &LogicalPlan) -> datafusion::error::Result<(Option<client_plan::
     })
 }
 
-/// The stock encoding of a COPY loses its options, and whether its format has any.
+/// The stock encoding of a COPY loses its options.
 fn copy_action(copy: &CopyTo) -> datafusion::error::Result<wire::CopyAction> {
-    use datafusion::datasource::file_format::arrow::ArrowFormatFactory;
-    use datafusion::datasource::file_format::csv::CsvFormatFactory;
-    use datafusion::datasource::file_format::json::JsonFormatFactory;
-    use datafusion::datasource::file_format::parquet::ParquetFormatFactory;
-    let factory = file_type_to_format(&copy.file_type)?;
-    let has_options = if let Some(parquet) = factory.downcast_ref::<ParquetFormatFactory>() {
-        Some(("PARQUET", parquet.options.is_some()))
-    } else if let Some(csv) = factory.downcast_ref::<CsvFormatFactory>() {
-        Some(("CSV", csv.options.is_some()))
-    } else if let Some(json) = factory.downcast_ref::<JsonFormatFactory>() {
-        Some(("JSON", json.options.is_some()))
-    } else {
-        factory.downcast_ref::<ArrowFormatFactory>().map(|_| ("ARROW", false))
-    };
-    let Some((format, has_options)) = has_options else {
-        return Err(DataFusionError::Plan("this format cannot be written: use PARQUET, CSV or JSON".to_owned()));
-    };
-    let mut format_options = None;
-    if has_options {
-        let mut encoded = Vec::new();
-        DefaultLogicalExtensionCodec {}.try_encode_file_format(&mut encoded, factory)?;
-        format_options = Some(encoded);
-    }
+    let (format, format_options) = formats::encode(file_type_to_format(&copy.file_type)?.as_ref())?;
     Ok(wire::CopyAction {
         url: copy.output_url.clone(),
         format: format.to_owned(),
@@ -171,27 +149,6 @@ fn copy_action(copy: &CopyTo) -> datafusion::error::Result<wire::CopyAction> {
         options: copy.options.clone().into_iter().collect(),
         partition_by: copy.partition_by.clone(),
     })
-}
-
-/// Decodes what is about to be sent: a plan that would arrive as another one stays here.
-fn check(
-    schema: &DFSchema,
-    node: &LogicalPlanNode,
-    tables: Vec<Arc<dyn TableProvider>>,
-    task: &TaskContext,
-) -> datafusion::error::Result<()> {
-    let decoded = nodes::restore(node.try_into_logical_plan(task, &PlanCodec { tables })?)?;
-    let columns = |schema: &DFSchema| {
-        let fields = schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type()));
-        fields.collect::<Vec<_>>().join(", ")
-    };
-    let (sent, received) = (columns(schema), columns(decoded.schema()));
-    if sent == received {
-        return Ok(());
-    }
-    Err(to_datafusion(Error::internal(format!(
-        "the plan cannot be sent: its columns are {sent}, and would arrive as {received}"
-    ))))
 }
 
 /// Runs what recurses through a plan on a thread of its own.

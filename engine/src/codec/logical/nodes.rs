@@ -4,6 +4,7 @@
 //! EmptyRelation [a, b]     ⇄     extension "nothing" [a, b]        the stock encoding loses the columns
 //! Limit, without an end    ⇄     Limit to i64::MAX                 and the absence of a limit
 //! TableScan of a table     ⇄     scan of a position                and patterns of file names, terminators, …
+//! Union of many            →     unions of two
 //! ```
 
 use std::cmp::Ordering;
@@ -21,7 +22,7 @@ use datafusion::datasource::{TableType, provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{
-    EmptyRelation, Expr, Extension, FetchType, Limit, LogicalPlan, TableScan, UserDefinedLogicalNodeCore,
+    EmptyRelation, Expr, Extension, FetchType, Limit, LogicalPlan, TableScan, Union, UserDefinedLogicalNodeCore,
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::logical_plan::LogicalExtensionCodec;
@@ -51,8 +52,10 @@ pub(super) fn prepare(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<Scanned>)> 
                 tables.push((scan.table_name.clone(), provider));
             }
             let source = provider_as_source(Arc::new(position));
-            Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+            // How many rows are wanted is found again from the limit that stays above.
+            Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, fetch: None, ..scan })))
         }
+        LogicalPlan::Union(union) if union.inputs.len() > 2 => Ok(Transformed::yes(by_twos(union.inputs)?)),
         LogicalPlan::EmptyRelation(empty) if !empty.schema.fields().is_empty() => {
             let nothing = Nothing { schema: empty.schema, has_a_row: empty.produce_one_row };
             Ok(Transformed::yes(LogicalPlan::Extension(Extension { node: Arc::new(nothing) })))
@@ -60,6 +63,24 @@ pub(super) fn prepare(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<Scanned>)> 
         other => Ok(Transformed::no(other)),
     })?;
     Ok((prepared.data, tables))
+}
+
+/// What stands for the tables while their plan is on its way.
+pub(super) fn positions(tables: &[Scanned]) -> Vec<Arc<dyn TableProvider>> {
+    let position = |(index, (_, provider)): (usize, &Scanned)| -> Arc<dyn TableProvider> {
+        Arc::new(Position { index, schema: provider.schema() })
+    };
+    tables.iter().enumerate().map(position).collect()
+}
+
+/// A union of unions of two, which is what arrives.
+fn by_twos(inputs: Vec<Arc<LogicalPlan>>) -> Result<LogicalPlan> {
+    let mut inputs = inputs.into_iter();
+    let Some(first) = inputs.next() else { return internal_err!("a union has no inputs") };
+    let joined = inputs.try_fold(first, |left, right| {
+        Ok::<_, DataFusionError>(Arc::new(LogicalPlan::Union(Union::try_new_with_loose_types(vec![left, right])?)))
+    });
+    joined.map(Arc::unwrap_or_clone)
 }
 
 /// A decoded plan as it was before it travelled.

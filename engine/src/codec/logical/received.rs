@@ -3,22 +3,18 @@
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::file_format::arrow::ArrowFormatFactory;
-use datafusion::datasource::file_format::csv::CsvFormatFactory;
-use datafusion::datasource::file_format::json::JsonFormatFactory;
-use datafusion::datasource::file_format::parquet::ParquetFormatFactory;
-use datafusion::datasource::file_format::{FileFormatFactory, format_as_file_type};
+use datafusion::datasource::file_format::format_as_file_type;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use datafusion_proto::logical_plan::{AsLogicalPlan, DefaultLogicalExtensionCodec, LogicalExtensionCodec};
+use datafusion_proto::logical_plan::AsLogicalPlan;
 use datafusion_proto::protobuf::LogicalPlanNode;
 use prost::Message;
 use tidemill_core::{Error, Result};
 
 use super::nodes::{self, PlanCodec};
-use super::tables;
+use super::{formats, tables};
 use crate::error::from_datafusion;
 use crate::wire::{self, FunctionKind, client_plan::Action, plan_table::Table};
 
@@ -141,24 +137,10 @@ impl ReceivedPlan {
                 LogicalPlanBuilder::from(query).explain(explain.verbose, explain.analyze)?.build()
             }
             Some(Action::Copy(copy)) => {
-                let file_type = format_as_file_type(format(&copy, task)?);
+                let file_type = format_as_file_type(formats::decode(&copy.format, copy.format_options.as_deref())?);
                 let options = copy.options.into_iter().collect();
                 Ok(LogicalPlan::Copy(CopyTo::new(Arc::new(query), copy.url, copy.partition_by, file_type, options)))
             }
         }
     }
-}
-
-/// The format that a COPY writes, with the client's options or, without any, the session's.
-fn format(copy: &wire::CopyAction, task: &TaskContext) -> DataFusionResult<Arc<dyn FileFormatFactory>> {
-    if let Some(options) = &copy.format_options {
-        return DefaultLogicalExtensionCodec {}.try_decode_file_format(options, task);
-    }
-    Ok(match copy.format.as_str() {
-        "PARQUET" => Arc::new(ParquetFormatFactory::new()),
-        "CSV" => Arc::new(CsvFormatFactory::new()),
-        "JSON" => Arc::new(JsonFormatFactory::new()),
-        "ARROW" => Arc::new(ArrowFormatFactory::new()),
-        other => return Err(DataFusionError::Plan(format!("{other} cannot be written: use PARQUET, CSV or JSON"))),
-    })
 }
