@@ -61,7 +61,11 @@ impl Terminal {
     /// # Panics
     /// It does not appear.
     pub fn sees(&mut self, text: &str) -> String {
-        self.0.exp_string(text).unwrap_or_else(|e| panic!("{text:?} did not appear: {e}"))
+        // The library takes each byte for a character.
+        let bytes: String = text.bytes().map(char::from).collect();
+        let before = self.0.exp_string(&bytes).unwrap_or_else(|e| panic!("{text:?} did not appear: {e}"));
+        let before: Vec<u8> = before.chars().filter_map(|c| u8::try_from(c).ok()).collect();
+        String::from_utf8_lossy(&before).into_owned()
     }
 
     /// Waits until the command ends, and tells its exit code.

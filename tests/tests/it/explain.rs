@@ -248,7 +248,7 @@ async fn only_queries_are_run_for_a_report() {
         ("CREATE VIEW made AS SELECT 1 AS x", "runs only queries"),
         ("EXPLAIN SELECT 1", "runs only queries"),
         ("SELECT count(*) FROM system.runs", "without stages"),
-        ("FORMAT pgjson SELECT 1", "leave FORMAT"),
+        ("FORMAT graphviz SELECT 1", "graphviz"),
     ];
     for (sql, words) in cases {
         let refused = client.execute(&format!("EXPLAIN ANALYZE {sql}")).await.err();

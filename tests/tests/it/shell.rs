@@ -18,7 +18,7 @@ fn statements_of_several_lines_are_answered_with_a_box() {
     terminal.types("SELECT 1 AS one,");
     terminal.types("NULL AS nothing, 'x' AS text;");
     terminal.sees("┌───────┬─────────┬──────┐");
-    terminal.sees("│ one   │ nothing │ text │");
+    terminal.sees("│   one │ nothing │ text │");
     terminal.sees("│ Int64 │ Null    │ Utf8 │");
     terminal.sees("│     1 │ NULL    │ x    │");
     terminal.sees("1 row in ");
