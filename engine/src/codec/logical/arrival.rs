@@ -72,7 +72,7 @@ pub(super) fn check_names(plan: &LogicalPlan) -> Result<()> {
 }
 
 /// The nodes, without what may differ: what has no end, what may be null, and whether columns name their table.
-fn text(plan: LogicalPlan) -> Result<String> {
+pub(super) fn text(plan: LogicalPlan) -> Result<String> {
     let plan = nodes::restore(plan)?.transform_down_with_subqueries(|node| {
         let [input] = node.inputs()[..] else { return Ok(Transformed::no(node)) };
         let input = input.clone();
