@@ -163,6 +163,13 @@ def ingest(uri):
         reader = pyarrow.RecordBatchReader.from_batches(table(1).schema, [b for i in range(20) for b in table(i).to_batches()])
         assert cursor.adbc_ingest('A "table"', reader) == 20
         assert rows(cursor, 'SELECT count(*) FROM "A ""table"""') == [(20,)]
+        # Into another schema, which the driver then keeps for the cursor.
+        with connection.cursor() as other:
+            fails(wrong, ["no schema `shop`"], lambda: other.adbc_ingest("sold", table(1), db_schema_name="shop"))
+            cursor.execute("CREATE SCHEMA shop")
+            assert other.adbc_ingest("sold", table(1, 2), db_schema_name="shop") == 2
+        assert rows(cursor, "SELECT count(*) FROM shop.sold") == [(2,)]
+        fails(wrong, ["sold"], lambda: cursor.execute("SELECT * FROM sold"))
         cursor.execute("CREATE VIEW watched AS SELECT 1 AS id")
         fails(wrong, ["is a view"], lambda: cursor.adbc_ingest("watched", table(1), mode="replace"))
         # 72 MiB, in messages that the driver sends.
@@ -178,6 +185,9 @@ def metadata(uri):
     with connect(uri) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE listed AS SELECT 1 AS id, arrow_cast('x', 'Utf8View') AS name")
         cursor.execute("CREATE VIEW listed_too AS SELECT id FROM listed")
+        cursor.execute("CREATE SCHEMA empty_one")
+        cursor.execute("CREATE SCHEMA shop")
+        cursor.execute("CREATE TABLE shop.goods AS SELECT 1 AS price")
         info = connection.adbc_get_info()
         assert info["vendor_name"] == "Tidemill" and info["vendor_version"], info
         assert connection.adbc_get_table_types() == ["TABLE", "VIEW"]
@@ -187,7 +197,9 @@ def metadata(uri):
         objects = connection.adbc_get_objects(depth="all").read_all().to_pylist()
         assert [catalog["catalog_name"] for catalog in objects] == ["tidemill"], objects
         schemas = {schema["db_schema_name"]: schema for schema in objects[0]["catalog_db_schemas"]}
-        assert set(schemas) == {"information_schema", "public", "system"}, schemas
+        assert set(schemas) == {"empty_one", "information_schema", "public", "shop", "system"}, schemas
+        assert [table["table_name"] for table in schemas["shop"]["db_schema_tables"]] == ["goods"], schemas
+        assert connection.adbc_get_table_schema("goods", db_schema_filter="shop").names == ["price"]
         tables = {table["table_name"]: table for table in schemas["public"]["db_schema_tables"]}
         assert tables["listed"]["table_type"] == "TABLE" and tables["listed_too"]["table_type"] == "VIEW", tables
         assert [column["column_name"] for column in tables["listed"]["table_columns"]] == ["id", "name"], tables

@@ -1,5 +1,6 @@
 //! Other clients than our own, over Arrow Flight SQL: arrow-flight's, and Python's ADBC driver.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
@@ -124,10 +125,8 @@ async fn updates_have_happened_when_they_are_answered() {
     let server = server();
     let mut client = client(&server.url()).await;
     let mut update = async |sql: String| client.execute_update(sql, None).await;
-    assert_eq!(
-        update("CREATE VIEW five AS SELECT x FROM generate_series(1, 5) AS t(x)".to_owned()).await.ok(),
-        Some(0)
-    );
+    let view = "CREATE VIEW five AS SELECT x FROM generate_series(1, 5) AS t(x)";
+    assert_eq!(update(view.to_owned()).await.ok(), Some(0));
     let file = folder.path().join("five.parquet");
     assert_eq!(update(format!("COPY (SELECT * FROM five) TO '{}'", file.display())).await.ok(), Some(5));
     assert!(file.exists());
@@ -154,8 +153,8 @@ async fn prepared_statements_run_with_the_values_that_are_bound() {
     assert!(said(&unbound).contains("no value is bound to $1"), "{unbound}");
     for (least, letter, expected) in [(0, "y", vec![2, 3]), (2, "y", vec![3]), (0, "x' OR 'x", vec![])] {
         let columns: Vec<(&str, ArrayRef)> = vec![
-            ("least", std::sync::Arc::new(Int64Array::from(vec![least]))),
-            ("letter", std::sync::Arc::new(StringArray::from(vec![letter]))),
+            ("least", Arc::new(Int64Array::from(vec![least]))),
+            ("letter", Arc::new(StringArray::from(vec![letter]))),
         ];
         prepared.set_parameters(RecordBatch::try_from_iter(columns).expect("a batch")).expect("parameters");
         let info = prepared.execute().await.expect("an answer");
@@ -307,7 +306,7 @@ async fn a_ticket_is_good_with_the_next_coordinator() {
     let mut prepared =
         client.prepare("SELECT sum(x) + ? AS s FROM generate_series(1, 1000) AS t(x)".to_owned(), None).await;
     let prepared = prepared.as_mut().expect("a prepared statement");
-    let columns: Vec<(&str, ArrayRef)> = vec![("a", std::sync::Arc::new(Int64Array::from(vec![7])))];
+    let columns: Vec<(&str, ArrayRef)> = vec![("a", Arc::new(Int64Array::from(vec![7])))];
     prepared.set_parameters(RecordBatch::try_from_iter(columns).expect("a batch")).expect("parameters");
     let info = prepared.execute().await.expect("an answer");
     let made = client.execute("CREATE TABLE once AS SELECT 1 AS x".to_owned(), None).await.expect("an answer");
