@@ -67,7 +67,7 @@ impl ClusterSchema {
 
     /// Whether a name means a table of the session.
     pub(super) fn is_own(&self, name: &ResolvedTableReference) -> bool {
-        &*name.catalog == CATALOG && &*name.schema == self.schema && self.own(&name.table).is_some()
+        &*name.catalog == CATALOG && *name.schema == *self.schema && self.own(&name.table).is_some()
     }
 
     fn own(&self, name: &str) -> Option<Arc<dyn TableProvider>> {

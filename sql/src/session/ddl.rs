@@ -48,7 +48,9 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
 /// Refuses what would be there for all and for ever, though it was to be there for one.
 pub(super) fn only_lasting(temporary: bool) -> Result<()> {
     match temporary {
-        true => Err(Error::invalid("temporary tables and views are not built yet: leave TEMPORARY out, and drop it later")),
+        true => {
+            Err(Error::invalid("temporary tables and views are not built yet: leave TEMPORARY out, and drop it later"))
+        }
         false => Ok(()),
     }
 }

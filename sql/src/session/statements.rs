@@ -132,7 +132,8 @@ pub fn parse_one(text: &str) -> Result<Statement> {
 fn parse(text: &str) -> Result<VecDeque<Statement>> {
     let dialect = dialect()?;
     let text = datafusions_formats(text);
-    let parser = DFParserBuilder::new(text.as_ref()).with_dialect(dialect.as_ref()).with_recursion_limit(MAX_DEPTH).build();
+    let parser =
+        DFParserBuilder::new(text.as_ref()).with_dialect(dialect.as_ref()).with_recursion_limit(MAX_DEPTH).build();
     let mut parser: DFParser<'_> = parser.map_err(|e| wrong(&e))?;
     parser.parse_statements().map_err(|e| wrong(&e))
 }
