@@ -91,8 +91,9 @@ fn crates_use_only_those_below() {
     let mut wrong = Vec::new();
     for source in sources() {
         let Some(member) = owner(&source.path) else { continue };
-        // Its tests and its binary use a crate by its name.
-        let is_library = source.path.contains("/src/") && !source.path.ends_with("/src/main.rs");
+        // Its tests and its binaries use a crate by its name.
+        let is_binary = ["/src/main.rs", "/src/under_test.rs"].iter().any(|binary| source.path.ends_with(binary));
+        let is_library = source.path.contains("/src/") && !is_binary;
         for (line, root) in crate_roots(&source.code) {
             let itself = root == member.name && !is_library;
             if is_ours(root) && !itself && !member.may_use.contains(&root) {
