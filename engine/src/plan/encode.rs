@@ -107,6 +107,7 @@ fn stores(query: &StagedQuery, sink: Option<&StageSink<'_>>) -> Result<Vec<Strin
         })?;
     }
     if let Some(sink) = sink {
+        super::sink::check_options(sink.exec)?;
         stores.insert(super::sink::store_url(sink.exec)?);
     }
     stores.remove("file:///");

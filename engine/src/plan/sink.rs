@@ -1,5 +1,7 @@
 //! Where a sink's task writes.
 
+use arrow::csv::WriterBuilder;
+use datafusion::common::file_options::csv_writer::CsvWriterOptions;
 use datafusion::common::{internal_err, not_impl_err};
 use datafusion::datasource::file_format::csv::CsvSink;
 use datafusion::datasource::file_format::json::JsonSink;
@@ -46,13 +48,55 @@ pub fn redirect(exec: &DataSinkExec, target: impl FnOnce(&FileSinkConfig) -> Sin
     }
     if let Some(csv) = sink.downcast_ref::<CsvSink>() {
         let config = redirected(csv.config(), target)?;
-        return Ok(Arc::new(CsvSink::new(config, csv.writer_options().clone())));
+        return Ok(Arc::new(CsvSink::new(config, with_given_formats(csv.writer_options()))));
     }
     if let Some(json) = sink.downcast_ref::<JsonSink>() {
         let config = redirected(json.config(), target)?;
         return Ok(Arc::new(JsonSink::new(config, json.writer_options().clone())));
     }
     not_impl_err!("this format cannot be written: use PARQUET, CSV or JSON")
+}
+
+/// Formats that were not given arrive as empty ones, with which dates and times would be written as nothing.
+fn with_given_formats(options: &CsvWriterOptions) -> CsvWriterOptions {
+    let arrived = &options.writer_options;
+    let mut given = WriterBuilder::new()
+        .with_header(arrived.header())
+        .with_delimiter(arrived.delimiter())
+        .with_quote(arrived.quote())
+        .with_escape(arrived.escape())
+        .with_double_quote(arrived.double_quote())
+        .with_quote_style(arrived.quote_style())
+        .with_null(arrived.null().to_owned())
+        .with_ignore_leading_whitespace(arrived.ignore_leading_whitespace())
+        .with_ignore_trailing_whitespace(arrived.ignore_trailing_whitespace());
+    let format = |format: Option<&str>| format.filter(|format| !format.is_empty()).map(str::to_owned);
+    if let Some(date) = format(arrived.date_format()) {
+        given = given.with_date_format(date);
+    }
+    if let Some(datetime) = format(arrived.datetime_format()) {
+        given = given.with_datetime_format(datetime);
+    }
+    if let Some(timestamp) = format(arrived.timestamp_format()) {
+        given = given.with_timestamp_format(timestamp);
+    }
+    if let Some(time) = format(arrived.time_format()) {
+        given = given.with_time_format(time);
+    }
+    CsvWriterOptions { writer_options: given, ..options.clone() }
+}
+
+/// Refuses options that would not arrive at the executors.
+pub(super) fn check_options(exec: &DataSinkExec) -> Result<()> {
+    let (csv, json) = (exec.sink().downcast_ref::<CsvSink>(), exec.sink().downcast_ref::<JsonSink>());
+    let level = csv.and_then(|csv| csv.writer_options().compression_level);
+    if level.or_else(|| json.and_then(|json| json.writer_options().compression_level)).is_some() {
+        return not_impl_err!("compression_level is not carried to the executors: leave it out");
+    }
+    if csv.is_some_and(|csv| csv.writer_options().writer_options.timestamp_tz_format().is_some()) {
+        return not_impl_err!("timestamp_tz_format is not carried to the executors: write the column as text");
+    }
+    Ok(())
 }
 
 /// The URL of the object store that a sink writes to.

@@ -205,7 +205,7 @@ mod tests {
         "SELECT * FROM t, LATERAL (SELECT sum(b) AS s FROM u WHERE u.a = t.a) s",
         "SELECT a, (SELECT max(b) FROM u WHERE u.a = t.a) FROM t",
         "SELECT a FROM t EXCEPT SELECT a FROM u INTERSECT ALL SELECT b FROM t",
-        "SELECT * FROM t JOIN u USING (a) WHERE t.b IS DISTINCT FROM u.b OR CAST(t.a AS VARCHAR) LIKE '1!_' ESCAPE '!'",
+        "SELECT * FROM t JOIN u USING (a) WHERE (t.b IS DISTINCT FROM u.b) OR (CAST(t.a AS VARCHAR) LIKE '1!_' ESCAPE '!')",
         "SELECT count(*), a - (b - 1) - a, TRY_CAST('x' AS INT) FROM (SELECT * FROM t LIMIT 0) GROUP BY a, b",
         "SELECT a, t.a AS b FROM t ORDER BY b NULLS FIRST LIMIT 2 OFFSET 1",
     ];

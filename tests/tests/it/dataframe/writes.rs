@@ -65,6 +65,33 @@ async fn files_and_folders_hold_all_rows() {
     assert!(format!("{compression:?}").contains("GZIP"), "{compression:?}");
 }
 
+/// Formats that are not given arrived at the executors as empty ones: dates became nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn dates_and_times_are_written_as_datafusion_writes_them() {
+    let (cluster, _work) = embedded();
+    let session = session_of(&cluster).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let times = "SELECT DATE '2026-11-07' AS d, TIMESTAMP '2026-11-07T01:02:03.5' AS t, TIME '01:02:03' AS c, \
+                 arrow_cast('2026-11-07T01:02:03', 'Timestamp(Millisecond, Some(\"UTC\"))') AS z, \
+                 arrow_cast('2026-11-07', 'Date64') AS e, NULL AS n";
+    let written = async |context: &SessionContext, name: &str| {
+        let one = DataFrameWriteOptions::new().with_single_file_output(true);
+        let frame = context.sql(times).await.expect("a plan");
+        frame.write_csv(&at(name), one, None).await.expect("written");
+        std::fs::read_to_string(folder.path().join(name)).expect("a file")
+    };
+    assert_eq!(written(&session, "ours.csv").await, written(&SessionContext::new(), "plain.csv").await);
+    let copied = format!("COPY ({times}) TO '{}' OPTIONS ('format.date_format' '%d.%m.%Y')", at("copied.csv"));
+    session.sql(&copied).await.expect("a plan").collect().await.expect("written");
+    let text = std::fs::read_to_string(folder.path().join("copied.csv")).expect("a file");
+    assert!(text.contains("\n07.11.2026,2026-11-07T01:02:03.5"), "{text}");
+    let level = CsvOptions { compression_level: Some(3), ..CsvOptions::default() };
+    let frame = session.sql(times).await.expect("a plan");
+    let refused = frame.write_csv(&at("level.csv"), DataFrameWriteOptions::new(), Some(level)).await;
+    assert!(refused.expect_err("it would be lost").to_string().contains("compression_level"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_write_leaves_nothing() {
     let (cluster, _work) = embedded();
