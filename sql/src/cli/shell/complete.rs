@@ -68,12 +68,15 @@ fn columns_in<'a>(line: &str, tables: &'a Tables) -> Vec<&'a str> {
 /// `alias.col`: the alias may be that of any table which the statement names.
 fn columns_of(word: &str, line: &str, tables: &Tables) -> Vec<String> {
     let Some((qualifier, column)) = word.rsplit_once('.') else { return Vec::new() };
+    let in_schema =
+        |table: &str| table.split_once('.').is_some_and(|(schema, _)| schema.eq_ignore_ascii_case(qualifier));
+    if table_names(tables).any(in_schema) {
+        return starting(word, table_names(tables));
+    }
     let own = tables.columns.iter().filter(|(table, _)| table.eq_ignore_ascii_case(qualifier));
     let own: Vec<&str> = own.map(|(_, column)| column.as_str()).collect();
     let columns = if own.is_empty() { columns_in(line, tables) } else { own };
-    let mut words = starting(word, table_names(tables));
-    words.extend(starting(column, columns).into_iter().map(|column| format!("{qualifier}.{column}")));
-    words
+    starting(column, columns).into_iter().map(|column| format!("{qualifier}.{column}")).collect()
 }
 
 /// Keywords, in the case of what is typed.
