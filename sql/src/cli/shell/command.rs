@@ -14,8 +14,7 @@ use super::say;
 use crate::output::Format;
 
 /// Shown by `\?`.
-const HELP: &str = "\
-  \\d            tables and views
+const HELP: &str = "  \\d            tables and views
   \\d NAME       columns of a table or view
   \\dt           tables
   \\dv           views
