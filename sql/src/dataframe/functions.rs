@@ -43,6 +43,10 @@ pub(super) fn check(plan: &LogicalPlan, cluster: &SessionState) -> Result<()> {
                 let known = cluster.scalar_functions().get(f.func.name());
                 known.filter(|known| differ(known.inner().as_ref(), f.func.inner().as_ref())).map(|_| f.func.name())
             }
+            Expr::HigherOrderFunction(f) => {
+                let known = cluster.higher_order_functions().get(f.func.name());
+                known.filter(|known| differ(known.inner().as_ref(), f.func.inner().as_ref())).map(|_| f.func.name())
+            }
             Expr::AggregateFunction(f) => other_aggregate(&f.func, cluster),
             Expr::WindowFunction(f) => match &f.fun {
                 WindowFunctionDefinition::AggregateUDF(f) => other_aggregate(f, cluster),

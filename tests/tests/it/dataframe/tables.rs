@@ -69,6 +69,10 @@ async fn tables_of_the_cluster_are_read_by_name() {
     assert_eq!(client.execute("SELECT n FROM twelve").await.err().expect("it is gone").kind, ErrorKind::NotFound);
     let shown = session.sql("SHOW TABLES").await.expect("tables").to_string().await.expect("a text");
     assert!(shown.contains("lineitem") && shown.contains("twice") && !shown.contains("twelve"), "{shown}");
+    session.sql("CREATE SCHEMA shop").await.expect("a schema");
+    session.sql("CREATE TABLE shop.kept AS SELECT 5 AS n").await.expect("a table");
+    assert_eq!(single(&session, "SELECT n FROM shop.kept").await, "5");
+    assert_eq!(value(&mut client, "SELECT n FROM shop.kept").await, "5");
     // Others change what the session looked at before.
     let before = session.table("small").await.expect("a table");
     rows(&mut client, "CREATE OR REPLACE TABLE small AS SELECT 'seven' AS seven").await;
@@ -131,11 +135,43 @@ async fn what_cannot_travel_is_refused_by_name() {
     let (kind, message) = refused(&session, "SELECT count(*) FROM large").await;
     assert_eq!(kind, ErrorKind::ResourcesExhausted);
     assert!(message.contains("large") && message.contains("64 MiB"), "{message}");
+    // Its columns would be read as those of a table in a schema.
+    let (kind, message) =
+        refused(&session, "SELECT \"a.b\".n FROM (VALUES (1)) AS \"a.b\"(n) WHERE n > random()").await;
+    assert_eq!(kind, ErrorKind::Invalid);
+    assert!(message.contains("`a.b`") && message.contains("alias"), "{message}");
     let (kind, message) = refused(&session, "SELECT * FROM nowhere").await;
     assert!(message.contains("nowhere"), "{kind:?} {message}");
     session.sql("SET datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery = false").await.expect("set");
     let (_, message) = refused(&session, "SELECT 1").await;
     assert!(message.contains("leave it true"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unusual_files_of_the_session_are_read_as_datafusion_reads_them() {
+    let (cluster, _work) = embedded();
+    let session = session_of(&cluster).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("rows.txt");
+    std::fs::write(&file, "# no row\n1|'a|b'\n2|NA\n3|'it\\'s'\n").expect("a file");
+    let text = Field::new("t", DataType::Utf8, true);
+    let schema = Schema::new(vec![Field::new("n", DataType::Int64, false), text]);
+    let read = async |context: &SessionContext| {
+        let options = CsvReadOptions::new()
+            .has_header(false)
+            .delimiter(b'|')
+            .quote(b'\'')
+            .escape(b'\\')
+            .comment(b'#')
+            .null_regex(Some("^NA$".to_owned()))
+            .file_extension(".txt")
+            .schema(&schema);
+        let frame = context.read_csv(file.display().to_string(), options).await.expect("a table");
+        frame.sort(vec![col("n").sort(true, true)]).expect("a plan").to_string().await.expect("rows")
+    };
+    let plain = read(&SessionContext::new()).await;
+    assert!(plain.contains("it's"), "{plain}");
+    assert_eq!(read(&session).await, plain);
 }
 
 #[tokio::test(flavor = "multi_thread")]
