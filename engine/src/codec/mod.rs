@@ -19,6 +19,7 @@ use bytes::Bytes;
 use datafusion::common::{ScalarValue, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_common::physical_expr::proto_decode::PhysicalExprDecodeCtx;
 use datafusion::physical_plan::ExecutionPlan;
@@ -27,8 +28,9 @@ use datafusion_proto::physical_plan::{
 };
 use datafusion_proto::protobuf;
 use prost::Message;
-use tidemill_core::StageId;
+use tidemill_core::{Error, StageId};
 
+use crate::error::to_datafusion;
 use crate::wire;
 use converter::StageConverter;
 pub use scalar::ScalarSource;
@@ -184,7 +186,27 @@ impl TaskCodec {
     }
 }
 
+/// Functions are looked up by name; what is asked of the codec is unknown in this process.
+fn unknown(function: &str) -> DataFusionError {
+    to_datafusion(Error::invalid(format!(
+        "an executor does not know the function `{function}`: start all executors from the coordinator's binary, see \
+         tidemill::Functions"
+    )))
+}
+
 impl PhysicalExtensionCodec for TaskCodec {
+    fn try_decode_udf(&self, name: &str, _: &[u8]) -> Result<Arc<ScalarUDF>> {
+        Err(unknown(name))
+    }
+
+    fn try_decode_udaf(&self, name: &str, _: &[u8]) -> Result<Arc<AggregateUDF>> {
+        Err(unknown(name))
+    }
+
+    fn try_decode_udwf(&self, name: &str, _: &[u8]) -> Result<Arc<WindowUDF>> {
+        Err(unknown(name))
+    }
+
     fn try_decode(
         &self,
         buf: &[u8],
