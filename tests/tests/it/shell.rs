@@ -71,17 +71,17 @@ fn wrong_statements_and_commands_do_not_leave() {
 fn tables_are_listed_described_and_completed() {
     let home = tempfile::tempdir().expect("a folder");
     let mut terminal = shell(home.path(), &[]);
-    terminal.types("CREATE VIEW forest AS SELECT 7 AS trees;");
+    terminal.types("CREATE VIEW forest AS SELECT 7 AS firwood;");
     terminal.sees("done in ");
     terminal.sees(PROMPT);
     terminal.types("\\d");
     terminal.sees("│ public │ forest    │ view │");
     terminal.sees(PROMPT);
     terminal.types("\\d forest");
-    terminal.sees("│ trees ");
+    terminal.sees("│ firwood ");
     terminal.sees(PROMPT);
-    terminal.presses("SELECT tre\t FROM fore\t;\r");
-    terminal.sees("│     7 │");
+    terminal.presses("SELECT firw\t FROM fore\t;\r");
+    terminal.sees("│       7 │");
     terminal.sees(PROMPT);
 }
 
