@@ -7,7 +7,7 @@
 //!                                                               what is said of the server: metadata.rs, info.rs
 //! ```
 //!
-//! A statement is a run like any other. What belongs to a client and outlives a call is kept on a [`shelf`]: sessions,
+//! A statement is a run like any other. What belongs to a client and outlives a call is kept on a `shelf`: sessions,
 //! prepared statements, results that nobody has fetched yet.
 //!
 //! Invariant: every shelf has a bound and gives up what nobody came back for. What changes something has happened when its
