@@ -84,6 +84,9 @@ pub const CATALOG: &str = "tidemill";
 /// The schema that unqualified names belong to.
 pub const SCHEMA: &str = tidemill_core::record::DEFAULT_SCHEMA;
 
+/// The schema of the tables about the cluster itself.
+pub const SYSTEM_SCHEMA: &str = "system";
+
 /// The settings of `config` that differ from DataFusion's defaults: what executors must be told.
 #[must_use]
 pub fn config_entries(config: &ConfigOptions) -> BTreeMap<String, String> {

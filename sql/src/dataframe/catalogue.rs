@@ -6,20 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::ResolvedTableReference;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::TableType;
 use tidemill_core::Error;
 use tidemill_engine::error::to_datafusion;
-use tidemill_engine::runtime::{CATALOG, SCHEMA};
+use tidemill_engine::runtime::{CATALOG, SCHEMA, SYSTEM_SCHEMA};
 
 use super::cluster::Cluster;
-
-/// The schema of the system tables.
-const SYSTEM: &str = "system";
-/// The schema that DataFusion makes.
-const INFORMATION: &str = "information_schema";
 
 /// The only catalogue of a cluster.
 #[derive(Debug)]
@@ -37,14 +33,14 @@ impl ClusterCatalog {
 impl CatalogProvider for ClusterCatalog {
     fn schema_names(&self) -> Vec<String> {
         let mut names = self.cluster.schemas();
-        names.extend([SCHEMA.to_owned(), SYSTEM.to_owned()]);
+        names.extend([SCHEMA.to_owned(), SYSTEM_SCHEMA.to_owned()]);
         names.into_iter().collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             SCHEMA => Some(Arc::clone(&self.public) as _),
-            INFORMATION => None,
+            INFORMATION_SCHEMA => None,
             // Whether there is one the cluster says, when a table of it is named.
             _ => Some(Arc::new(ClusterSchema::new(Arc::clone(&self.cluster), name)) as _),
         }

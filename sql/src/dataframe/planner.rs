@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
+use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::{MemTable, source_as_provider};
 use datafusion::error::Result;
@@ -96,7 +97,7 @@ fn is_of_session(plan: &LogicalPlan) -> Result<bool> {
     let (mut own, mut other) = (false, false);
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            let is_own = scan.table_name.schema() == Some("information_schema");
+            let is_own = scan.table_name.schema() == Some(INFORMATION_SCHEMA);
             own |= is_own;
             other |= !is_own;
         }

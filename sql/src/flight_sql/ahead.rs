@@ -58,7 +58,8 @@ async fn pass_on(batches: impl Stream<Item = Result<RecordBatch>> + Send, to_cli
     let mut batches = pin!(batches);
     while let Some(batch) = batches.next().await {
         let bytes = batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(AHEAD_BYTES);
+        // One without any takes room, too: there may be any number of them.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, AHEAD_BYTES);
         // Nobody closes it.
         let Ok(room) = Arc::clone(&room).acquire_many_owned(bytes).await else { return };
         if to_client.send(Next::Batch(batch, room)).is_err() {
@@ -99,5 +100,24 @@ mod tests {
         assert!(large.load(Ordering::Relaxed) <= 5);
         assert_eq!(of_small.collect::<Vec<_>>().await.len(), 3);
         assert_eq!(of_large.collect::<Vec<_>>().await.len(), 100);
+    }
+
+    #[tokio::test]
+    async fn batches_without_bytes_are_bounded_too() {
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let empty = RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::empty()));
+        let ahead = read_ahead(futures::stream::iter(0..usize::MAX).map(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(empty.clone())
+        }));
+        while read.load(Ordering::Relaxed) <= AHEAD_BYTES as usize {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(read.load(Ordering::Relaxed), AHEAD_BYTES as usize + 1, "one more waits for room");
+        drop(ahead);
     }
 }

@@ -1,6 +1,6 @@
 //! What a `DoPut` call sends: a command, and rows perhaps.
 //!
-//! Invariant: no more bytes are kept than the command may bring, and a client that falls silent is not waited for.
+//! Invariant: no more bytes are kept than the command may bring, unpacked a few times as many, and a client that falls silent is not waited for.
 
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ use tonic::Status;
 
 /// How long the next message of a client may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many times the bytes that are sent the rows may take when they are unpacked.
+const UNPACKED: usize = 4;
 
 /// Rows with their columns.
 pub(super) type Rows = (SchemaRef, Vec<RecordBatch>);
@@ -50,6 +53,7 @@ impl Upload {
     pub(super) async fn rows(self, most_bytes: usize, what: &str) -> Result<Option<Rows>> {
         let too_many =
             Error::resources_exhausted(format!("{what} take more than {most_bytes} bytes: send fewer at once"));
+        let unpacked_too_large = too_many.clone();
         let mut bytes = 0;
         let messages = self.messages.map(move |message| {
             let message = message.map_err(|status| FlightError::Tonic(Box::new(status)))?;
@@ -65,11 +69,18 @@ impl Upload {
             std::future::ready(!is_empty)
         });
         let (mut decoder, mut columns, mut batches) = (FlightDataDecoder::new(messages), None, Vec::new());
+        let mut unpacked = 0;
         while let Some(decoded) = timeout(PATIENCE, decoder.next()).await.map_err(|_| silent())? {
             match decoded.map_err(|e| unreadable(&e))?.payload {
                 DecodedPayload::Schema(schema) if columns.is_none() => columns = Some(schema),
                 DecodedPayload::Schema(_) => return Err(Error::invalid("the rows have columns twice")),
-                DecodedPayload::RecordBatch(batch) => batches.push(batch),
+                DecodedPayload::RecordBatch(batch) => {
+                    unpacked += batch.get_array_memory_size();
+                    if unpacked > most_bytes.saturating_mul(UNPACKED) {
+                        return Err(unpacked_too_large);
+                    }
+                    batches.push(batch);
+                }
                 DecodedPayload::None => {}
             }
         }

@@ -116,7 +116,7 @@ fn leave_out(columns: &mut Vec<Column>, width: usize) {
 fn narrow(columns: &mut [Column], width: usize) {
     let room = width.saturating_sub(frame(columns.len()));
     let total = |cap: usize| columns.iter().map(|c| c.width.min(cap)).sum::<usize>();
-    let mut cap = columns.iter().map(|c| c.width).max().unwrap_or(0);
+    let mut cap = columns.iter().map(|c| c.width).max().unwrap_or(0).min(room);
     while cap > 1 && total(cap) > room {
         cap -= 1;
     }

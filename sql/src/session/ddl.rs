@@ -46,7 +46,7 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
 }
 
 /// Refuses what would be there for all and for ever, though it was to be there for one.
-pub(super) fn only_lasting(temporary: bool) -> Result<()> {
+fn only_lasting(temporary: bool) -> Result<()> {
     match temporary {
         true => {
             Err(Error::invalid("temporary tables and views are not built yet: leave TEMPORARY out, and drop it later"))
@@ -185,7 +185,7 @@ pub(super) fn qualified(planning: &Planning<'_>, name: &TableReference) -> Resul
     if matches!(&*resolved.schema, system::SCHEMA | "information_schema") {
         return Err(Error::denied(format!("the schema `{}` belongs to the engine", resolved.schema)));
     }
-    if !schemas::exists(&planning.request.catalogue, &resolved.schema) {
+    if !planning.request.catalogue.has_schema(&resolved.schema) {
         return Err(Error::not_found(format!(
             "there is no schema `{0}`: make it with CREATE SCHEMA {0}, or use {SCHEMA}",
             resolved.schema

@@ -18,7 +18,6 @@ use super::{Planning, ddl, memory_table, query, redact};
 pub(crate) const MAX_TABLE_BYTES: usize = 64 << 20;
 
 pub(super) async fn create_table(planning: &Planning<'_>, table: CreateMemoryTable) -> Result<Plan> {
-    ddl::only_lasting(table.temporary)?;
     let name = ddl::qualified(planning, &table.name)?;
     if let Some(done) = ddl::check_new(planning, &name, table.if_not_exists, table.or_replace)? {
         return Ok(done);

@@ -1,7 +1,8 @@
 //! Schemas: names below which tables and views stand. They are entries of the catalogue without a `.` in their names.
 
+use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
 use datafusion::logical_expr::{CreateCatalogSchema, DropCatalogSchema};
-use tidemill_core::record::{Catalogue, CatalogueEntry, CatalogueKind, Record};
+use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::{Error, Result};
 use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
@@ -9,17 +10,12 @@ use tidemill_engine::runtime::{CATALOG, SCHEMA};
 use super::{Planning, redact, system};
 
 /// Schemas that nobody makes or drops.
-const ENGINES: [&str; 3] = [SCHEMA, system::SCHEMA, "information_schema"];
-
-/// Whether tables can be made there.
-pub(super) fn exists(catalogue: &Catalogue, schema: &str) -> bool {
-    schema == SCHEMA || catalogue.entries.get(schema).is_some_and(|entry| entry.kind == CatalogueKind::Schema)
-}
+const ENGINES: [&str; 3] = [SCHEMA, system::SCHEMA, INFORMATION_SCHEMA];
 
 pub(super) fn create(planning: &Planning<'_>, create: &CreateCatalogSchema) -> Result<Plan> {
     let schema = own(&create.schema_name)?;
     let catalogue = &planning.request.catalogue;
-    match (ENGINES.contains(&schema) || exists(catalogue, schema), create.if_not_exists) {
+    match (ENGINES.contains(&schema) || catalogue.has_schema(schema), create.if_not_exists) {
         (true, true) => return Ok(nothing()),
         (true, false) => {
             return Err(Error::conflict(format!(
@@ -39,14 +35,13 @@ pub(super) fn drop(planning: &Planning<'_>, drop: &DropCatalogSchema) -> Result<
     if ENGINES.contains(&schema) {
         return Err(Error::denied(format!("the schema `{schema}` belongs to the engine")));
     }
-    if !exists(catalogue, schema) {
+    if !catalogue.has_schema(schema) {
         return match drop.if_exists {
             true => Ok(nothing()),
             false => Err(Error::not_found(format!("there is no schema `{schema}` to drop"))),
         };
     }
-    let below = format!("{schema}.");
-    if let Some(table) = catalogue.entries.keys().find(|name| name.starts_with(&below)) {
+    if let Some(table) = catalogue.below(schema) {
         return Err(Error::conflict(format!("the schema `{schema}` holds `{table}`: drop what it holds first")));
     }
     let expected = catalogue.entries.get(schema).cloned();

@@ -140,6 +140,9 @@ fn parse(text: &str) -> Result<VecDeque<Statement>> {
 
 /// `EXPLAIN (FORMAT JSON)` in the parser's words, which knows JSON as PGJSON only.
 fn datafusions_formats(text: &str) -> Cow<'_, str> {
+    if !text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json")) {
+        return Cow::Borrowed(text);
+    }
     let Ok(mut tokens) = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize() else {
         return Cow::Borrowed(text);
     };

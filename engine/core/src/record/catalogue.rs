@@ -16,15 +16,24 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// Whether names may stand below a schema.
+    #[must_use]
+    pub fn has_schema(&self, schema: &str) -> bool {
+        schema == DEFAULT_SCHEMA || self.entries.contains_key(schema)
+    }
+
+    /// A name that stands below a schema.
+    #[must_use]
+    pub fn below(&self, schema: &str) -> Option<&str> {
+        self.entries.keys().map(String::as_str).find(|name| name.split_once('.').is_some_and(|(own, _)| own == schema))
+    }
+
     /// Whether the place of a name is there: its schema, if it was made, and nothing below a schema that is to go.
     #[must_use]
     pub fn can_change(&self, name: &str, change: Change) -> bool {
         match (name.split_once('.'), change) {
-            (Some((schema, _)), Change::Set) => schema == DEFAULT_SCHEMA || self.entries.contains_key(schema),
-            (None, Change::Drop) => {
-                let below = format!("{name}.");
-                !self.entries.keys().any(|entry| entry.starts_with(&below))
-            }
+            (Some((schema, _)), Change::Set) => self.has_schema(schema),
+            (None, Change::Drop) => self.below(name).is_none(),
             (Some(_), Change::Drop) | (None, Change::Set) => true,
         }
     }
@@ -65,4 +74,26 @@ pub enum CatalogueKind {
         /// The rows.
         rows: BlobHash,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue(names: &[&str]) -> Catalogue {
+        let entry = |kind| CatalogueEntry { kind, definition: String::new() };
+        let kind = |name: &str| if name.contains('.') { CatalogueKind::View } else { CatalogueKind::Schema };
+        let entries = names.iter().map(|name| ((*name).to_owned(), entry(kind(name)))).collect();
+        Catalogue { version: 0, entries }
+    }
+
+    #[test]
+    fn a_table_needs_its_schema_and_a_schema_goes_when_it_is_empty() {
+        let woods = catalogue(&["woods", "woods.oak"]);
+        assert!(woods.can_change("public.t", Change::Set) && woods.can_change("woods.fir", Change::Set));
+        assert!(!woods.can_change("meadow.grass", Change::Set), "its schema went while the table was made");
+        assert!(!woods.can_change("woods", Change::Drop), "a table came while the schema was dropped");
+        assert!(woods.can_change("woods.oak", Change::Drop));
+        assert!(catalogue(&["woods", "wood.oak"]).can_change("woods", Change::Drop), "that is another's");
+    }
 }

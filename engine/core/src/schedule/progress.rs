@@ -2,7 +2,7 @@
 
 use super::waiting_for;
 use crate::record::{RunState, State, TaskState};
-use crate::{Millis, RunId, StageId, TaskId};
+use crate::{Millis, RunId};
 
 /// How far a run has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub struct Progress {
 #[must_use]
 pub fn progress(state: &State, id: &RunId, now: Millis) -> Option<Progress> {
     let run = state.runs.get(id)?;
-    let tasks = || run.stages.iter().flat_map(|stage| &stage.tasks);
-    let count = |wanted: TaskState| tasks().filter(|task| task.state == wanted).count() as u64;
-    let tasks_running = count(TaskState::Running);
+    // The driver answers this, between other things: complete stages are not looked through.
+    let going_on = run.stages.iter().filter(|stage| !stage.is_complete()).flat_map(|stage| &stage.tasks);
+    let tasks_running = going_on.filter(|task| task.state == TaskState::Running).count() as u64;
     let waits_for = match run.state {
         RunState::Queued => Some("runs before it, which are being planned".to_owned()),
         RunState::Planning => Some("its plan".to_owned()),
@@ -48,8 +48,8 @@ pub fn progress(state: &State, id: &RunId, now: Millis) -> Option<Progress> {
         elapsed_ms: run.finished_at.unwrap_or(now).since(run.submitted_at),
         stages: run.stages.len() as u64,
         stages_done: run.stages.iter().filter(|stage| stage.is_complete()).count() as u64,
-        tasks: tasks().count() as u64,
-        tasks_done: count(TaskState::Succeeded),
+        tasks: run.stages.iter().map(|stage| stage.tasks.len() as u64).sum(),
+        tasks_done: run.stages.iter().map(|stage| u64::from(stage.complete)).sum(),
         tasks_running,
         rows: run.totals.metrics.rows_in,
         exchanged_bytes: run.totals.metrics.bytes_out,
@@ -62,13 +62,8 @@ pub fn progress(state: &State, id: &RunId, now: Millis) -> Option<Progress> {
 /// What the first task waits for that could run next.
 fn first_wait(state: &State, id: &RunId, now: Millis) -> Option<String> {
     let run = state.runs.get(id)?;
-    let ids = (0u32..).map(StageId).zip(&run.stages);
-    let mut ready = ids.flat_map(|(stage, progress)| {
-        let all = (0u32..).zip(&progress.tasks);
-        all.filter(|(_, task)| task.state == TaskState::Ready).map(move |(index, _)| TaskId { stage, index })
-    });
-    match ready.next() {
-        Some(task) => waiting_for(state, run, task, now),
+    match run.ready.first() {
+        Some((_, task)) => waiting_for(state, run, *task, now),
         None if run.intent.is_some() => Some("its result to be published".to_owned()),
         None => Some("its rows to be read".to_owned()),
     }
@@ -79,7 +74,7 @@ mod tests {
     use super::*;
     use crate::graph::{Determinism, Stage, StageGraph, TaskShape};
     use crate::record::{Capacity, Footer, Output, Record, RunSpec, TaskMetrics};
-    use crate::{Attempt, BlobHash, Epoch, ExecutorId};
+    use crate::{Attempt, BlobHash, Epoch, ExecutorId, StageId, TaskId};
 
     fn run() -> RunId {
         RunId("r".to_owned())

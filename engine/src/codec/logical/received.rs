@@ -16,6 +16,7 @@ use tidemill_core::{Error, Result};
 use super::nodes::{self, PlanCodec};
 use super::{formats, tables};
 use crate::error::from_datafusion;
+use crate::runtime::SYSTEM_SCHEMA;
 use crate::wire::{self, FunctionKind, client_plan::Action, plan_table::Table};
 
 /// What a plan looks like before it is planned.
@@ -27,6 +28,10 @@ pub struct PlanLooks {
     pub may_change: bool,
     /// Whether it holds what is to be written nowhere.
     pub has_secret: bool,
+}
+
+fn is_of_system(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(schema, _)| schema == SYSTEM_SCHEMA)
 }
 
 /// A client's plan that was received.
@@ -63,7 +68,7 @@ impl ReceivedPlan {
     #[must_use]
     pub fn looks(&self) -> PlanLooks {
         let of_cluster =
-            |table: &wire::PlanTable| matches!(&table.table, Some(Table::Named(name)) if name.starts_with("system."));
+            |table: &wire::PlanTable| matches!(&table.table, Some(Table::Named(name)) if is_of_system(name));
         let asks_about_cluster = !self.0.tables.is_empty() && self.0.tables.iter().all(of_cluster);
         let is_express = match &self.0.action {
             Some(Action::Columns(_)) => true,

@@ -18,8 +18,7 @@ use tidemill_engine::planner::PlanRequest;
 
 use columns::Columns;
 
-/// The schema's name.
-pub(super) const SCHEMA: &str = "system";
+pub(super) use tidemill_engine::runtime::SYSTEM_SCHEMA as SCHEMA;
 
 /// The tables' names.
 pub(super) const TABLES: &[&str] = &["executors", "runs", "stages", "tasks"];
