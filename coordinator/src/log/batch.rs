@@ -119,31 +119,49 @@ mod tests {
 
     use super::*;
 
-    /// Changed bytes, under a checksum that fits them: the worst that can stand in an object.
+    /// The object with another header, whose length and checksum fit.
+    fn with_header(whole: &[u8], length: usize, header: &[u8]) -> Bytes {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(u32::try_from(header.len()).expect("a short header").to_le_bytes());
+        bytes.extend(header);
+        bytes.extend(&whole[MAGIC.len() + 4 + length..whole.len() - CRC_BYTES]);
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.into()
+    }
+
+    /// Changed headers, under a checksum that fits them: the worst that can stand in an object.
     #[test]
     fn objects_of_any_content_are_read_or_refused() {
         let records = vec![Record::RunRestarted { run: RunId("r".to_owned()) }];
         let blobs = vec![Blob::new(b"some bytes".to_vec()), Blob::new(b"others".to_vec())];
-        let whole = Batch::new("w", Epoch(1), 2, Content::Records(records), blobs).encode().expect("a batch");
-        assert_eq!(Batch::decode("whole", &whole).expect("a batch").blobs.len(), 2);
+        let batch = Batch::new("w", Epoch(1), 2, Content::Records(records), blobs);
+        let (whole, header) = (batch.encode().expect("a batch"), serde_json::to_vec(&batch.header).expect("a header"));
+        assert_eq!(
+            Batch::decode("whole", &with_header(&whole, header.len(), &header)).expect("a batch").blobs.len(),
+            2
+        );
+        let mut read = 0;
         for seed in 0..20_000 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let mut bytes = whole[..whole.len() - CRC_BYTES].to_vec();
-            for _ in 0..rng.usize(1..4) {
-                let at = rng.usize(..bytes.len());
-                match rng.u8(0..4) {
-                    0 => bytes[at] = rng.u8(..),
-                    // In the place of a digit of a length, one that no sum can hold.
-                    1 if bytes[at].is_ascii_digit() => drop(bytes.splice(at..=at, usize::MAX.to_string().bytes())),
-                    1 => bytes.insert(at, b'9'),
-                    2 => drop(bytes.remove(at)),
-                    _ => bytes[at] = 0xff,
-                }
+            let mut changed = header.clone();
+            let at = rng.usize(..changed.len());
+            match rng.u8(0..4) {
+                0 => changed[at] = rng.u8(..),
+                1 => changed.insert(at, b'9'),
+                2 => drop(changed.remove(at)),
+                // In the place of a digit of a length, a number that no sum can hold.
+                _ if changed[at].is_ascii_digit() => drop(changed.splice(at..=at, usize::MAX.to_string().bytes())),
+                _ => changed[at] = 0xff,
             }
-            let crc = crc32c::crc32c(&bytes);
-            bytes.extend(crc.to_le_bytes());
+            read += usize::from(Batch::decode("changed", &with_header(&whole, header.len(), &changed)).is_ok());
+        }
+        assert!(read > 100, "only {read} changed headers can be read: the others try nothing behind them");
+        // Each number by the largest one.
+        for at in (0..header.len()).filter(|at| header[*at].is_ascii_digit()) {
+            let mut changed = header.clone();
+            changed.splice(at..=at, usize::MAX.to_string().bytes());
             // Whether it is read does not matter; that this comes back does.
-            let _ = Batch::decode("changed", &bytes.into());
+            let _ = Batch::decode("changed", &with_header(&whole, header.len(), &changed));
         }
     }
 }
