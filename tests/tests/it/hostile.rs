@@ -104,10 +104,28 @@ async fn indexes_of_packs_are_read_or_refused() {
     keeper.push(&batch()).await.expect("room");
     let (_, blob) = keeper.finish_small();
     assert!(read_kept_blob(&blob.bytes).is_ok());
-    try_all("an index", |rng| {
-        let Ok((_, rows)) = read_kept_blob(&Bytes::from(mutate(rng, &blob.bytes))) else { return };
+    let read = |bytes: Vec<u8>| {
+        let Ok((_, rows)) = read_kept_blob(&Bytes::from(bytes)) else { return };
         let _ = futures::StreamExt::collect::<Vec<_>>(rows).now_or_never();
-    });
+    };
+    try_all("an index", |rng| read(mutate(rng, &blob.bytes)));
+    try_all("a well-formed index of places that are not there", |rng| read(with_places(rng, &blob.bytes)));
+}
+
+/// A kept result whose frames lie anywhere.
+fn with_places(rng: &mut Rng, bytes: &[u8]) -> Vec<u8> {
+    // The index, its checksum and length, and eight bytes that say what it is.
+    let (rest, tail) = bytes.split_at(bytes.len() - 16);
+    let length = u32::from_le_bytes(tail[4..8].try_into().expect("four bytes")) as usize;
+    let (frames, index) = rest.split_at(rest.len() - length);
+    let mut index = wire::PackIndex::decode(index).expect("an index");
+    for frame in index.blocks.iter_mut().flat_map(|block| &mut block.frames) {
+        let mut place = || [0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX, rng.u64(..)][rng.usize(..6)];
+        (frame.offset, frame.length) = (place(), place());
+    }
+    let index = index.encode_to_vec();
+    let length = u32::try_from(index.len()).expect("a short index");
+    [frames, &index, &tail[..4], &length.to_le_bytes(), &tail[8..]].concat()
 }
 
 /// Tickets, actions and messages of all kinds at the doors of a cluster; afterwards it answers as before.
