@@ -57,6 +57,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// The most memory that the coordinator ever held, in bytes; 0 where the system does not tell.
+    pub(crate) fn coordinator_memory(&self) -> u64 {
+        let id = self.processes.first().map_or(0, Child::id);
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) << 10
+    }
+
     /// Starts an executor.
     pub(crate) fn add_executor(&mut self) -> Result<()> {
         let (executor, _) = spawn(&["executor", "--connect", &self.url, "--slots", "1", "--memory", "2GiB"])?;

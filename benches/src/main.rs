@@ -4,17 +4,19 @@
 
 mod cluster;
 mod durable;
+mod front_door;
 mod kills;
 mod latency;
 mod report;
 mod tpch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use tidemill::generate::{Progress, TpchOptions, tpch as generate};
 use tidemill::{Error, Result};
+use tokio::runtime::Runtime;
 
 /// Measures Tidemill beside in-process DataFusion.
 #[derive(Debug, Parser)]
@@ -37,6 +39,24 @@ struct Args {
     /// Kills of each query, of everybody and of one executor each
     #[arg(long, default_value_t = 7)]
     points: u32,
+    /// Measure what clients of Flight SQL see, instead
+    #[arg(long, conflicts_with_all = ["durable", "kills"])]
+    front_door: bool,
+    /// Rows of the large answer at the front door, about
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    /// Small statements of each kind that one client asks at the front door
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..))]
+    questions: u16,
+    /// Clients at the front door at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    clients: u16,
+    /// How long they ask
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Measure DuckDB beside the large answer, too; it is installed from PyPI if it is not there
+    #[arg(long)]
+    with_duckdb: bool,
     /// The report; by default that of its kind in `docs`
     #[arg(long)]
     to: Option<PathBuf>,
@@ -77,6 +97,9 @@ fn run(args: &Args) -> Result<()> {
     if args.kills {
         return write(args, &runtime.block_on(durable::measure_kills(args.scale, &data, args.points))?);
     }
+    if args.front_door {
+        return at_the_front_door(args, &runtime, &data);
+    }
     let (queries, latencies) = runtime.block_on(async {
         let queries = tpch::measure(&data, args.repetitions).await?;
         let latencies = latency::measure(&data).await?;
@@ -85,10 +108,29 @@ fn run(args: &Args) -> Result<()> {
     write(args, &report::markdown(args.scale, args.repetitions, &queries, &latencies))
 }
 
+/// Errors that clients are told are in the report, and then the measurement fails.
+fn at_the_front_door(args: &Args, runtime: &Runtime, data: &Path) -> Result<()> {
+    let size = front_door::Size {
+        scale: args.scale,
+        rows: args.rows,
+        questions: usize::from(args.questions),
+        clients: usize::from(args.clients),
+        seconds: args.seconds,
+        duckdb: args.with_duckdb,
+    };
+    let (text, errors) = runtime.block_on(front_door::measure(size, data))?;
+    write(args, &text)?;
+    if errors > 0 {
+        return Err(Error::internal(format!("clients were told {errors} errors: the report names some of them")));
+    }
+    Ok(())
+}
+
 fn write(args: &Args, text: &str) -> Result<()> {
-    let default = match (args.durable, args.kills) {
-        (true, _) => "docs/benchmarks-durable.md",
-        (_, true) => "docs/benchmarks-kills.md",
+    let default = match (args.durable, args.kills, args.front_door) {
+        (true, ..) => "docs/benchmarks-durable.md",
+        (_, true, _) => "docs/benchmarks-kills.md",
+        (.., true) => "docs/benchmarks-front-door.md",
         _ => "docs/benchmarks.md",
     };
     let to = args.to.clone().unwrap_or_else(|| PathBuf::from(default));
