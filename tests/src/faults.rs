@@ -73,6 +73,7 @@ pub const FAULTS: [Fault; 34] = [
         &[
             "durable::what_is_in_the_store_is_never_done_again_after_everybody_died",
             "durable::what_is_in_s3_is_never_done_again_after_everybody_died",
+            "faults::processes::everybody_is_killed_in_the_middle_and_at_the_end_of_each_stage",
             "chaos::kills_at_any_moment_change_no_answer_with_the_state_in_a_folder",
             "chaos::kills_at_any_moment_change_no_answer_with_the_state_on_s3",
             "durable::when_every_process_is_killed_runs_resume_and_effects_happen_once",
@@ -97,45 +98,53 @@ pub const FAULTS: [Fault; 34] = [
     fault("409, and nothing landed", "written again", &["replies_that_lie_are_found_out"]),
     fault(
         "the store answers 503, closes, or is silent for a while",
-        "nothing fails; what must be noted first waits",
-        &["faults::a_store_that_refuses_for_a_while_stops_nothing"],
+        "nothing fails; what must be noted first waits; uploads catch up, and no finished work is done again",
+        &[
+            "faults::stores::a_store_that_refuses_for_a_while_stops_nothing",
+            "faults::stores::a_store_that_goes_away_in_the_middle_of_uploads_holds_nothing_up_and_they_catch_up",
+            "faults::stores::a_store_that_goes_away_in_the_middle_of_reads_costs_no_finished_work",
+        ],
     ),
     fault(
         "the store denies; the disk is full",
-        "an error that says so within a minute",
+        "an error that says so within a minute; what is well again in time delays only",
         &[
-            "faults::a_store_that_denies_is_an_error_that_says_so_within_a_minute",
-            "faults::a_full_disk_fails_the_run_and_not_the_executor",
+            "faults::stores::a_store_that_denies_is_an_error_that_says_so_within_a_minute",
+            "faults::stores::a_store_that_begins_to_deny_ends_its_coordinator_which_says_so_and_the_run_goes_on_with_the_next",
+            "faults::stores::a_store_that_denies_only_data_fails_a_query_of_it_at_once",
+            "faults::folders::a_state_folder_that_is_denied_delays_and_in_the_end_is_an_error_that_says_so",
+            "faults::folders::a_state_folder_without_room_delays_and_in_the_end_is_an_error_that_says_so",
+            "faults::processes::a_full_disk_fails_the_run_and_not_the_executor",
         ],
     ),
     fault(
         "a byte flips on disk, on the network, in the store",
         "noticed; another copy is read or it is made again",
         &[
-            "faults::a_flipped_byte_in_a_spilled_block_is_read_from_its_pack",
-            "faults::bytes_that_change_on_the_network_are_noticed",
-            "faults::a_flipped_byte_in_a_pack_is_noticed_and_its_tasks_run_again",
+            "faults::bytes::a_flipped_byte_in_a_spilled_block_is_read_from_its_pack",
+            "faults::network::bytes_that_change_on_the_network_are_noticed",
+            "faults::bytes::a_flipped_byte_in_a_pack_is_noticed_and_its_tasks_run_again",
         ],
     ),
-    fault("somebody deletes a pack", "made again", &["faults::a_pack_that_somebody_deleted_is_computed_again"]),
+    fault("somebody deletes a pack", "made again", &["faults::bytes::a_pack_that_somebody_deleted_is_computed_again"]),
     fault(
         "executor and coordinator cannot hear each other; then they can",
         "a blip repeats nothing; later its word is refused, and nothing is published twice",
         &[
-            "faults::a_network_blip_repeats_no_work",
-            "faults::an_executor_that_cannot_be_heard_is_given_up_and_its_late_word_refused",
+            "faults::network::a_network_blip_repeats_no_work",
+            "faults::network::an_executor_that_cannot_be_heard_is_given_up_and_its_late_word_refused",
         ],
     ),
     fault(
         "executors cannot reach each other",
         "blocks are read from the store; nobody is given up",
-        &["faults::readers_that_cannot_reach_a_peer_go_on_in_the_store_and_the_peer_stays"],
+        &["faults::network::readers_that_cannot_reach_a_peer_go_on_in_the_store_and_the_peer_stays"],
     ),
     fault(
         "a straggler",
         "an idle executor tries, too; the first wins, the other is stopped",
         &[
-            "faults::a_task_that_stalls_is_done_by_another_executor",
+            "faults::processes::a_task_that_stalls_is_done_by_another_executor",
             "stragglers::the_first_that_succeeds_wins_and_the_other_is_stopped",
             SEEDS,
         ],
@@ -152,8 +161,12 @@ pub const FAULTS: [Fault; 34] = [
     ),
     fault(
         "a repeated task gives other rows where they should be the same",
-        "noticed by the row checksum; float sums in another order are not taken for it",
-        &[SEEDS, "faults::sums_in_another_order_are_not_taken_for_other_rows"],
+        "noticed by the row checksum, and all that read it starts again; float sums in another order are not taken for it",
+        &[
+            SEEDS,
+            "faults::rows::other_rows_of_a_repeated_task_are_noticed_and_all_that_read_its_stage_starts_again",
+            "faults::rows::sums_in_another_order_are_not_taken_for_other_rows",
+        ],
     ),
     fault(
         "an input file is replaced, overwritten, deleted",
@@ -163,7 +176,7 @@ pub const FAULTS: [Fault; 34] = [
     fault(
         "five successors die while they take over",
         "the sixth goes on",
-        &["faults::five_successors_that_die_while_they_take_over_change_nothing"],
+        &["faults::processes::five_successors_that_die_while_they_take_over_change_nothing"],
     ),
     fault(
         "newest snapshot damaged; a batch damaged",
@@ -177,9 +190,13 @@ pub const FAULTS: [Fault; 34] = [
     fault(
         "the disk is full where executors spill",
         "the run fails with a typed error, the executor lives",
-        &["faults::a_full_disk_fails_the_run_and_not_the_executor"],
+        &["faults::processes::a_full_disk_fails_the_run_and_not_the_executor"],
     ),
-    fault("leaders' clocks differ by hours", "nothing waits for a clock", &[SEEDS]),
+    fault(
+        "leaders' clocks differ by hours",
+        "nothing waits for a clock",
+        &[SEEDS, "faults::processes::leaders_whose_clocks_differ_by_hours_wait_for_nothing"],
+    ),
     fault(
         "restarted with another build",
         "a log of another version is refused by name; runs that another build planned begin again",
@@ -193,14 +210,14 @@ pub const FAULTS: [Fault; 34] = [
         "a task panics; a task outlives its executors",
         "the executor lives; the run fails after three",
         &[
-            "faults::a_task_that_panics_fails_its_run_and_not_its_executor",
+            "faults::processes::a_task_that_panics_fails_its_run_and_not_its_executor",
             "failures::a_task_that_outlives_three_executors_fails_its_run",
         ],
     ),
     fault(
         "a result expires while it is read",
         "all of it, or an error",
-        &["faults::a_slow_reader_of_a_result_that_expires_gets_all_of_it_or_an_error"],
+        &["faults::processes::a_slow_reader_of_a_result_that_expires_gets_all_of_it_or_an_error"],
     ),
 ];
 

@@ -38,6 +38,8 @@ const INBOX: usize = 16 << 10;
 /// News of the log that wait for the driver.
 const NEWS: usize = 64;
 
+/// By how many milliseconds tests set a leader's clock off: the clocks of leaders differ.
+const CLOCK_SKEW: &str = "TIDEMILL_TEST_CLOCK_SKEW_MILLIS";
 /// What a coordinator is composed of.
 pub struct CoordinatorConfig {
     /// The scheduler's limits.
@@ -270,10 +272,17 @@ impl Driver {
 /// The wall clock as it was when the process began, and from there on steady: who sets the clock moves no deadline. Read
 /// here and nowhere below.
 pub(crate) fn now() -> Millis {
-    static START: OnceLock<(Duration, Instant)> = OnceLock::new();
-    let wall = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (began, since) = START.get_or_init(|| (wall(), Instant::now()));
-    Millis(u64::try_from((*began + since.elapsed()).as_millis()).unwrap_or(u64::MAX))
+    static START: OnceLock<(u64, Instant)> = OnceLock::new();
+    let (began, since) = START.get_or_init(|| {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let skew = std::env::var(CLOCK_SKEW).ok().and_then(|millis| millis.parse().ok()).unwrap_or(0);
+        (millis(wall).saturating_add_signed(skew), Instant::now())
+    });
+    Millis(began.saturating_add(millis(since.elapsed())))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where the answer to a question goes.

@@ -1,5 +1,6 @@
 //! Functions that the binary under test has and DataFusion has not: one of each kind.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array};
@@ -16,7 +17,8 @@ use tidemill::Functions;
 /// All of them.
 #[must_use]
 pub fn functions() -> Functions {
-    Functions::new().with_scalar(twice()).with_aggregate(folded()).with_window(weighed())
+    let scalars = Functions::new().with_scalar(twice()).with_scalar(unsteady());
+    scalars.with_aggregate(folded()).with_window(weighed())
 }
 
 /// `twice(x)`: 2 x.
@@ -32,6 +34,22 @@ pub fn twice() -> ScalarUDF {
         Ok(ColumnarValue::Array(Arc::new(doubled)))
     };
     create_udf("twice", vec![DataType::Int64], DataType::Int64, Volatility::Immutable, Arc::new(twice))
+}
+
+/// The variable that names a file; as soon as it is there, `unsteady` gives other numbers.
+pub const UNSTEADY: &str = "TIDEMILL_TEST_UNSTEADY";
+
+/// `unsteady(x)`: x, or x + 1, see [`UNSTEADY`]. Nobody can tell from the function: it says that it is immutable.
+#[must_use]
+pub fn unsteady() -> ScalarUDF {
+    let unsteady = |arguments: &[ColumnarValue]| {
+        let by = i64::from(std::env::var_os(UNSTEADY).is_some_and(|file| Path::new(&file).exists()));
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let numbers = arrays.first().map(|array| array.as_primitive::<Int64Type>().clone());
+        let moved: Int64Array = numbers.iter().flatten().map(|n| n.map(|n| n + by)).collect();
+        Ok(ColumnarValue::Array(Arc::new(moved)))
+    };
+    create_udf("unsteady", vec![DataType::Int64], DataType::Int64, Volatility::Immutable, Arc::new(unsteady))
 }
 
 /// `folded(x)`: all numbers XORed.

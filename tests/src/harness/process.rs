@@ -3,13 +3,41 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long it may take to say that it is ready.
 const READY: Duration = Duration::from_secs(120);
+
+/// Characters that are kept of what a process says.
+const HEARD: usize = 1 << 20;
+
+/// The user without rights.
+const NOBODY: u32 = 65_534;
+/// A shell's words that become the program they are given, which is told of its files' limits by errors instead of a signal.
+pub(super) const IGNORING_LIMITS: &str = "trap '' XFSZ; exec \"$0\" \"$@\"";
+
+/// The binary in a folder: the way to the binary itself may be closed to others.
+fn program_of_nobody(directory: &Path) -> PathBuf {
+    let program = directory.join("tidemill-of-nobody");
+    if !program.exists() && std::fs::hard_link(binary(), &program).is_err() {
+        std::fs::copy(binary(), &program).expect("a copy of the binary");
+    }
+    program
+}
+
+/// Whether the command will be another user's: only root may become somebody else.
+fn become_nobody(command: &mut Command, directory: &Path) -> bool {
+    use std::os::unix::process::CommandExt;
+    command.current_dir(directory).env("TMPDIR", directory);
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
+    if is_root {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    is_root
+}
 
 /// The binary under test: cargo builds it for the tests of this package.
 pub(super) fn binary() -> PathBuf {
@@ -34,6 +62,7 @@ pub struct Output {
 /// A process of the binary under test, killed when dropped.
 pub struct Process {
     child: Child,
+    said: Arc<Mutex<String>>,
     /// The line that said that it is ready.
     pub ready: String,
     /// How long that took.
@@ -62,20 +91,23 @@ impl Process {
     /// # Panics
     /// It does not end within 30 s: a hang.
     pub fn run_as_nobody(directory: &Path, args: &[&str]) -> Output {
-        use std::os::unix::process::CommandExt;
-        let program = directory.join("tidemill-of-nobody");
-        // The way to the binary itself may be closed to others.
-        if std::fs::hard_link(binary(), &program).is_err() {
-            std::fs::copy(binary(), &program).expect("a copy of the binary");
-        }
-        let mut command = Command::new(program);
-        command.current_dir(directory).env("TMPDIR", directory);
-        // Only root may become somebody else.
-        let root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
-        if root {
-            command.uid(65_534).gid(65_534);
-        }
+        let mut command = Command::new(program_of_nobody(directory));
+        become_nobody(&mut command, directory);
         Self::finish(&mut command, args)
+    }
+
+    /// Starts a server of some role in a folder, which becomes its user's: one without rights if this one may do everything. A
+    /// file that may not grow is an error to it, not its end. Waits for its ready line.
+    ///
+    /// # Panics
+    /// It does not become ready.
+    pub fn start_as_nobody(directory: &Path, args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", IGNORING_LIMITS]).arg(program_of_nobody(directory));
+        if become_nobody(&mut shell, directory) {
+            std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).expect("a folder of another");
+        }
+        Self::wait_for(Self::spawn(shell, args, &[("NO_COLOR", "1".to_owned())]), args, "is ready at http://")
     }
 
     /// Runs a command to its end, with variables in its environment.
@@ -142,6 +174,16 @@ impl Process {
         Self::wait_for(Self::spawn(Command::new(binary()), args, environment), args, says)
     }
 
+    /// Starts a server that may have so many files open at first, and as many as the system allows if it asks for them.
+    ///
+    /// # Panics
+    /// It does not become ready.
+    pub fn start_with_open_files(files: u32, args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -Sn \"$0\" && exec \"$@\"", &files.to_string()]).arg(binary());
+        Self::wait_for(Self::spawn(shell, args, &[]), args, "is ready at http://")
+    }
+
     pub(super) fn wait_for(mut process: Self, args: &[&str], says: &str) -> Self {
         let start = Instant::now();
         let stdout = process.child.stdout.take().expect("stdout");
@@ -160,15 +202,34 @@ impl Process {
     }
 
     pub(super) fn spawn(mut command: Command, args: &[&str], environment: &[(&str, String)]) -> Self {
-        let child = command
+        let mut child = command
             .args(args)
             .env("TIDEMILL_CONFIG", "")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        Self { child, ready: String::new(), ready_after: Duration::ZERO }
+        let said = Arc::default();
+        hear(child.stderr.take().expect("stderr"), Arc::clone(&said));
+        Self { child, said, ready: String::new(), ready_after: Duration::ZERO }
+    }
+
+    /// What it said on standard error so far; of very much the end. The test's own output has it too.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How it ended, if it has: its exit code, or none if a signal ended it.
+    ///
+    /// # Panics
+    /// The system does not tell.
+    pub fn exit_code(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().expect("a process can be waited for").map(|status| status.code())
     }
 
     /// Whether it ended by SIGKILL.
@@ -186,7 +247,8 @@ impl Process {
     /// # Panics
     /// There is none.
     pub fn url(&self) -> String {
-        let url = self.ready.split_whitespace().find(|w| w.starts_with("http://")).expect("a URL");
+        let is_url = |word: &&str| word.starts_with("http://") || word.starts_with("https://");
+        let url = self.ready.split_whitespace().find(is_url).expect("a URL");
         url.trim_end_matches(';').to_owned()
     }
 
@@ -221,6 +283,18 @@ impl Process {
         assert!(status.expect("kill runs").success(), "signal {name}");
     }
 
+    /// Changes how large files may be that one of [`Self::start_as_nobody`] writes, in bytes.
+    ///
+    /// # Panics
+    /// There is no `prlimit` command.
+    pub fn limit_files_of_nobody(&self, bytes: &str) {
+        let mut prlimit = Command::new("prlimit");
+        // A process's limits are its user's matter.
+        become_nobody(&mut prlimit, Path::new("/"));
+        let status = prlimit.args(["--pid", &self.pid().to_string(), &format!("--fsize={bytes}:")]).status();
+        assert!(status.expect("prlimit runs").success(), "a limit of {bytes} bytes");
+    }
+
     /// Waits for its end and answers the exit code.
     ///
     /// # Panics
@@ -234,6 +308,26 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Keeps what a process says, and passes it on to the test's output. Ends with the process.
+fn hear(from: impl Read + Send + 'static, said: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(from);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+            let text = String::from_utf8_lossy(&line);
+            eprint!("{text}");
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.push_str(&text);
+            if said.len() > 2 * HEARD {
+                let tail = said.char_indices().map(|(at, _)| at).find(|at| *at >= HEARD).unwrap_or_default();
+                said.drain(..tail);
+            }
+            drop(said);
+            line.clear();
+        }
+    });
 }
 
 fn text(from: &mut impl Read) -> String {

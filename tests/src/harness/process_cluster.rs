@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 use tidemill::client::Client;
 
-use super::process::{PATIENCE, Process, binary};
+use super::process::{IGNORING_LIMITS, PATIENCE, Process, binary};
 
 /// A coordinator and executors as processes.
 pub struct ProcessCluster {
@@ -95,7 +95,7 @@ impl ProcessCluster {
     /// Starts an executor that cannot write files of more than a few MiB, as if its disk were full.
     pub fn add_executor_with_small_files(&mut self, slots: u32) {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\""]).arg(binary());
+        shell.args(["-c", &format!("ulimit -f 2048; {IGNORING_LIMITS}")]).arg(binary());
         let url = self.coordinator.url();
         self.add_executor_by(shell, slots, &url, &[]);
     }

@@ -120,6 +120,19 @@ impl S3Server {
         }
     }
 
+    /// Uploads that were begun and neither completed nor given up: they are no objects, and stand in no list of these.
+    ///
+    /// # Panics
+    /// The server's shell does not say.
+    #[must_use]
+    pub fn uploads(&self, bucket: &str) -> Vec<String> {
+        // SeaweedFS has them in a folder of the bucket, which it makes for the first.
+        let said = self.shell(&format!("fs.ls /buckets/{bucket}/.uploads"));
+        let names = said.lines().map(|line| line.trim_start_matches(['>', ' ']).trim().trim_end_matches('/'));
+        let is_id = |name: &&str| name.len() >= 32 && name.chars().all(|c| c.is_ascii_hexdigit() || "-_".contains(c));
+        names.filter(is_id).map(str::to_owned).collect()
+    }
+
     /// What the server's shell says to a command. It is killed if it hangs.
     fn shell(&self, command: &str) -> String {
         let start = Instant::now();

@@ -1,17 +1,19 @@
 //! What stays of a run that has finished, for how long, and what it took to write and read it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStore};
 use tidemill::client::Client;
 use tidemill::oracle::compare;
 use tidemill_core::{ErrorKind, RunId};
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Process, ProcessCluster, SMALL_SCALE, create_tpch, logged, tpch_oracle, value};
+use tidemill_tests::harness::{Process, ProcessCluster, SMALL_SCALE, Wire, create_tpch, logged, tpch_oracle, value};
 
 use crate::durable::{SLOW, files_below, state_in};
+use crate::faults::WIDE;
 use crate::going::{self, Going, with_a_slow_end};
 
 /// More rows than stand in the log, and than are under way at once.
@@ -225,7 +227,16 @@ async fn after_every_retention_nothing_is_left() {
     for part in ["pond", "runs"] {
         no_files_below(&folder.path().join(part)).await;
     }
-    // The dead executor's folder goes when somebody else starts beside it.
+    no_disk_is_used(&mut cluster).await;
+    let objects = files_below(folder.path()).into_iter().map(|file| {
+        let below = file.strip_prefix(folder.path()).expect("below it").display().to_string();
+        (below, std::fs::metadata(&file).map_or(0, |m| m.len()))
+    });
+    only_the_log_is_left(objects);
+}
+
+/// Of what executors hold on their disks nothing is left. A dead one's folder goes when somebody else starts beside it.
+async fn no_disk_is_used(cluster: &mut ProcessCluster) {
     cluster.add_executor(1);
     let disk = || files_below(cluster.work_dir()).into_iter().filter(|file| !file.ends_with("executor.lock"));
     let start = Instant::now();
@@ -233,13 +244,62 @@ async fn after_every_retention_nothing_is_left() {
         assert!(start.elapsed() < Duration::from_secs(60), "{:?} are left", disk().collect::<Vec<_>>());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let parts: BTreeSet<String> = files_below(folder.path())
-        .iter()
-        .map(|file| {
-            let below = file.strip_prefix(folder.path()).expect("below it");
-            below.iter().take(2).map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
-        })
-        .collect();
-    let named = ["ctl/epoch", "ctl/lease", "ctl/log", "ctl/snap"].map(str::to_owned);
-    assert!(parts.iter().all(|part| named.contains(part)), "{parts:?}");
+}
+
+/// Objects by name and size: none but the log's, and these are small.
+fn only_the_log_is_left(objects: impl Iterator<Item = (String, u64)>) {
+    let of_log = ["ctl/epoch/", "ctl/lease/", "ctl/log/", "ctl/snap/"];
+    let (log, others): (Vec<_>, Vec<_>) = objects.partition(|(name, _)| of_log.iter().any(|p| name.starts_with(p)));
+    let bytes = |objects: &[(String, u64)]| objects.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    assert_eq!((others.len(), bytes(&others)), (0, 0), "{others:?}");
+    assert!(!log.is_empty() && bytes(&log) < 16 << 20, "the log has {} bytes: {log:?}", bytes(&log));
+}
+
+/// The same in S3, where uploads that nobody completed stand in no list of objects: after runs that ended well, that were
+/// cancelled in the middle of an upload, and that lost every process.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_every_retention_nothing_is_left_in_s3_either() {
+    let (s3, wire, mut environment) = S3Server::behind_a_wire("tide").await;
+    let short = [("TIDEMILL_RESULT_RETENTION", 2), ("TIDEMILL_SWEEP_INTERVAL", 1), ("TIDEMILL_YOUNG_MILLIS", 0)];
+    environment.extend(short.map(|(name, value)| (name, value.to_string())));
+    let (mut cluster, mut client) = going::cluster("s3://tide/cluster", &environment).await;
+    client.query(LARGE).await.expect("a run").collect().await.expect("rows");
+    let uploads = || tokio::task::block_in_place(|| s3.uploads("tide"));
+    let parts = || wire.requests("partNumber=").get("PUT").copied().unwrap_or_default();
+    let (large, before) = (with_a_slow_end(WIDE, "m"), parts());
+    let cancelled = Going::in_partitions(cluster.client().await, &large, "2").await;
+    let start = Instant::now();
+    while parts() == before {
+        assert!(start.elapsed() < Duration::from_secs(120), "no part of an upload came");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    wire.set(Wire::Frozen);
+    assert!(!uploads().is_empty(), "no upload is under way: this would see none that is left either");
+    wire.set(Wire::Whole);
+    cancelled.reading.abort();
+    let going = Going::in_partitions(cluster.client().await, &large, "2").await;
+    going.until_stored(&mut client).await;
+    cluster.executors.iter_mut().for_each(Process::kill);
+    cluster.restart_coordinator();
+    cluster.executors.clear();
+    cluster.add_executor(1);
+    cluster.add_executor(1);
+    going.answers(&large).await;
+    let store = s3.store("tide");
+    let objects = async || {
+        let listed = store.list(None).try_collect::<Vec<ObjectMeta>>().await.expect("a list");
+        listed.into_iter().map(|o| (o.location.to_string().replacen("cluster/", "", 1), o.size)).collect::<Vec<_>>()
+    };
+    let start = Instant::now();
+    loop {
+        let left: Vec<_> = objects().await.into_iter().filter(|(name, _)| !name.starts_with("ctl/")).collect();
+        let uploads = uploads();
+        if left.is_empty() && uploads.is_empty() {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{left:?} and the uploads {uploads:?} are left");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    no_disk_is_used(&mut cluster).await;
+    only_the_log_is_left(objects().await.into_iter());
 }
