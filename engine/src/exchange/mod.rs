@@ -9,6 +9,7 @@
 //! absence is an error, never an empty stream.
 
 mod checksum;
+mod claims;
 mod codec;
 mod direct;
 pub mod frame;

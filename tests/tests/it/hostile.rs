@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, DictionaryArray, Int64Array, ListArray, NullArray, StringArray, StringViewArray,
+    StructArray,
+};
+use arrow::datatypes::{Field, Int32Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{Action, Ticket};
@@ -94,6 +98,60 @@ fn frames_and_manifests_are_read_or_refused() {
         let _ = Manifest::decode(&mutate(rng, &manifest));
     });
 }
+/// Columns of the kinds that have different numbers of buffers.
+fn wide_batch() -> RecordBatch {
+    let (numbers, text) = (0..300, |n: i64| format!("word {} of some length", n % 7));
+    let letters = StringArray::from_iter_values(numbers.clone().map(text));
+    let field = |name: &str, column: &ArrayRef| Arc::new(Field::new(name, column.data_type().clone(), true));
+    let inner: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers.clone()));
+    let nested = StructArray::from(vec![(field("i", &inner), inner)]);
+    let lists = numbers.clone().map(|n| (n % 5 > 0).then(|| vec![Some(n), None]));
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("number", Arc::new(numbers.clone().map(|n| (n % 3 > 0).then_some(n)).collect::<Int64Array>())),
+        ("truth", Arc::new(numbers.clone().map(|n| (n % 4 > 0).then_some(n % 2 == 0)).collect::<BooleanArray>())),
+        ("view", Arc::new(numbers.clone().map(|n| Some(text(n))).collect::<StringViewArray>())),
+        ("word", Arc::new(letters.iter().collect::<DictionaryArray<Int32Type>>())),
+        ("list", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists))),
+        ("nested", Arc::new(nested)),
+        ("nothing", Arc::new(NullArray::new(300))),
+        ("letters", Arc::new(letters)),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+        .expect("a batch")
+}
+
+/// What a peer encodes that is broken, or hostile: wrong bytes under a right checksum.
+#[test]
+fn frames_whose_checksum_fits_are_decoded_or_refused() {
+    let batch = wide_batch();
+    for compression in [Compression::None, Compression::Lz4] {
+        let frame = Frame::encode(&batch, compression).expect("a frame");
+        assert_eq!(frame.decode(&batch.schema()).expect("the batch"), batch);
+        let (mut decoded, mut refused) = (0, 0);
+        try_all("a frame whose checksum fits", |rng| {
+            let mut messages = frame.messages.clone();
+            let message = &mut messages[rng.usize(..frame.messages.len())];
+            let part = if rng.bool() { &mut message.header } else { &mut message.body };
+            *part = Bytes::from(mutate(rng, part));
+            let changed = Frame::of(messages);
+            let read = Frame::from_bytes(changed.to_bytes(), changed.crc).expect("what was written is read");
+            match read.decode(&batch.schema()) {
+                Ok(other) => {
+                    decoded += 1;
+                    for column in other.columns() {
+                        column.to_data().validate_full().expect("a batch of valid columns");
+                    }
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(error.message.contains("a frame cannot be decoded"), "{error}");
+                }
+            }
+        });
+        assert!(decoded > 10 && refused > 10, "{decoded} were decoded, {refused} refused: that tries nothing");
+    }
+}
+
 
 #[tokio::test]
 async fn indexes_of_packs_are_read_or_refused() {
