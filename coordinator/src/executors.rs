@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use tidemill_core::record::{Capacity, ExecutorState, LOCAL, Pack};
-use tidemill_core::schedule::{Event, Lost, LostOutput, Reported, Watch};
+use tidemill_core::schedule::{Event, Flow, Lost, LostOutput, Reported, Watch};
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
 use tokio::net::TcpStream;
@@ -47,6 +47,9 @@ struct Attached {
 }
 
 impl Executors {
+    /// What its attempts have done so far, as it last said: of no more than it has slots.
+    flows: BTreeMap<Attempt, Flow>,
+    slots: usize,
     pub(crate) const fn new(inbox: WeakInbox, traffic: Arc<AtomicU64>, state: String) -> Self {
         Self { attached: BTreeMap::new(), inbox, traffic, state }
     }
@@ -83,8 +86,9 @@ impl Executors {
         let _ = to.try_send(Ok(say(to_executor::Message::Registered(welcome))));
         let executor = ExecutorId(register.executor);
         let is_local = register.endpoint == LOCAL;
-        self.attached
-            .insert(executor.clone(), Attached { to, id, heard: Instant::now(), is_local, watch: Watch::default() });
+        let (slots, heard) = (register.slots as usize, Instant::now());
+        let (watch, flows) = (Watch::default(), BTreeMap::new());
+        self.attached.insert(executor.clone(), Attached { to, id, heard, is_local, watch, flows, slots });
         let reported = |a: &wire::AttemptRef| {
             let (run, task, attempt) = (RunId(a.run.clone()), a.task?.into(), a.attempt?.into());
             Some(Reported { run, task, attempt, slots: a.slots })
@@ -129,6 +133,8 @@ impl Executors {
         };
         match event {
             Ok((acknowledgement, event)) => Some((event, Some(acknowledgement))),
+                attached.flows =
+                    heartbeat.flows.iter().take(attached.slots).filter_map(wire::Flow::of_attempt).collect();
             Err(error) => {
                 tracing::error!(%executor, %error, "a completion cannot be read");
                 None
@@ -147,6 +153,11 @@ impl Executors {
 
     /// Sends a message; an executor that does not take it is treated as gone.
     pub(crate) fn send(&mut self, executor: &ExecutorId, epoch: Epoch, message: to_executor::Message) {
+    /// What an attempt that runs has done so far, as its executor last said.
+    pub(crate) fn flow(&self, executor: &ExecutorId, attempt: Attempt) -> Option<Flow> {
+        self.attached.get(executor)?.flows.get(&attempt).copied()
+    }
+
         let Some(attached) = self.attached.get(executor) else { return };
         let message = wire::ToExecutor { epoch: epoch.0, message: Some(message) };
         self.traffic.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);

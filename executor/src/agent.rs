@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::journal::AttemptJournal;
 use crate::process::ExecutorShared;
-use crate::task::{self, AttemptSpec};
+use crate::task::{self, AttemptSpec, SoFar};
 use crate::trim;
 
 /// How long a coordinator that never answered is tried.
@@ -92,6 +92,7 @@ const fn is_final(error: &Error) -> bool {
 struct Running {
     reference: wire::AttemptRef,
     stop: AbortHandle,
+    so_far: Arc<SoFar>,
 }
 
 impl Drop for Running {
@@ -197,7 +198,11 @@ impl Agent {
 
     fn heartbeat(&self) -> wire::Heartbeat {
         let known = self.running.keys().chain(self.unacknowledged.keys());
-        wire::Heartbeat { attempts: known.map(|attempt| (*attempt).into()).collect() }
+        let flow = |(attempt, running): (&Attempt, &Running)| Some(wire::Flow::of(*attempt, running.so_far.flow()?));
+        wire::Heartbeat {
+            attempts: known.map(|attempt| (*attempt).into()).collect(),
+            flows: self.running.iter().filter_map(flow).take(self.shared.config.slots as usize).collect(),
+        }
     }
 
     /// Reports packs of outputs that are reported.
@@ -259,7 +264,9 @@ impl Agent {
         self.shared.store.open(&spec.run);
         let (finished, epoch) = (self.finished.clone(), self.epoch);
         let named = reference.clone();
-        let work = std::panic::AssertUnwindSafe(task::run(Arc::clone(&self.shared), spec)).catch_unwind();
+        let so_far = Arc::<SoFar>::default();
+        let work = task::run(Arc::clone(&self.shared), spec, Arc::clone(&so_far));
+        let work = std::panic::AssertUnwindSafe(work).catch_unwind();
         let (work, stop) = abortable(work);
         let cpu = self.shared.cpu.clone();
         // A thread of its own, which the system interrupts: operators may compute for seconds between two awaits, and
@@ -274,7 +281,7 @@ impl Agent {
                 let _ = finished.send((attempt, wire::FromExecutor { epoch, message: Some(message) })).await;
             });
         });
-        self.running.insert(attempt, Running { reference, stop });
+        self.running.insert(attempt, Running { reference, stop, so_far });
         Ok(())
     }
 

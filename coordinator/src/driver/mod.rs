@@ -172,7 +172,8 @@ impl Driver {
             }
             Input::Progress { run, reply } => {
                 // As below.
-                let _ = reply.send(progress(&self.state, &run, now()));
+                let flow = |executor: &ExecutorId, attempt| self.executors.flow(executor, attempt);
+                let _ = reply.send(progress(&self.state, &run, now(), flow));
             }
             Input::State(reply) => {
                 // The asker may have gone away.

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use tidemill_core::record::{Footer, OperatorMetrics, Pack, TaskMetrics};
-use tidemill_core::schedule::{Lost, LostOutput, Progress};
+use tidemill_core::schedule::{Flow, Lost, LostOutput, Progress};
 use tidemill_core::{Attempt, Epoch, Error, ErrorKind, Place, Result, StageId, TaskId};
 use tonic::{Code, Status};
 
@@ -201,6 +201,22 @@ impl From<pb::RunProgress> for Progress {
             recoveries: p.recoveries,
             waits_for: p.waits_for,
         }
+    }
+}
+
+impl pb::Flow {
+    /// What an attempt has done so far.
+    #[must_use]
+    pub fn of(attempt: Attempt, flow: Flow) -> Self {
+        let Flow { rows, exchanged_bytes, spilled_bytes } = flow;
+        Self { attempt: Some(attempt.into()), rows, exchanged_bytes, spilled_bytes }
+    }
+
+    /// The inverse; `None` if it names no attempt.
+    #[must_use]
+    pub fn of_attempt(&self) -> Option<(Attempt, Flow)> {
+        let Self { attempt, rows, exchanged_bytes, spilled_bytes } = *self;
+        Some((attempt?.into(), Flow { rows, exchanged_bytes, spilled_bytes }))
     }
 }
 

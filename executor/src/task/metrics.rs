@@ -38,11 +38,12 @@ pub(super) fn collect(plan: &Arc<dyn ExecutionPlan>, io: &IoMetrics, finished: &
     metrics
 }
 
-fn add_node(plan: &Arc<dyn ExecutionPlan>, total: &mut TaskMetrics) {
+/// Adds what a node and those below it have counted so far.
+pub(super) fn add_node(plan: &Arc<dyn ExecutionPlan>, total: &mut TaskMetrics) {
     if let Some(metrics) = plan.metrics() {
         let compute = metrics.elapsed_compute().unwrap_or(0) as u64;
         total.spilled_bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
-        if plan.is::<DataSourceExec>() {
+        if plan.is::<DataSourceExec>() || plan.is::<ConnectorScanExec>() {
             total.rows_in += metrics.output_rows().unwrap_or(0) as u64;
             let scanning = metrics
                 .sum(|m| matches!(m.value(), MetricValue::Time { name, .. } if name == "time_elapsed_processing"));

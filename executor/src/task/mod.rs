@@ -7,6 +7,7 @@ mod inputs;
 mod metrics;
 mod operators;
 mod sink;
+mod so_far;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +32,7 @@ use tidemill_engine::wire::{self, missing};
 use tokio::task::JoinSet;
 
 use crate::packer::{DurableSink, Finished};
+pub(crate) use self::so_far::SoFar;
 use crate::process::ExecutorShared;
 
 /// An attempt as the coordinator launched it.
@@ -71,10 +73,15 @@ pub(crate) struct Done {
 }
 
 /// Runs an attempt to its end and makes its output visible.
-pub(crate) async fn run(shared: Arc<ExecutorShared>, spec: AttemptSpec) -> std::result::Result<Done, TaskError> {
+pub(crate) async fn run(
+    shared: Arc<ExecutorShared>,
+    spec: AttemptSpec,
+    so_far: Arc<SoFar>,
+) -> std::result::Result<Done, TaskError> {
     let prepared = prepare(&shared, &spec).await?;
     let plan = Arc::clone(&prepared.plan);
     let executed = execute(&spec, &prepared).await;
+    so_far.begin(&plan, &prepared.io.metrics);
     let finished = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
     let metrics = metrics::collect(&plan, &prepared.io.metrics, &finished);
     let operators = if prepared.tells_operators { operators::collect(&plan) } else { Vec::new() };

@@ -5,6 +5,7 @@
 //!   1,204,112 rows/s · 310.0 MiB/s · 4.1 GiB exchanged · 0 B spilled · 1 recovery
 //! ```
 
+use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use crate::output::{count, size};
 const A_MOMENT: Duration = Duration::from_secs(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Rates are of so long: executors tell what their tasks have done about once a second.
+const WINDOW: Duration = Duration::from_secs(3);
 /// Between two pictures of what turns meanwhile.
 const TURN: Duration = Duration::from_millis(120);
 
@@ -61,16 +64,19 @@ impl Drop for Watch {
 
 async fn watch(bar: ProgressBar, observer: Observer, run: RunId) {
     tokio::time::sleep(A_MOMENT).await;
-    let mut before: Option<(Instant, Progress)> = None;
+    let mut before: VecDeque<(Instant, Progress)> = VecDeque::new();
     loop {
         let looked = observer.progress(&run).await;
         if bar.is_finished() {
             return;
         }
         let seen = Instant::now();
-        show(&bar, &looked, before.as_ref().map(|(at, progress)| (seen - *at, progress)));
+        show(&bar, &looked, before.front().map(|(at, progress)| (seen - *at, progress)));
         if let Ok(Some(progress)) = looked {
-            before = Some((seen, progress));
+            before.push_back((seen, progress));
+        }
+        while before.len() > 1 && before.front().is_some_and(|(at, _)| at.elapsed() > WINDOW) {
+            before.pop_front();
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -25,6 +25,7 @@ mod packs;
 mod pinned;
 mod plans;
 mod queries;
+mod progress;
 mod random_queries;
 mod rules;
 mod scale;

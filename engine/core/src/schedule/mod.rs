@@ -25,7 +25,7 @@ use crate::record::{
 };
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
 use decide::Decider;
-pub use progress::{Progress, progress};
+pub use progress::{Flow, Progress, progress};
 pub use waiting::waiting_for;
 pub use watch::Watch;
 

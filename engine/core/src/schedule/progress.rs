@@ -1,8 +1,11 @@
 //! How far a run has come, in numbers for whoever watches it.
 
 use super::waiting_for;
-use crate::record::{RunState, State, TaskState};
-use crate::{Millis, RunId};
+use crate::record::{RunState, State, Task, TaskState};
+use crate::{Attempt, ExecutorId, Millis, RunId};
+
+/// What a run waits for that has done all its work.
+const UNREAD: &str = "its rows to be read";
 
 /// How far a run has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub struct Progress {
     pub tasks_done: u64,
     /// Tasks that run.
     pub tasks_running: u64,
-    /// Rows that finished attempts have read.
+    /// Rows that finished attempts have read, and so far those that run.
     pub rows: u64,
     /// Arrow bytes that they wrote to exchanges.
     pub exchanged_bytes: u64,
@@ -31,13 +34,35 @@ pub struct Progress {
     pub waits_for: Option<String>,
 }
 
-/// How far a run has come; `None` if it is not known (any longer).
+/// What an attempt that runs has done so far, as its executor says now and then. It stands in no record, and nothing is decided
+/// by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flow {
+    /// Rows that it has read.
+    pub rows: u64,
+    /// Arrow bytes that it wrote to exchanges.
+    pub exchanged_bytes: u64,
+    /// Bytes that it wrote to local disk.
+    pub spilled_bytes: u64,
+}
+
+/// How far a run has come; `None` if it is not known (any longer). `flow` tells what an attempt has done so far, if that was
+/// heard of.
 #[must_use]
-pub fn progress(state: &State, id: &RunId, now: Millis) -> Option<Progress> {
+pub fn progress(
+    state: &State,
+    id: &RunId,
+    now: Millis,
+    flow: impl Fn(&ExecutorId, Attempt) -> Option<Flow>,
+) -> Option<Progress> {
     let run = state.runs.get(id)?;
     // The driver answers this, between other things: complete stages are not looked through.
     let going_on = run.stages.iter().filter(|stage| !stage.is_complete()).flat_map(|stage| &stage.tasks);
-    let tasks_running = going_on.filter(|task| task.state == TaskState::Running).count() as u64;
+    let (mut tasks_running, mut so_far) = (0, Flow::default());
+    for task in going_on.filter(|task| task.state == TaskState::Running) {
+        tasks_running += 1;
+        so_far.add(furthest(task, &flow));
+    }
     let waits_for = match run.state {
         RunState::Queued => Some("runs before it, which are being planned".to_owned()),
         RunState::Planning => Some("its plan".to_owned()),
@@ -51,21 +76,38 @@ pub fn progress(state: &State, id: &RunId, now: Millis) -> Option<Progress> {
         tasks: run.stages.iter().map(|stage| stage.tasks.len() as u64).sum(),
         tasks_done: run.stages.iter().map(|stage| u64::from(stage.complete)).sum(),
         tasks_running,
-        rows: run.totals.metrics.rows_in,
-        exchanged_bytes: run.totals.metrics.bytes_out,
-        spilled_bytes: run.totals.metrics.spilled_bytes,
+        rows: run.totals.metrics.rows_in.saturating_add(so_far.rows),
+        exchanged_bytes: run.totals.metrics.bytes_out.saturating_add(so_far.exchanged_bytes),
+        spilled_bytes: run.totals.metrics.spilled_bytes.saturating_add(so_far.spilled_bytes),
         recoveries: run.totals.recoveries,
         waits_for,
     })
 }
 
 /// What the first task waits for that could run next.
+impl Flow {
+    /// Adds what others say of themselves, whatever that is.
+    const fn add(&mut self, other: Self) {
+        self.rows = self.rows.saturating_add(other.rows);
+        self.exchanged_bytes = self.exchanged_bytes.saturating_add(other.exchanged_bytes);
+        self.spilled_bytes = self.spilled_bytes.saturating_add(other.spilled_bytes);
+    }
+}
+
+/// What the attempt of a task has done that has come furthest: one of two counts in the end.
+fn furthest(task: &Task, flow: impl Fn(&ExecutorId, Attempt) -> Option<Flow>) -> Flow {
+    let first = task.executor.as_ref().zip(task.attempt);
+    let second = task.rival.as_ref().map(|rival| (&rival.executor, rival.attempt));
+    let flows = first.into_iter().chain(second).filter_map(|(executor, attempt)| flow(executor, attempt));
+    flows.max_by_key(|flow| flow.rows).unwrap_or_default()
+}
+
 fn first_wait(state: &State, id: &RunId, now: Millis) -> Option<String> {
     let run = state.runs.get(id)?;
     match run.ready.first() {
         Some((_, task)) => waiting_for(state, run, *task, now),
         None if run.intent.is_some() => Some("its result to be published".to_owned()),
-        None => Some("its rows to be read".to_owned()),
+        None => Some(UNREAD.to_owned()),
     }
 }
 
@@ -106,7 +148,11 @@ mod tests {
     fn seen(records: &[Record]) -> Option<Progress> {
         let mut state = State::default();
         records.iter().for_each(|record| state.apply(record));
-        progress(&state, &run(), Millis(2500))
+        // The second task's attempt was heard of, and one that nobody waits for.
+        progress(&state, &run(), Millis(2500), |executor, attempt| {
+            let flow = Flow { rows: 100, exchanged_bytes: 200, spilled_bytes: 300 };
+            (executor.0 == "e" && attempt.counter != 0).then_some(flow)
+        })
     }
 
     #[test]
@@ -146,9 +192,9 @@ mod tests {
             tasks: 2,
             tasks_done: 1,
             tasks_running: 1,
-            rows: 7,
-            exchanged_bytes: 8,
-            spilled_bytes: 0,
+            rows: 107,
+            exchanged_bytes: 208,
+            spilled_bytes: 300,
             recoveries: 0,
             waits_for: None,
         };
