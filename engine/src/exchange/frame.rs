@@ -1,7 +1,8 @@
 //! Frames: one record batch each, self-contained (dictionaries are sent again), never split, encoded at most once.
 //!
 //! A frame is a list of Arrow IPC messages, dictionaries before the batch. The same bytes lie on disk and travel over
-//! Flight; a CRC32C over all messages goes with them.
+//! Flight; a CRC32C over all messages goes with them. Where whole numbers have fewer bytes than in their batch, a message
+//! before the others says how many.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -20,13 +21,17 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tidemill_core::{Error, Result};
 
 use super::claims;
+use super::widths::{narrow, narrow_schema, widen};
+
+/// The header of the message whose body is the bytes per value of each column.
+const WIDTHS: &[u8] = b"TMWIDTHS";
 
 /// How frames are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// Not at all: for peers on the same host.
     None,
-    /// LZ4 frame format.
+    /// Whole numbers in the fewest bytes that hold them, then each buffer in LZ4's frame format.
     Lz4,
 }
 
@@ -54,11 +59,12 @@ impl Frame {
     /// # Errors
     /// Arrow cannot encode a column.
     pub fn encode(batch: &RecordBatch, compression: Compression) -> Result<Self> {
-        let compression = match compression {
-            Compression::None => None,
-            Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
-        };
         let damaged = |e| Error::internal(format!("a batch cannot be encoded: {e}"));
+        let (compression, narrowed) = match compression {
+            Compression::None => (None, None),
+            Compression::Lz4 => (Some(CompressionType::LZ4_FRAME), narrow(batch).map_err(damaged)?),
+        };
+        let (batch, widths) = narrowed.as_ref().map_or((batch, None), |(narrow, widths)| (narrow, Some(widths)));
         let options = IpcWriteOptions::default().try_with_compression(compression).map_err(damaged)?;
         let mut tracker = DictionaryTracker::new(false);
         // Numbers the schema's dictionaries.
@@ -66,7 +72,8 @@ impl Frame {
         generator.schema_to_bytes_with_dictionary_tracker(batch.schema_ref(), &mut tracker, &options);
         let (dictionaries, encoded) =
             generator.encode(batch, &mut tracker, &options, &mut IpcWriteContext::default()).map_err(damaged)?;
-        Ok(Self::of(dictionaries.into_iter().chain([encoded]).map(message).collect()))
+        let widths = widths.map(|w| Message { header: Bytes::from_static(WIDTHS), body: Bytes::copy_from_slice(w) });
+        Ok(Self::of(widths.into_iter().chain(dictionaries.into_iter().chain([encoded]).map(message)).collect()))
     }
 
     /// A frame of messages received or read.
@@ -95,9 +102,14 @@ impl Frame {
     }
 
     fn try_decode(&self, schema: &SchemaRef) -> Result<RecordBatch> {
-        let numbered = numbered(schema)?;
+        let (widths, messages) = match self.messages.split_first() {
+            Some((first, rest)) if first.header == WIDTHS => (Some(&first.body), rest),
+            _ => (None, self.messages.as_slice()),
+        };
+        let written = widths.map_or_else(|| Ok(Arc::clone(schema)), |widths| narrow_schema(schema, widths));
+        let numbered = numbered(&written.map_err(undecodable)?)?;
         let mut dictionaries: HashMap<i64, ArrayRef> = HashMap::new();
-        for message in &self.messages {
+        for message in messages {
             let ipc = root_as_message(&message.header).map_err(undecodable)?;
             let body = Buffer::from(message.body.clone());
             match ipc.header_type() {
@@ -116,8 +128,13 @@ impl Frame {
                     let options = RecordBatchOptions::new();
                     let batch = read.map_err(undecodable)?;
                     let options = options.with_row_count(Some(batch.num_rows()));
-                    return RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
-                        .map_err(undecodable);
+                    let columns = widths.map_or_else(|| Ok(batch.columns().to_vec()), |w| widen(&batch, schema, w));
+                    return RecordBatch::try_new_with_options(
+                        Arc::clone(schema),
+                        columns.map_err(undecodable)?,
+                        &options,
+                    )
+                    .map_err(undecodable);
                 }
                 other => return Err(undecodable(format!("unexpected message {other:?}"))),
             }
@@ -200,4 +217,33 @@ fn take_length(bytes: &mut Bytes) -> Option<usize> {
 
 fn message(encoded: EncodedData) -> Message {
     Message { header: encoded.ipc_message.into(), body: encoded.arrow_data.into() }
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test")]
+mod tests {
+    use arrow::array::{DictionaryArray, Int64Array, StringArray};
+    use arrow::datatypes::Int32Type;
+
+    use super::*;
+
+    #[test]
+    fn what_is_decoded_is_what_was_encoded() {
+        for rows in [0, 1, 8192] {
+            let numbers = Int64Array::from_iter_values(0..rows);
+            let words = StringArray::from_iter((0..rows).map(|n| (n % 3 > 0).then_some("a word that comes often")));
+            let named: DictionaryArray<Int32Type> = (0..rows).map(|n| ["x", "y"][usize::from(n % 2 == 0)]).collect();
+            let columns: [(&str, ArrayRef); 3] =
+                [("n", Arc::new(numbers)), ("w", Arc::new(words)), ("d", Arc::new(named))];
+            let batch = RecordBatch::try_from_iter(columns).expect("a batch");
+            for compression in [Compression::None, Compression::Lz4] {
+                let frame = Frame::encode(&batch, compression).expect("a frame");
+                let bytes = frame.to_bytes();
+                assert_eq!(bytes.len(), frame.stored_size());
+                let read = Frame::from_bytes(bytes, frame.crc).expect("the same frame");
+                assert_eq!(read, frame);
+                assert_eq!(read.decode(&batch.schema()).expect("a batch"), batch);
+            }
+        }
+    }
 }

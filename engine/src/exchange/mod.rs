@@ -26,6 +26,7 @@ mod remote;
 mod resume;
 mod source;
 mod upload;
+mod widths;
 mod writer;
 
 pub use codec::ExchangeNodes;
