@@ -44,12 +44,12 @@ struct Attached {
     is_local: bool,
     /// What it should have.
     watch: Watch,
-}
-
-impl Executors {
     /// What its attempts have done so far, as it last said: of no more than it has slots.
     flows: BTreeMap<Attempt, Flow>,
     slots: usize,
+}
+
+impl Executors {
     pub(crate) const fn new(inbox: WeakInbox, traffic: Arc<AtomicU64>, state: String) -> Self {
         Self { attached: BTreeMap::new(), inbox, traffic, state }
     }
@@ -122,6 +122,8 @@ impl Executors {
         let event = match message.message? {
             from_executor::Message::Register(_) => return None,
             from_executor::Message::Heartbeat(heartbeat) => {
+                attached.flows =
+                    heartbeat.flows.iter().take(attached.slots).filter_map(wire::Flow::of_attempt).collect();
                 let named = heartbeat.attempts.into_iter().map(Attempt::from).collect();
                 let attempts = attached.watch.missing(given(), &named, now());
                 let event = Event::AttemptsForgotten { executor: executor.clone(), attempts: attempts.clone() };
@@ -133,13 +135,16 @@ impl Executors {
         };
         match event {
             Ok((acknowledgement, event)) => Some((event, Some(acknowledgement))),
-                attached.flows =
-                    heartbeat.flows.iter().take(attached.slots).filter_map(wire::Flow::of_attempt).collect();
             Err(error) => {
                 tracing::error!(%executor, %error, "a completion cannot be read");
                 None
             }
         }
+    }
+
+    /// What an attempt that runs has done so far, as its executor last said.
+    pub(crate) fn flow(&self, executor: &ExecutorId, attempt: Attempt) -> Option<Flow> {
+        self.attached.get(executor)?.flows.get(&attempt).copied()
     }
 
     /// Tells an executor that what it said cannot be lost any more.
@@ -153,11 +158,6 @@ impl Executors {
 
     /// Sends a message; an executor that does not take it is treated as gone.
     pub(crate) fn send(&mut self, executor: &ExecutorId, epoch: Epoch, message: to_executor::Message) {
-    /// What an attempt that runs has done so far, as its executor last said.
-    pub(crate) fn flow(&self, executor: &ExecutorId, attempt: Attempt) -> Option<Flow> {
-        self.attached.get(executor)?.flows.get(&attempt).copied()
-    }
-
         let Some(attached) = self.attached.get(executor) else { return };
         let message = wire::ToExecutor { epoch: epoch.0, message: Some(message) };
         self.traffic.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);

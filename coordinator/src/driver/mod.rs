@@ -37,9 +37,9 @@ const TICK: Duration = Duration::from_millis(100);
 const INBOX: usize = 16 << 10;
 /// News of the log that wait for the driver.
 const NEWS: usize = 64;
-
 /// By how many milliseconds tests set a leader's clock off: the clocks of leaders differ.
 const CLOCK_SKEW: &str = "TIDEMILL_TEST_CLOCK_SKEW_MILLIS";
+
 /// What a coordinator is composed of.
 pub struct CoordinatorConfig {
     /// The scheduler's limits.

@@ -31,8 +31,8 @@ use tidemill_engine::runtime::{register_stores, task_config};
 use tidemill_engine::wire::{self, missing};
 use tokio::task::JoinSet;
 
-use crate::packer::{DurableSink, Finished};
 pub(crate) use self::so_far::SoFar;
+use crate::packer::{DurableSink, Finished};
 use crate::process::ExecutorShared;
 
 /// An attempt as the coordinator launched it.
@@ -80,8 +80,8 @@ pub(crate) async fn run(
 ) -> std::result::Result<Done, TaskError> {
     let prepared = prepare(&shared, &spec).await?;
     let plan = Arc::clone(&prepared.plan);
-    let executed = execute(&spec, &prepared).await;
     so_far.begin(&plan, &prepared.io.metrics);
+    let executed = execute(&spec, &prepared).await;
     let finished = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
     let metrics = metrics::collect(&plan, &prepared.io.metrics, &finished);
     let operators = if prepared.tells_operators { operators::collect(&plan) } else { Vec::new() };

@@ -98,6 +98,7 @@ fn frames_and_manifests_are_read_or_refused() {
         let _ = Manifest::decode(&mutate(rng, &manifest));
     });
 }
+
 /// Columns of the kinds that have different numbers of buffers.
 fn wide_batch() -> RecordBatch {
     let (numbers, text) = (0..300, |n: i64| format!("word {} of some length", n % 7));
@@ -151,7 +152,6 @@ fn frames_whose_checksum_fits_are_decoded_or_refused() {
         assert!(decoded > 10 && refused > 10, "{decoded} were decoded, {refused} refused: that tries nothing");
     }
 }
-
 
 #[tokio::test]
 async fn indexes_of_packs_are_read_or_refused() {

@@ -84,7 +84,6 @@ pub fn progress(
     })
 }
 
-/// What the first task waits for that could run next.
 impl Flow {
     /// Adds what others say of themselves, whatever that is.
     const fn add(&mut self, other: Self) {
@@ -102,6 +101,7 @@ fn furthest(task: &Task, flow: impl Fn(&ExecutorId, Attempt) -> Option<Flow>) ->
     flows.max_by_key(|flow| flow.rows).unwrap_or_default()
 }
 
+/// What the first task waits for that could run next.
 fn first_wait(state: &State, id: &RunId, now: Millis) -> Option<String> {
     let run = state.runs.get(id)?;
     match run.ready.first() {
