@@ -9,6 +9,7 @@ use prost::Message as _;
 use tidemill_core::record::{Capacity, ExecutorState, LOCAL, Pack};
 use tidemill_core::schedule::{Event, Flow, Lost, LostOutput, Reported, Watch};
 use tidemill_core::{Attempt, Epoch, Error, ExecutorId, Result, RunId, Settings};
+use tidemill_engine::tickets::TicketKeys;
 use tidemill_engine::wire::{self, BUILD, from_executor, missing, to_executor};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -32,6 +33,8 @@ pub(crate) struct Executors {
     traffic: Arc<AtomicU64>,
     /// Where they put packs.
     state: String,
+    /// What they sign exchange tickets with.
+    tickets: TicketKeys,
 }
 
 #[derive(Debug)]
@@ -50,8 +53,8 @@ struct Attached {
 }
 
 impl Executors {
-    pub(crate) const fn new(inbox: WeakInbox, traffic: Arc<AtomicU64>, state: String) -> Self {
-        Self { attached: BTreeMap::new(), inbox, traffic, state }
+    pub(crate) const fn new(inbox: WeakInbox, traffic: Arc<AtomicU64>, state: String, tickets: TicketKeys) -> Self {
+        Self { attached: BTreeMap::new(), inbox, traffic, state, tickets }
     }
 
     /// An executor registers: welcomed, or refused with a reason.
@@ -82,7 +85,15 @@ impl Executors {
             let _ = to.try_send(Ok(say(to_executor::Message::Refused(wire::Error::from(&error)))));
             return None;
         }
-        let welcome = wire::Registered { heartbeat_ms: settings.heartbeat_ms, state: self.state.clone() };
+        let ticket_key = match self.tickets.hand_out(&register.ticket_key) {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::error!(executor = register.executor, %error, "an executor cannot be given its keys");
+                let _ = to.try_send(Err(error));
+                return None;
+            }
+        };
+        let welcome = wire::Registered { heartbeat_ms: settings.heartbeat_ms, state: self.state.clone(), ticket_key };
         let _ = to.try_send(Ok(say(to_executor::Message::Registered(welcome))));
         let executor = ExecutorId(register.executor);
         let is_local = register.endpoint == LOCAL;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use tidemill_core::{Error, Result, RunId};
+use tidemill_core::{Error, Principal, Result, RunId};
 use tokio::sync::mpsc;
 
 use crate::driver::{Inbox, Input};
@@ -26,6 +26,8 @@ pub struct StatementRequest {
     pub plan: Option<Bytes>,
     /// The client's settings.
     pub settings: BTreeMap<String, String>,
+    /// Who asks.
+    pub by: Principal,
 }
 
 /// What the coordinator tells a run's client.

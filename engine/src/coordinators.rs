@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, ErrorKind, Result};
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
+use url::Url;
 
+use crate::peers::{Credential, PeerChannel, Peers, certificate_error, root_cause};
 use crate::wire::statuses;
 
 /// How long a coordinator may take to accept a connection.
@@ -26,9 +28,10 @@ pub struct Coordinators {
 
 #[derive(Debug)]
 struct Address {
+    /// Without a user and a password.
     url: String,
     endpoint: Endpoint,
-    channel: Channel,
+    channel: PeerChannel,
 }
 
 /// One of them, to be spoken to.
@@ -37,7 +40,7 @@ pub struct Coordinator {
     /// Its address.
     pub url: String,
     /// A connection, made when it is used.
-    pub channel: Channel,
+    pub channel: PeerChannel,
     turn: usize,
 }
 
@@ -47,10 +50,19 @@ impl Coordinators {
     /// # Errors
     /// One is no URL.
     pub fn at(urls: &str) -> Result<Self> {
+        Self::through(urls, &Peers::default())
+    }
+
+    /// The same, spoken to as `peers` says; a user and a password may stand in the URLs.
+    ///
+    /// # Errors
+    /// One is no URL, or a secret would travel unencrypted.
+    pub fn through(urls: &str, peers: &Peers) -> Result<Self> {
         let (first, others) = urls.split_once(',').unwrap_or((urls, ""));
         let others = others.split(',').map(str::trim).filter(|url| !url.is_empty());
-        let others = others.map(Address::new).collect::<Result<_>>()?;
-        Ok(Self { first: Arc::new(Address::new(first.trim())?), others: Arc::new(others), turns: Arc::default() })
+        let others = others.map(|url| Address::new(url, peers)).collect::<Result<_>>()?;
+        let first = Arc::new(Address::new(first.trim(), peers)?);
+        Ok(Self { first, others: Arc::new(others), turns: Arc::default() })
     }
 
     fn all(&self) -> impl Iterator<Item = &Address> {
@@ -75,13 +87,16 @@ impl Coordinators {
     /// Begins with the first that accepts a connection.
     ///
     /// # Errors
-    /// None does.
+    /// None does, or one is not who it should be.
     pub async fn find(&self) -> Result<()> {
         let mut refused = String::new();
         for address in self.all() {
             match address.endpoint.connect().await {
                 Ok(_) => return Ok(()),
                 Err(error) => {
+                    if let Some(why) = certificate_error(&error) {
+                        return Err(untrusted(&address.url, &why));
+                    }
                     self.turn_from(&self.current());
                     refused = root_cause(&error);
                 }
@@ -104,10 +119,15 @@ impl Coordinator {
     /// What a user is told of a status: a coordinator's own error has details.
     #[must_use]
     pub fn error(&self, status: &Status) -> Error {
+        if let Some(why) = certificate_error(status) {
+            return untrusted(&self.url, &why);
+        }
         let error = statuses(status);
-        match status.details().is_empty() {
+        // One that has a kind of its own was said by who answers there.
+        match status.details().is_empty() && error.kind == ErrorKind::Unavailable {
             true => {
-                let message = format!("the coordinator at {} does not answer: {}", self.url, error.message);
+                let hint = if self.url.starts_with("http://") { ", and if it has TLS, write https://" } else { "" };
+                let message = format!("the coordinator at {} does not answer: {}{hint}", self.url, error.message);
                 Error { message, ..error }
             }
             false => error,
@@ -115,30 +135,85 @@ impl Coordinator {
     }
 }
 
+fn untrusted(url: &str, why: &str) -> Error {
+    Error::denied(format!(
+        "the TLS certificates of {url} and of this process do not fit together ({why}): name the CA that signed the \
+         other's with --tls-ca, and write the URL with a name that its certificate has"
+    ))
+}
+
 impl Address {
-    fn new(url: &str) -> Result<Self> {
-        let wrong = || Error::invalid(format!("`{url}` is not a URL: write http://HOST:PORT"));
-        if url.starts_with("https://") {
-            return Err(Error::invalid(format!("`{url}`: there is no TLS yet, write http://HOST:PORT")));
-        }
-        if !url.starts_with("http://") {
-            return Err(wrong());
-        }
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|_| wrong())?
+    fn new(url: &str, peers: &Peers) -> Result<Self> {
+        let (url, user) = without_user(url)?;
+        let peers = match user {
+            None => peers.clone(),
+            Some(user) if peers.shows_nothing() => peers.showing(user),
+            Some(_) => {
+                return Err(Error::invalid(format!(
+                    "{url} comes with a user, and there is a token: leave out one of them"
+                )));
+            }
+        };
+        let endpoint = peers
+            .endpoint(&url)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        Ok(Self { url: url.to_owned(), channel: endpoint.connect_lazy(), endpoint })
+        Ok(Self { url, channel: peers.open(&endpoint), endpoint })
     }
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+/// A URL without the user in it, and the user's credential.
+fn without_user(url: &str) -> Result<(String, Option<Credential>)> {
+    // A password must not get into messages.
+    let shown = without_password(url);
+    let wrong = || Error::invalid(format!("`{shown}` is not a URL: write http://HOST:PORT or https://HOST:PORT"));
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        return Err(wrong());
     }
-    cause.to_string()
+    if !url.contains('@') {
+        return Ok((url.to_owned(), None));
+    }
+    let mut parsed = Url::parse(url).map_err(|_| wrong())?;
+    let decoded = |text: &str| {
+        let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+        decoded.map(std::borrow::Cow::into_owned).map_err(|_| wrong())
+    };
+    let (name, password) = (decoded(parsed.username())?, decoded(parsed.password().unwrap_or_default())?);
+    parsed.set_username("").and_then(|()| parsed.set_password(None)).map_err(|()| wrong())?;
+    let credential = if name.is_empty() { None } else { Some(Credential::basic(&name, &password)?) };
+    Ok((parsed.as_str().trim_end_matches('/').to_owned(), credential))
+}
+
+/// URLs as they may be shown: without passwords.
+#[must_use]
+pub fn without_password(urls: &str) -> String {
+    let shown = urls.split(',').map(|url| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            let (before, after) = (url.get(..scheme + 3).unwrap_or_default(), url.get(at + 1..).unwrap_or_default());
+            format!("{before}{after}")
+        }
+        _ => url.to_owned(),
+    });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn passwords_are_taken_out_of_urls() {
+        let coordinators = Coordinators::at("http://ann:s3c%3Aret@127.0.0.1:1, http://127.0.0.1:2").expect("URLs");
+        let shown = format!("{coordinators} {coordinators:?} {}", coordinators.current().url);
+        assert!(!shown.contains("s3c") && shown.starts_with("http://127.0.0.1:1 or http://127.0.0.1:2"), "{shown}");
+        let refused = Coordinators::at("http://ann:s3cret@10.0.0.1:1").expect_err("it is not encrypted");
+        assert!(!refused.message.contains("s3cret") && refused.kind == ErrorKind::Denied, "{refused}");
+        let wrong = Coordinators::at("ftp://ann:s3cret@h").expect_err("no URL");
+        assert!(!wrong.message.contains("s3cret"), "{wrong}");
+        assert_eq!(without_password("https://ann:x@h:1,http://i:2"), "https://h:1,http://i:2");
+    }
 }

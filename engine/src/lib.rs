@@ -5,14 +5,21 @@
 
 pub mod blob;
 pub mod codec;
+pub mod connector;
 pub mod control;
 pub mod coordinators;
 pub mod crash;
 pub mod error;
 pub mod exchange;
+pub mod files;
 pub mod functions;
+pub mod peers;
 pub mod pinned;
 pub mod plan;
 pub mod planner;
 pub mod runtime;
+pub mod secrets;
+pub mod sessions;
+mod stores;
+pub mod tickets;
 pub mod wire;

@@ -7,8 +7,8 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Catalogue, CatalogueEntry, Record, Run, State};
-use tidemill_core::{BlobHash, Millis, Result, RunId};
+use tidemill_core::record::{Catalogue, CatalogueEntry, Record, Run, SessionRows, State};
+use tidemill_core::{BlobHash, Millis, Principal, Result, RunId};
 
 use crate::blob::Blob;
 
@@ -36,6 +36,9 @@ pub trait Planner: Send + Sync {
 
     /// Whether the text looks as if it may change anything outside: files, tables, the catalogue.
     fn may_change(&self, statement: &str) -> bool;
+
+    /// Whether what a session sends with its statements holds a secret, which is written nowhere.
+    fn holds_secret(&self, settings: &BTreeMap<String, String>) -> bool;
 }
 
 /// One statement and what it may refer to.
@@ -51,8 +54,12 @@ pub struct PlanRequest {
     pub plan: Option<bytes::Bytes>,
     /// The client's settings, over the server's.
     pub settings: BTreeMap<String, String>,
+    /// Who asks: what they may not do is refused.
+    pub by: Principal,
     /// Names that all clients share.
     pub catalogue: Arc<Catalogue>,
+    /// What is kept for the client's session.
+    pub session: SessionRows,
     /// What system tables show.
     pub state: Arc<dyn StateReader>,
     /// The time of the request.
@@ -96,6 +103,15 @@ pub enum Plan {
         /// Kept as long as the entry.
         blobs: Vec<Blob>,
     },
+    /// A change of the client's session, which the client remembers itself.
+    Session {
+        /// Columns whose metadata tells the client what changes; there are no rows.
+        answer: SchemaRef,
+        /// What changes here.
+        record: Option<Box<Record>>,
+        /// Kept as long as the session's table.
+        blobs: Vec<Blob>,
+    },
 }
 
 /// Stages, ready to be scheduled.
@@ -134,7 +150,8 @@ impl Finish {
     pub fn columns(&self, root: &SchemaRef) -> SchemaRef {
         match self {
             Self::Report(report) => report.columns(),
-            Self::Deliver | Self::Commit(_) | Self::Keep(_) => Arc::clone(root),
+            Self::Keep(keep) => keep.columns(root),
+            Self::Deliver | Self::Commit(_) => Arc::clone(root),
         }
     }
 
@@ -169,6 +186,11 @@ pub trait Keep: Send + Sync {
 
     /// The most bytes it takes.
     fn limit(&self) -> usize;
+
+    /// The columns that the client is told, where the table has `root`.
+    fn columns(&self, root: &SchemaRef) -> SchemaRef {
+        Arc::clone(root)
+    }
 
     /// The change of the catalogue for these rows.
     ///

@@ -125,6 +125,7 @@ impl Agent {
             endpoint: config.endpoint.clone(),
             slots: config.slots,
             memory: config.memory.operators as u64,
+            ticket_key: config.peers.tickets().known(),
             running: self.running.values().map(|r| r.reference.clone()).collect(),
             runs: self.shared.store.runs().into_iter().map(|run| run.0).collect(),
             holding: self.unacknowledged.values().filter_map(attempt_of).collect(),
@@ -154,6 +155,7 @@ impl Agent {
                         if let Some(to_executor::Message::Registered(registered)) = &message.message {
                             heartbeat = tokio::time::interval(Duration::from_millis(registered.heartbeat_ms.max(10)));
                             self.shared.pond.open(&registered.state)?;
+                            self.shared.config.peers.tickets().take(&registered.ticket_key);
                             for unheard in self.unacknowledged.values().chain(self.packs.values()) {
                                 if to.send(unheard.clone()).await.is_err() {
                                     return Ok(Ended::Broken);

@@ -9,11 +9,11 @@ use tidemill_core::schedule::LostOutput;
 use tidemill_core::{BlobHash, Result, RunId};
 use tidemill_engine::control::ControlLink;
 use tidemill_engine::coordinators::{Coordinator, Coordinators};
+use tidemill_engine::peers::{PeerChannel, Peers};
 use tidemill_engine::wire::control_client::ControlClient;
 use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, statuses};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 /// gRPC to the coordinator that leads.
 #[derive(Debug, Clone)]
@@ -27,10 +27,18 @@ impl GrpcLink {
     /// # Errors
     /// One is no URL.
     pub fn new(urls: &str) -> Result<Self> {
-        Ok(Self { coordinators: Coordinators::at(urls)? })
+        Self::through(urls, &Peers::default())
     }
 
-    fn current(&self) -> (Coordinator, ControlClient<Channel>) {
+    /// The same, spoken to as `peers` says.
+    ///
+    /// # Errors
+    /// One is no URL, or a secret would travel unencrypted.
+    pub fn through(urls: &str, peers: &Peers) -> Result<Self> {
+        Ok(Self { coordinators: Coordinators::through(urls, peers)? })
+    }
+
+    fn current(&self) -> (Coordinator, ControlClient<PeerChannel>) {
         let current = self.coordinators.current();
         let client = ControlClient::new(current.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

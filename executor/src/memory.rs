@@ -7,6 +7,7 @@ use datafusion::error::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use tidemill_engine::files::FileAccess;
 
 /// How an executor's memory is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +26,12 @@ impl MemoryLimits {
     }
 }
 
-/// The runtime environment that all tasks of a process share.
-pub(crate) fn runtime_env(limits: MemoryLimits, spill: &Path) -> Result<Arc<RuntimeEnv>> {
+/// The runtime environment that all tasks of a process share, in which they reach the files that they may.
+pub(crate) fn runtime_env(limits: MemoryLimits, spill: &Path, files: &FileAccess) -> Result<Arc<RuntimeEnv>> {
     std::fs::create_dir_all(spill)?;
     let top = std::num::NonZeroUsize::new(3).unwrap_or(std::num::NonZeroUsize::MIN);
     let pool = TrackConsumersPool::new(FairSpillPool::new(limits.operators), top);
     let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]));
-    RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk).build_arc()
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk);
+    runtime.with_object_store_registry(files.registry()).build_arc()
 }

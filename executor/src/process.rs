@@ -9,7 +9,9 @@ use datafusion::prelude::SessionConfig;
 use tidemill_core::{Attempt, Error, ExecutorId, Result};
 use tidemill_engine::control::{CONTROL_QUEUE, ControlLink};
 use tidemill_engine::exchange::{BlockSource, BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
+use tidemill_engine::files::FileAccess;
 use tidemill_engine::functions::Functions;
+use tidemill_engine::peers::Peers;
 use tidemill_engine::wire;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -39,6 +41,10 @@ pub struct ExecutorConfig {
     pub work_dir: PathBuf,
     /// What plans may call beside DataFusion's functions.
     pub functions: Functions,
+    /// How it speaks with other processes.
+    pub peers: Peers,
+    /// Which files tasks may read and write.
+    pub files: FileAccess,
 }
 
 /// What all attempts of a process share.
@@ -106,7 +112,7 @@ impl Executor {
         let own = work_dir.path();
         let store = BlockStore::new(config.executor.clone(), config.memory.exchange, &own.join("exchange"));
         let store = Arc::new(store.map_err(|e| unusable(&e))?);
-        let runtime = runtime_env(config.memory, &own.join("spill")).map_err(|e| unusable(&e))?;
+        let runtime = runtime_env(config.memory, &own.join("spill"), &config.files).map_err(|e| unusable(&e))?;
         let cpu = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.slots.max(1) as usize)
             .thread_name("tidemill-cpu")
@@ -119,7 +125,7 @@ impl Executor {
         let local: Arc<dyn LocalBlocks> = Arc::clone(&store) as _;
         let pond = PondSlot::default();
         pond.ask(Arc::clone(&link));
-        let remote = FlightBlocks::new(Handle::current(), pond.clone());
+        let remote = FlightBlocks::new(Handle::current(), pond.clone(), config.peers.clone());
         let source = Arc::new(BlockTransport::new(Some(local), Arc::new(remote)));
         let (written, packs) = mpsc::channel(CONTROL_QUEUE);
         let parts = PackerParts {

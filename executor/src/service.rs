@@ -15,6 +15,7 @@ use prost::Message;
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Error, Result as CoreResult, RunId};
 use tidemill_engine::exchange::frame::{Compression, Frame};
+use tidemill_engine::tickets::TicketKeys;
 use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, frame_header::Kind, missing, status_of};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -31,13 +32,14 @@ const FRAMES_AHEAD: usize = 2;
 pub struct BlockService {
     store: Arc<BlockStore>,
     cpu: Handle,
+    tickets: TicketKeys,
 }
 
 impl BlockService {
-    /// Serves `store`; frames are encoded on the `cpu` runtime.
+    /// Serves `store` to those whose tickets are signed; frames are encoded on the `cpu` runtime.
     #[must_use]
-    pub const fn new(store: Arc<BlockStore>, cpu: Handle) -> Self {
-        Self { store, cpu }
+    pub const fn new(store: Arc<BlockStore>, cpu: Handle, tickets: TicketKeys) -> Self {
+        Self { store, cpu, tickets }
     }
 
     /// The service for a tonic server.
@@ -50,6 +52,7 @@ impl BlockService {
 
     fn open(&self, ticket: &wire::BlockTicket) -> CoreResult<Vec<(Arc<StoredOutput>, wire::BlockRef)>> {
         use tidemill_engine::exchange::LocalBlocks;
+        self.tickets.check(ticket)?;
         let ours = self.store.executor();
         if ticket.executor != ours.0 {
             return Err(Error::not_found(format!("this is executor {ours}, not {}", ticket.executor)));

@@ -96,6 +96,7 @@
 //! - [`client`] — statements in, batches out, against a cluster or one embedded in this process;
 //! - [`session`] — what a statement means: the planner that coordinators ask;
 //! - [`compose`] — coordinators, executors and servers;
+//! - [`security`] — who may call them, and which files they may touch;
 //! - [`flight_sql`] — Arrow Flight SQL, for other clients;
 //! - [`cli`] — the binary;
 //! - [`generate`] — benchmark data.
@@ -103,14 +104,17 @@
 pub mod cli;
 pub mod client;
 pub mod compose;
+mod connectors;
 pub mod dataframe;
 pub mod flight_sql;
 pub mod generate;
 pub mod oracle;
 pub mod output;
+pub mod security;
 pub mod session;
 pub mod tpch;
 
 pub use dataframe::{Session, SessionBuilder, connect, local};
 pub use tidemill_core::{Error, ErrorKind, Result};
 pub use tidemill_engine::functions::Functions;
+pub use tidemill_engine::secrets;

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use prost::Message;
 use tidemill_core::record::{RunSpec, RunState};
 use tidemill_core::schedule::Event;
-use tidemill_core::{Error, RunId};
+use tidemill_core::{Error, Principal, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::codec::logical::{PlanLooks, ReceivedPlan};
 use tidemill_engine::planner::BlobReader;
+use tidemill_engine::sessions::session_of;
 use tidemill_engine::wire;
 
 use super::Driver;
@@ -24,7 +25,10 @@ impl Driver {
     pub(super) fn submitted(&mut self, run: RunId, request: StatementRequest, client: RunClient) {
         if let Some(known) = self.state.runs.get(&run) {
             let state = known.state;
-            return self.attach_client(&run, state, client);
+            return match self.check_owner(&run, &request.by) {
+                Ok(()) => self.attach_client(&run, state, &request.by, client),
+                Err(error) => tell(&client.messages, RunMessage::Failed(error)),
+            };
         }
         let planner = &self.config.planner;
         let statement = planner.redact(&request.sql);
@@ -38,16 +42,33 @@ impl Driver {
         };
         let (express, may_change) = (looks.is_express, looks.may_change);
         // A secret is written nowhere: such a run needs its client to be planned.
-        let blob = (!looks.has_secret).then(|| Blob::new(encode(&request)));
-        let spec = RunSpec { statement, request: blob.as_ref().map(|b| b.hash.clone()), express, may_change };
+        let has_secret = looks.has_secret || planner.holds_secret(&request.settings);
+        let blob = (!has_secret).then(|| Blob::new(encode(&request)));
+        let by = request.by.clone().recorded();
+        let spec = RunSpec { statement, request: blob.as_ref().map(|b| b.hash.clone()), express, may_change, by };
         self.blobs.keep_for_run(&run, blob.iter().cloned().collect());
         self.journal.keep(blob);
         self.clients.insert(run.clone(), client);
+        let session = session_of(&request.settings);
         self.requests.insert(run.clone(), request);
+        if let Some(session) = session {
+            self.handle(Event::SessionHeard { session });
+        }
         self.handle(Event::Submitted { run, spec });
     }
 
-    fn attach_client(&mut self, run: &RunId, state: RunState, client: RunClient) {
+    /// Whether a run is somebody's to look at and to end.
+    fn check_owner(&self, run: &RunId, by: &Principal) -> Result<()> {
+        match self.state.runs.get(run) {
+            Some(known) if !by.owns(known.spec.by.as_ref()) => Err(Error::denied(format!(
+                "run {run} is not a run of the user `{}`: ask who submitted it, or sign in as an administrator",
+                by.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn attach_client(&mut self, run: &RunId, state: RunState, by: &Principal, client: RunClient) {
         self.unclaimed.remove(run);
         match state {
             RunState::Queued => {
@@ -70,12 +91,15 @@ impl Driver {
                     self.deliver(run);
                 }
             }
-            RunState::Succeeded | RunState::Failed | RunState::Cancelled => self.fetched(run, client),
+            RunState::Succeeded | RunState::Failed | RunState::Cancelled => self.fetched(run, by, client),
         }
     }
 
     /// The kept result of a run that has finished, or why there is none.
-    pub(super) fn fetched(&self, run: &RunId, client: RunClient) {
+    pub(super) fn fetched(&self, run: &RunId, by: &Principal, client: RunClient) {
+        if let Err(error) = self.check_owner(run, by) {
+            return tell(&client.messages, RunMessage::Failed(error));
+        }
         let Some(known) = self.state.runs.get(run) else {
             let error = Error::not_found(format!("run {run} is not known here: system.runs lists those that are"));
             return tell(&client.messages, RunMessage::Failed(error));
@@ -122,18 +146,21 @@ impl Driver {
     /// What a client asked for, even if that was another leader.
     pub(super) fn request(&mut self, run: &RunId) -> Option<StatementRequest> {
         self.requests.remove(run).or_else(|| {
-            let blob = self.state.runs.get(run)?.spec.request.as_ref()?;
-            let ticket = wire::StatementTicket::decode(self.blobs.read(blob)?).ok()?;
+            let spec = &self.state.runs.get(run)?.spec;
+            let ticket = wire::StatementTicket::decode(self.blobs.read(spec.request.as_ref()?)?).ok()?;
             let plan = Some(Bytes::from(ticket.plan)).filter(|plan| !plan.is_empty());
             let (parameters, settings) = (ticket.parameters.into(), ticket.settings.into_iter().collect());
-            Some(StatementRequest { run: None, sql: ticket.sql, parameters, plan, settings })
+            // Who asked may ask, or was not asked who they are.
+            let by = spec.by.clone().unwrap_or_else(Principal::anybody);
+            Some(StatementRequest { run: None, sql: ticket.sql, parameters, plan, settings, by })
         })
     }
 
     /// Ends a run that somebody other than its own connection wants ended; answers the state it is in then.
-    pub(super) fn cancel(&mut self, run: &RunId) -> Option<RunState> {
+    pub(super) fn cancel(&mut self, run: &RunId, by: &Principal) -> Result<Option<RunState>> {
+        self.check_owner(run, by)?;
         self.handle(Event::Cancelled { run: run.clone() });
-        self.state.runs.get(run).map(|known| known.state)
+        Ok(self.state.runs.get(run).map(|known| known.state))
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidemill_core::record::{RunState, State};
-use tidemill_core::schedule::Progress;
-use tidemill_core::{Epoch, Error, Result, RunId};
+use tidemill_core::schedule::{Event, Progress};
+use tidemill_core::{Epoch, Error, Principal, Result, RunId};
 use tidemill_engine::planner::PlanRequest;
+use tidemill_engine::sessions::{conceal, session_id};
 use tokio::sync::{mpsc, watch};
 
 use super::journal::Journal;
@@ -60,7 +61,12 @@ impl Coordinator {
             journal,
             depose,
             catalogue: Arc::default(),
-            executors: Executors::new(inbox.downgrade(), Arc::clone(&traffic), config.state.clone()),
+            executors: Executors::new(
+                inbox.downgrade(),
+                Arc::clone(&traffic),
+                config.state.clone(),
+                config.tickets.clone(),
+            ),
             losses: Arc::clone(&losses),
             manifests: Manifests::default(),
             deliveries: Deliveries::new(Arc::clone(&config.source), config.pond.clone()),
@@ -88,7 +94,8 @@ impl Coordinator {
     ///
     /// # Errors
     /// The statement is wrong, or the coordinator is stopping.
-    pub async fn submit(&self, request: StatementRequest) -> Result<RunStream> {
+    pub async fn submit(&self, mut request: StatementRequest) -> Result<RunStream> {
+        conceal(&mut request.settings);
         let run = request.run.clone().unwrap_or_else(|| RunId(ulid::Ulid::new().to_string()));
         self.attach(run.clone(), |client| Input::Submit { run, request, client }).await
     }
@@ -96,9 +103,9 @@ impl Coordinator {
     /// The kept result of a run that has finished.
     ///
     /// # Errors
-    /// There is none, or the run failed.
-    pub async fn fetch(&self, run: RunId) -> Result<RunStream> {
-        self.attach(run.clone(), |client| Input::Fetch { run, client }).await
+    /// There is none, or the run failed, or it is not of `by`.
+    pub async fn fetch(&self, run: RunId, by: Principal) -> Result<RunStream> {
+        self.attach(run.clone(), |client| Input::Fetch { run, by, client }).await
     }
 
     async fn attach(&self, run: RunId, ask: impl FnOnce(RunClient) -> Input) -> Result<RunStream> {
@@ -108,21 +115,37 @@ impl Coordinator {
         RunStream::open(run, attachment, self.inbox.clone(), messages).await
     }
 
-    /// Ends a run, whoever submitted it, unless it has ended or is being published. Answers the state it is in then, if the
-    /// run is known.
+    /// Ends a run, unless it has ended or is being published. Answers the state it is in then, if the run is known.
     ///
     /// # Errors
-    /// The coordinator is stopping.
-    pub async fn cancel(&self, run: RunId) -> Result<Option<RunState>> {
-        self.inbox.ask(|reply| Input::Cancel { run, reply }).await
+    /// The run is not of `by`, or the coordinator is stopping.
+    pub async fn cancel(&self, run: RunId, by: Principal) -> Result<Option<RunState>> {
+        self.inbox.ask(|reply| Input::Cancel { run, by, reply }).await?
     }
 
     /// What the planner would be asked for a statement, which is not run.
     ///
     /// # Errors
     /// The coordinator is stopping.
-    pub async fn plan_request(&self, request: StatementRequest) -> Result<PlanRequest> {
+    pub async fn plan_request(&self, mut request: StatementRequest) -> Result<PlanRequest> {
+        conceal(&mut request.settings);
         self.inbox.ask(|reply| Input::Describe { request, reply }).await
+    }
+
+    /// The session of this secret name goes on: what is kept for it stays.
+    ///
+    /// # Errors
+    /// The coordinator is stopping.
+    pub async fn session_heard(&self, name: &str) -> Result<()> {
+        self.inbox.send(Input::Event(Event::SessionHeard { session: session_id(name) })).await
+    }
+
+    /// The session of this secret name has ended: what is kept for it goes.
+    ///
+    /// # Errors
+    /// The coordinator is stopping.
+    pub async fn session_ended(&self, name: &str) -> Result<()> {
+        self.inbox.send(Input::Event(Event::SessionEnded { session: session_id(name) })).await
     }
 
     /// How far a run has come; `None` if it is not known (any longer).

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tidemill_core::record::{CatalogueEntry, Kept, Outcome, Pack, Record, RunState, State};
 use tidemill_core::schedule::{Event, LostOutput, Progress};
-use tidemill_core::{Error, ExecutorId, Result, RunId};
+use tidemill_core::{Error, ExecutorId, Principal, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::planner::{Plan, PlanRequest, StateReader};
 use tidemill_engine::wire;
@@ -19,9 +19,9 @@ pub(crate) enum Input {
     /// A client submits a statement.
     Submit { run: RunId, request: StatementRequest, client: RunClient },
     /// A client asks for the kept result of a run.
-    Fetch { run: RunId, client: RunClient },
+    Fetch { run: RunId, by: Principal, client: RunClient },
     /// Somebody wants a run to end.
-    Cancel { run: RunId, reply: Reply<Option<RunState>> },
+    Cancel { run: RunId, by: Principal, reply: Reply<Result<Option<RunState>>> },
     /// Somebody asks what the planner would be asked for a statement.
     Describe { request: StatementRequest, reply: Reply<PlanRequest> },
     /// A client went away, if it is still the run's.

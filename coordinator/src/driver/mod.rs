@@ -18,6 +18,7 @@ use tidemill_core::schedule::{Event, progress, step};
 use tidemill_core::{Epoch, Error, ExecutorId, Millis, Result, RunId, Settings};
 use tidemill_engine::exchange::{BlockSource, PondSlot};
 use tidemill_engine::planner::Planner;
+use tidemill_engine::tickets::TicketKeys;
 use tidemill_engine::wire;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -54,6 +55,8 @@ pub struct CoordinatorConfig {
     pub state: String,
     /// The same, opened.
     pub pond: PondSlot,
+    /// What signs exchange tickets, here and in executors.
+    pub tickets: TicketKeys,
 }
 
 struct Driver {
@@ -134,7 +137,7 @@ impl Driver {
         match input {
             Input::Event(event) => self.handle(event),
             Input::Submit { run, request, client } => self.submitted(run, request, client),
-            Input::Fetch { run, client } => self.fetched(&run, client),
+            Input::Fetch { run, by, client } => self.fetched(&run, &by, client),
             Input::Left { run, attachment } => {
                 if self.clients.get(&run).is_some_and(|client| client.attachment == attachment) {
                     self.handle(Event::Cancelled { run });
@@ -162,9 +165,9 @@ impl Driver {
                 // As below.
                 let _ = reply.send(outputs.iter().map(|output| self.state.pack_of(&run, *output).cloned()).collect());
             }
-            Input::Cancel { run, reply } => {
+            Input::Cancel { run, by, reply } => {
                 // As below.
-                let _ = reply.send(self.cancel(&run));
+                let _ = reply.send(self.cancel(&run, &by));
             }
             Input::Describe { request, reply } => {
                 // As below.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use prost::Message;
 use tidemill_core::record::{CatalogueEntry, Change, ExecutorState, Kept, Outcome, Record, Sheet};
@@ -11,6 +12,7 @@ use tidemill_engine::blob::Blob;
 use tidemill_engine::codec::encode_schema;
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::planner::{Plan, PlanRequest, StagedPlan};
+use tidemill_engine::sessions::session_of;
 use tidemill_engine::wire;
 use tokio::sync::mpsc;
 
@@ -39,13 +41,16 @@ impl Driver {
     /// What the planner is asked: the statement, and all that it may refer to as it is now.
     pub(super) fn plan_request(&self, run: RunId, request: StatementRequest) -> PlanRequest {
         let alive: Vec<_> = self.state.executors.values().filter(|e| e.state == ExecutorState::Alive).collect();
+        let session = session_of(&request.settings).and_then(|session| self.state.sessions.get(&session)).cloned();
         PlanRequest {
             run,
             statement: request.sql,
             parameters: request.parameters,
             plan: request.plan,
             settings: request.settings,
+            by: request.by,
             catalogue: Arc::clone(&self.catalogue),
+            session: session.unwrap_or_default(),
             state: Arc::new(self.inbox.clone()),
             now: now(),
             slots: alive.iter().map(|e| e.slots).sum(),
@@ -60,7 +65,11 @@ impl Driver {
             Ok(Plan::Stages(staged)) => self.staged(run, staged),
             Ok(Plan::Rows(rows)) => self.rows(run, rows),
             Ok(Plan::Change { record, expected, blobs }) => {
-                self.change(run, record.map(|r| *r), expected.as_ref(), blobs)
+                let answer = Arc::new(arrow::datatypes::Schema::empty());
+                self.change(run, record.map(|r| *r), expected.as_ref(), blobs, &answer);
+            }
+            Ok(Plan::Session { answer, record, blobs }) => {
+                self.change(run, record.map(|r| *r), None, blobs, &answer);
             }
         }
     }
@@ -115,6 +124,9 @@ impl Driver {
                     Some(Ok(batch)) => {
                         count += batch.num_rows() as u64;
                         keeper.push(&batch).await;
+                        if client.capacity() == 0 {
+                            inbox.send(Input::Event(Event::Unread { run: run.clone() })).await;
+                        }
                         sent = client.send(RunMessage::Batch(batch)).await;
                     }
                     Some(Err(error)) => failed = Some(from_datafusion(&error)),
@@ -135,7 +147,15 @@ impl Driver {
         });
     }
 
-    fn change(&mut self, run: RunId, record: Option<Record>, expected: Option<&CatalogueEntry>, blobs: Vec<Blob>) {
+    /// Changes the catalogue or a session; `answer` are the columns of no rows.
+    fn change(
+        &mut self,
+        run: RunId,
+        record: Option<Record>,
+        expected: Option<&CatalogueEntry>,
+        blobs: Vec<Blob>,
+        answer: &SchemaRef,
+    ) {
         if !self.state.live.contains(&run) {
             return; // Cancelled meanwhile.
         }
@@ -144,9 +164,9 @@ impl Driver {
         }
         self.keep(blobs);
         if let Some(client) = self.clients.get(&run) {
-            tell(&client.messages, RunMessage::Schema(Arc::new(arrow::datatypes::Schema::empty())));
+            tell(&client.messages, RunMessage::Schema(Arc::clone(answer)));
         }
-        let (kept, answer) = Keeper::nothing(&self.config.pond);
+        let (kept, answer) = Keeper::nothing(answer, &self.config.pond);
         self.keep(answer);
         self.handle(Event::CatalogueChanged { run, record, rows: 0, kept });
     }
@@ -178,12 +198,12 @@ impl Driver {
         }
     }
 
-    /// Whether another client changed the entry since the change was planned.
+    /// Whether another client changed the entry since the change was planned, or there is no room for what a session would keep.
     fn conflict(&self, record: &Record, expected: Option<&CatalogueEntry>) -> Option<Error> {
         let (name, change) = match record {
             Record::CatalogueSet { name, .. } => (name, Change::Set),
             Record::CatalogueDropped { name } => (name, Change::Drop),
-            _ => return None,
+            _ => return self.state.lacks_room(record, &self.config.settings),
         };
         let catalogue = &self.state.catalogue;
         let changed = catalogue.entries.get(name) != expected || !catalogue.can_change(name, change);

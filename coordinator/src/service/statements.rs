@@ -12,8 +12,10 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
-use tidemill_core::{Error, Result, RunId};
-use tidemill_engine::wire::{self, BUILD, PROGRESS_ACTION, RUN_ID_HEADER, message_crc, status_of};
+use tidemill_core::{Error, Principal, Result, RunId};
+use tidemill_engine::wire::{
+    self, BUILD, PROGRESS_ACTION, RUN_ID_HEADER, SESSION_ENDED_ACTION, SESSION_HEARD_ACTION, message_crc, status_of,
+};
 use tonic::{Response, Status};
 
 use crate::Coordinator;
@@ -107,11 +109,11 @@ impl StatementService {
         Self(coordinator)
     }
 
-    /// Runs the statement of a ticket, or goes on with its answer, or with the result that it asks for.
+    /// Runs the statement of a ticket for `by`, or goes on with its answer, or with the result that it asks for.
     ///
     /// # Errors
     /// The ticket is none of ours, or the statement is wrong.
-    pub async fn do_get(&self, ticket: &[u8]) -> Result<Response<Messages>, Status> {
+    pub async fn do_get(&self, ticket: &[u8], by: Principal) -> Result<Response<Messages>, Status> {
         let ticket = wire::StatementTicket::decode(ticket)
             .map_err(|e| status_of(&Error::invalid(format!("the ticket is no statement of ours: {e}"))))?;
         if ticket.build != BUILD {
@@ -122,13 +124,13 @@ impl StatementService {
         }
         let run = Some(ticket.run).filter(|run| !run.is_empty()).map(run_id).transpose().map_err(|e| status_of(&e))?;
         let run = match (ticket.fetch, run) {
-            (true, Some(run)) => self.0.fetch(run).await,
+            (true, Some(run)) => self.0.fetch(run, by).await,
             (true, None) => Err(Error::invalid("a result is asked for, and no run is named")),
             (false, run) => {
                 let settings = ticket.settings.into_iter().collect();
                 let plan = Some(Bytes::from(ticket.plan)).filter(|plan| !plan.is_empty());
                 let parameters = ticket.parameters.into();
-                self.0.submit(StatementRequest { run, sql: ticket.sql, parameters, plan, settings }).await
+                self.0.submit(StatementRequest { run, sql: ticket.sql, parameters, plan, settings, by }).await
             }
         };
         let run = run.map_err(|e| self.status(&e))?;
@@ -142,17 +144,32 @@ impl StatementService {
         Ok(response)
     }
 
-    /// Answers an action of our own client's: how far a run has come.
+    /// Whether an action is one of our own client's.
+    #[must_use]
+    pub fn serves(action: &str) -> bool {
+        [PROGRESS_ACTION, SESSION_HEARD_ACTION, SESSION_ENDED_ACTION].contains(&action)
+    }
+
+    /// Answers an action of our own client's: how far a run has come, or that its session goes on, or has ended.
     ///
     /// # Errors
     /// The action is none of ours, or its body names no run.
     pub async fn do_action(&self, action: Action) -> Result<Response<Answers>, Status> {
         let Action { r#type: action, body } = action;
-        if action != PROGRESS_ACTION {
-            return Err(Status::unimplemented(format!("the action {action} is not served by coordinators")));
-        }
-        let run = String::from_utf8(body.into()).map_err(|_| Error::invalid("the name of a run is no text"));
-        let run = run.and_then(run_id).map_err(|e| status_of(&e))?;
+        let name = String::from_utf8(body.into())
+            .map_err(|_| status_of(&Error::invalid(format!("what {action} names is no text"))))?;
+        let told = match action.as_str() {
+            SESSION_HEARD_ACTION => self.0.session_heard(&name).await,
+            SESSION_ENDED_ACTION => self.0.session_ended(&name).await,
+            PROGRESS_ACTION => return self.progress(name).await,
+            _ => return Err(Status::unimplemented(format!("the action {action} is not served by coordinators"))),
+        };
+        told.map_err(|e| self.status(&e))?;
+        Ok(Response::new(futures::stream::empty().boxed()))
+    }
+
+    async fn progress(&self, run: String) -> Result<Response<Answers>, Status> {
+        let run = run_id(run).map_err(|e| status_of(&e))?;
         let progress = self.0.progress(run).await.map_err(|e| self.status(&e))?;
         let body = progress.map(|progress| wire::RunProgress::from(progress).encode_to_vec().into());
         Ok(Response::new(futures::stream::iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))

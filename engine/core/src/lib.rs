@@ -5,6 +5,7 @@
 //! leave as [`schedule::Action`]s, and [`record::State`] changes only by applying [`record::Record`]s, so that a
 //! replayed log ends in the state that wrote it.
 
+mod access;
 mod error;
 pub mod graph;
 mod id;
@@ -13,7 +14,8 @@ pub mod record;
 pub mod schedule;
 mod settings;
 
+pub use access::{Principal, Role};
 pub use error::{Error, ErrorKind, Place, Result};
-pub use id::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, StageId, TaskId};
+pub use id::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, SessionId, StageId, TaskId};
 pub use points::POINTS;
 pub use settings::Settings;

@@ -1,6 +1,6 @@
 //! Blocks of other processes, over Arrow Flight: one `DoGet` per holder, many blocks on it.
 //!
-//! Back-pressure is HTTP/2's: a stream holds at most its window ([`STREAM_WINDOW`]) plus one frame.
+//! Back-pressure is HTTP/2's: a stream holds at most its window ([`STREAM_WINDOW`], [`RESULT_WINDOW`]) plus one frame.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,19 +15,23 @@ use prost::Message as _;
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Error, ErrorKind, Result, RunId};
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
 
 use super::frame::{Frame, Message};
 use super::merged::{check_footer, lost};
 use super::resume::Unfinished;
 use super::{BlockRequest, BlockStream, Holder, IoMetrics, OutputFooter, PondSlot};
 use crate::error::TaskError;
+use crate::peers::{PeerChannel, Peers};
 use crate::wire::{self, MAX_MESSAGE_BYTES, frame_header::Kind, statuses};
 
 /// Bytes in flight on one block stream.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// Bytes in flight on one connection.
 const CONNECTION_WINDOW: u32 = 32 << 20;
+/// The same where results wait for clients that may not read them for hours. What waits on one stream takes room on its
+/// connection: there must be enough of it for all streams that a peer serves at once.
+const RESULT_WINDOW: u32 = 1 << 20;
+const RESULTS_WINDOW: u32 = 1 << 30;
 /// How long a peer may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a connection in use is probed, and how long the answer may take.
@@ -40,7 +44,11 @@ const NEXT_MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct FlightBlocks {
     /// Where connections are driven: never among the tasks.
     io: tokio::runtime::Handle,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    /// Bytes in flight, on a stream and on a connection.
+    windows: (u32, u32),
+    /// How others are spoken to; it signs tickets.
+    peers: Peers,
+    channels: Mutex<BTreeMap<String, PeerChannel>>,
     /// Footers that were checked, so that each travels once to this process and not once per block.
     footers: Mutex<HashMap<(RunId, LostOutput), Arc<OutputFooter>>>,
     /// Where blocks are read whose holder is gone.
@@ -53,8 +61,15 @@ const FOOTERS_KEPT: usize = 100_000;
 impl FlightBlocks {
     /// No connection yet; they will be driven by `io`.
     #[must_use]
-    pub fn new(io: tokio::runtime::Handle, pond: PondSlot) -> Self {
-        Self { io, channels: Mutex::default(), footers: Mutex::default(), pond }
+    pub fn new(io: tokio::runtime::Handle, pond: PondSlot, peers: Peers) -> Self {
+        let windows = (STREAM_WINDOW, CONNECTION_WINDOW);
+        Self { io, windows, peers, channels: Mutex::default(), footers: Mutex::default(), pond }
+    }
+
+    /// The same for results: a client that does not read its own keeps no other from being read.
+    #[must_use]
+    pub fn of_results(io: tokio::runtime::Handle, pond: PondSlot, peers: Peers) -> Self {
+        Self { windows: (RESULT_WINDOW, RESULTS_WINDOW), ..Self::new(io, pond, peers) }
     }
 
     /// Reads `blocks`, all of them held by `holder`.
@@ -113,31 +128,42 @@ impl FlightBlocks {
                     want_footer: expected.is_none(),
                 })
                 .collect(),
+            signature: Vec::new(),
         };
+        let ticket = self.peers.tickets().sign(ticket);
         let request = client.do_get(Ticket { ticket: ticket.encode_to_vec().into() });
         match tokio::time::timeout(NEXT_MESSAGE_TIMEOUT, request).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(statuses(&status)),
+            Ok(Err(status)) => Err(self.refused(statuses(&status))),
             Err(_) => Err(Error::unavailable(format!("executor {} did not answer", holder.executor))),
         }
     }
 
-    fn channel(&self, endpoint: &str) -> Result<Channel> {
+    /// A holder that has not heard of a new key refuses for a moment what is right.
+    fn refused(&self, error: Error) -> Error {
+        match error.kind {
+            ErrorKind::Denied if self.peers.tickets().may_change() => Error { kind: ErrorKind::Unavailable, ..error },
+            _ => error,
+        }
+    }
+
+    fn channel(&self, endpoint: &str) -> Result<PeerChannel> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(endpoint) {
             return Ok(channel.clone());
         }
-        let connection = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|e| Error::internal(format!("{endpoint} is not an endpoint: {e}")))?
+        let connection = self
+            .peers
+            .endpoint(endpoint)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             // A frozen holder answers nothing: its readers must not wait until their own deadline.
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_stream_window_size(self.windows.0)
+            .initial_connection_window_size(self.windows.1);
         let _driven_by = self.io.enter();
-        let channel = connection.connect_lazy();
+        let channel = self.peers.open(&connection);
         channels.insert(endpoint.to_owned(), channel.clone());
         Ok(channel)
     }

@@ -25,6 +25,7 @@ use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{ExchangeWriterExec, IoMetrics, TaskIo};
+use tidemill_engine::files::FileAccess;
 use tidemill_engine::pinned::PinnedFiles;
 use tidemill_engine::plan::{TaskPlan, stage_codec, task_plan};
 use tidemill_engine::runtime::{register_stores, task_config};
@@ -98,6 +99,8 @@ struct Prepared {
     sink: Arc<DurableSink>,
     stage: wire::StageSpec,
     pinned: PinnedFiles,
+    /// What it may write.
+    files: FileAccess,
     /// Whether the run asked what each operator did.
     tells_operators: bool,
 }
@@ -147,7 +150,8 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     });
     let config = config.with_extension(Arc::clone(&io));
     let context = Arc::new(shared.task_context(spec.attempt, config, runtime));
-    Ok(Prepared { plan, partition, context, io, sink, stage, pinned, tells_operators })
+    let files = shared.config.files.clone();
+    Ok(Prepared { plan, partition, context, io, sink, stage, pinned, files, tells_operators })
 }
 
 /// What DataFusion reserves and assumes on machines of many gigabytes, cut to this executor's size.

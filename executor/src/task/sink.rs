@@ -23,13 +23,21 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
         return Err(Error::internal("rule 14: a sink decoded as something else").into());
     };
     let single = prepared.stage.sink_single_file;
-    let sink = redirect(exec, |config| match single {
-        true => {
-            let file = config.table_paths.first().map(|path| path.as_str().rsplit('/').next().unwrap_or_default());
-            SinkTarget::hidden(file.unwrap_or_default(), &spec.run, spec.attempt)
+    let mut refused = None;
+    let sink = redirect(exec, |config| {
+        // What the store says of it would get lost among the words of who writes.
+        refused = config.table_paths.iter().find_map(|path| prepared.files.check(path.as_str()).err());
+        match single {
+            true => {
+                let file = config.table_paths.first().map(|path| path.as_str().rsplit('/').next().unwrap_or_default());
+                SinkTarget::hidden(file.unwrap_or_default(), &spec.run, spec.attempt)
+            }
+            false => SinkTarget::part(&spec.run, spec.task.index, spec.attempt, &config.file_extension),
         }
-        false => SinkTarget::part(&spec.run, spec.task.index, spec.attempt, &config.file_extension),
     })?;
+    if let Some(refused) = refused {
+        return Err(refused.into());
+    }
     let Some(writer) = prepared.plan.downcast_ref::<ExchangeWriterExec>() else {
         return Err(Error::internal("a stage's plan has no exchange writer").into());
     };

@@ -6,6 +6,7 @@ use arrow::array::StringArray;
 use arrow::record_batch::RecordBatch;
 use clap::{Arg, Args, Command, CommandFactory};
 use tidemill_core::{Error, Result};
+use tidemill_engine::coordinators::without_password;
 
 use super::file::{SettingsFile, is_setting};
 use super::screen::{Remarks, Screen};
@@ -75,7 +76,9 @@ fn of_command(command: &Command, arg: &Arg, file: &SettingsFile) -> Setting {
         (values.collect::<Vec<_>>().join(","), "default".to_owned())
     };
     let (value, source) = of_variable.or_else(of_file).unwrap_or_else(default);
-    let value = if arg.is_hide_env_values_set() && !value.is_empty() { "(hidden)".to_owned() } else { value };
+    // URLs are shown, without the password that they may have.
+    let is_hidden = arg.is_hide_env_values_set() && arg.get_long() != Some("connect");
+    let value = if is_hidden && !value.is_empty() { "(hidden)".to_owned() } else { without_password(&value) };
     Setting { of: command.get_name().to_owned(), name: arg.get_long().unwrap_or_default().to_owned(), value, source }
 }
 

@@ -8,6 +8,9 @@
 //!
 //! [set]                               # settings of sessions, as SET has them
 //! "tidemill.durability" = "auto"
+//!
+//! [secrets.shop]                      # what opens stores and databases, see `secrets`
+//! type = "postgres"
 //! ```
 
 use std::path::PathBuf;
@@ -22,6 +25,8 @@ const PATH: &str = "TIDEMILL_CONFIG";
 const DEFAULT: &str = "tidemill/config.toml";
 /// The table with settings of sessions.
 const SESSIONS: &str = "set";
+/// The table of secrets, each a table of its own.
+const SECRETS: &str = "secrets";
 
 /// What the file says; nothing if there is none.
 #[derive(Debug, Default)]
@@ -85,7 +90,7 @@ impl SettingsFile {
     pub(super) fn value(&self, command: &str, arg: &Arg) -> Option<String> {
         let flag = arg.get_long().filter(|_| is_setting(arg))?;
         let own = self.table.get(command).and_then(Value::as_table).and_then(|table| table.get(flag));
-        own.or_else(|| self.table.get(flag)).and_then(text)
+        own.or_else(|| self.table.get(flag)).and_then(|value| text_for(arg, value))
     }
 
     /// Settings of sessions.
@@ -94,17 +99,25 @@ impl SettingsFile {
         table.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect()
     }
 
+    /// Secrets by name, as they stand there.
+    pub(super) fn secrets(&self) -> Option<&Table> {
+        self.table.get(SECRETS).and_then(Value::as_table)
+    }
+
     fn check(&self, command: &Command) -> Result<()> {
-        let known = |sub: &Command, key: &str| sub.get_arguments().any(|a| is_setting(a) && a.get_long() == Some(key));
+        let fits = |sub: &Command, key: &str, value: &Value| {
+            let mut named = sub.get_arguments().filter(|arg| is_setting(arg) && arg.get_long() == Some(key));
+            named.any(|arg| text_for(arg, value).is_some())
+        };
         for (key, value) in &self.table {
             let unknown = match value.as_table() {
-                Some(_) if key == SESSIONS => None,
+                Some(_) if key == SESSIONS || key == SECRETS => None,
                 Some(table) => match command.find_subcommand(key) {
-                    Some(sub) => table.iter().find(|(k, v)| !known(sub, k) || text(v).is_none()).map(|(k, _)| k),
+                    Some(sub) => table.iter().find(|(k, v)| !fits(sub, k, v)).map(|(k, _)| k),
                     None => Some(key),
                 },
                 None => {
-                    let is_known = command.get_subcommands().any(|sub| known(sub, key)) && text(value).is_some();
+                    let is_known = command.get_subcommands().any(|sub| fits(sub, key, value));
                     (!is_known).then_some(key)
                 }
             };
@@ -125,6 +138,17 @@ fn text(value: &Value) -> Option<String> {
         Value::Float(number) => Some(number.to_string()),
         Value::Boolean(value) => Some(value.to_string()),
         Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+    }
+}
+
+/// The same of a certain flag, which may take several.
+fn text_for(arg: &Arg, value: &Value) -> Option<String> {
+    match (value, arg.get_value_delimiter()) {
+        (Value::Array(values), Some(delimiter)) => {
+            let texts: Option<Vec<String>> = values.iter().map(text).collect();
+            texts.map(|texts| texts.join(&delimiter.to_string()))
+        }
+        _ => text(value),
     }
 }
 

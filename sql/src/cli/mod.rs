@@ -8,10 +8,13 @@ mod file;
 mod generate;
 mod progress;
 mod screen;
+mod secrets;
+mod security;
 mod serve;
 mod shell;
 mod sql;
 mod texts;
+mod user;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,6 +24,8 @@ use file::SettingsFile;
 use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_engine::functions::Functions;
 use tracing_subscriber::EnvFilter;
+
+use crate::compose::raise_open_files;
 
 /// As clap has it.
 const WRONG_USE: u8 = 2;
@@ -47,6 +52,9 @@ enum Command {
     Executor(serve::ExecutorArgs),
     /// Run TPC-H on a small cluster of processes and compare it with DataFusion
     Demo(demo::DemoArgs),
+    /// Say who may use a cluster
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Write benchmark data
     #[command(subcommand)]
     Generate(generate::GenerateCommand),
@@ -109,7 +117,7 @@ impl Command {
             }
             Self::Coordinator(args) => args.functions = functions.clone(),
             Self::Executor(args) => args.memory.functions = functions.clone(),
-            Self::Demo(_) | Self::Generate(_) | Self::Config(_) | Self::Completions(_) => {}
+            Self::Demo(_) | Self::User(_) | Self::Generate(_) | Self::Config(_) | Self::Completions(_) => {}
         }
     }
 }
@@ -135,6 +143,7 @@ fn write_out(text: &[u8]) -> Result<Done> {
 /// The command line, with what the settings file says where it says nothing.
 fn parse(file: &SettingsFile) -> Result<Cli> {
     let matches = file.apply(Cli::command())?.get_matches();
+    secrets::of(file)?.install();
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Command::Sql(args) = &mut cli.command {
         args.sessions = file.sessions();
@@ -145,14 +154,20 @@ fn parse(file: &SettingsFile) -> Result<Cli> {
 fn run(command: Command) -> Result<Done> {
     match command {
         Command::Sql(args) => block_on(sql::run(args)),
-        Command::Server(args) => block_on(serve::server(args)),
-        Command::Coordinator(args) => block_on(serve::coordinator(args)),
-        Command::Executor(args) => block_on(serve::executor(args)),
+        Command::Server(args) => block_on_server(serve::server(args)),
+        Command::Coordinator(args) => block_on_server(serve::coordinator(args)),
+        Command::Executor(args) => block_on_server(serve::executor(args)),
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::User(command) => user::run(&command),
         Command::Generate(command) => generate::run(&command),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
+}
+
+fn block_on_server(command: impl Future<Output = Result<Done>>) -> Result<Done> {
+    raise_open_files();
+    block_on(command)
 }
 
 fn block_on(command: impl Future<Output = Result<Done>>) -> Result<Done> {

@@ -1,7 +1,7 @@
 //! `tidemill server`, `tidemill coordinator`, `tidemill executor`.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,20 @@ use clap::Args;
 use tidemill_coordinator::LocalLink;
 use tidemill_coordinator::log::{self, Leader};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
+use tidemill_engine::coordinators::without_password;
+use tidemill_engine::exchange::LocalBlocks;
 use tidemill_engine::functions::Functions;
 use tidemill_executor::GrpcLink;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Done;
+use super::security::SecurityArgs;
 use crate::compose::{
-    CoordinatorProcess, EmbeddedConfig, ExecutorProcess, Listener, default_memory, default_slots, default_work_dir,
-    parse_memory,
+    CoordinatorOptions, CoordinatorProcess, EmbeddedConfig, ExecutorProcess, LateBlocks, Listener, default_memory,
+    default_slots, default_work_dir, parse_memory,
 };
 use crate::output::size;
+use crate::security::{Listens, Security};
 
 /// The port of a coordinator or server.
 const PORT: &str = "127.0.0.1:7878";
@@ -72,10 +76,10 @@ impl MemoryArgs {
         })
     }
 
-    fn executor(&self, bind: SocketAddr) -> ExecutorProcess {
+    fn executor(&self, bind: SocketAddr, security: Security) -> ExecutorProcess {
         let (slots, memory, work_dir, functions) =
             (self.slots(), self.memory(), self.work_dir(), self.functions.clone());
-        ExecutorProcess { bind, advertise: None, slots, memory, work_dir, functions }
+        ExecutorProcess { bind, advertise: None, slots, memory, work_dir, functions, security }
     }
 }
 
@@ -84,6 +88,8 @@ impl MemoryArgs {
   tidemill coordinator                                     on loopback, and nothing survives a restart
   tidemill coordinator --bind 10.0.0.1:7878 --state s3://bucket/tide
   AWS_ENDPOINT_URL=http://minio:9000 tidemill coordinator --state s3://bucket/tide
+
+At an address that other machines reach, it wants TLS, --users and --cluster-token-file: docs/security.md.
 
 A second coordinator on the same --state stands by, and leads when the first ends.")]
 pub(super) struct CoordinatorArgs {
@@ -109,6 +115,11 @@ pub(super) struct CoordinatorArgs {
     /// After an executor was lost, the store is searched for what it left, every so many seconds until nothing is
     #[arg(long, env = "TIDEMILL_SWEEP_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
     sweep_interval: u64,
+    /// The users' file, to which `tidemill user add` adds; with it, clients have to show who they are
+    #[arg(long, env = "TIDEMILL_USERS", value_name = "FILE", help_heading = "Security (docs/security.md)")]
+    users: Option<PathBuf>,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// As of [`MemoryArgs`].
     #[arg(skip)]
     pub(super) functions: Functions,
@@ -121,7 +132,7 @@ pub(super) struct CoordinatorArgs {
   tidemill executor --connect http://10.0.0.1:7878,http://10.0.0.9:7878      where a coordinator stands by at 10.0.0.9")]
 pub(super) struct ExecutorArgs {
     /// The coordinator's URL; several, divided by commas, where others stand by
-    #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
+    #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL", hide_env_values = true, hide_default_value = true)]
     connect: String,
     /// Address to listen on for readers of its blocks; port 0 takes any free one
     #[arg(long, env = "TIDEMILL_BIND", default_value = ANY_PORT, value_name = "ADDR")]
@@ -131,6 +142,8 @@ pub(super) struct ExecutorArgs {
     advertise: Option<SocketAddr>,
     #[command(flatten)]
     pub(super) memory: MemoryArgs,
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 #[derive(Debug, Args)]
@@ -140,9 +153,9 @@ pub(super) struct ExecutorArgs {
   tidemill sql --connect http://127.0.0.1:7878             the shell of this server")]
 pub(super) struct ServerArgs {
     #[command(flatten)]
-    pub(super) coordinator: CoordinatorArgs,
-    #[command(flatten)]
     pub(super) memory: MemoryArgs,
+    #[command(flatten)]
+    pub(super) coordinator: CoordinatorArgs,
 }
 
 impl CoordinatorArgs {
@@ -157,22 +170,32 @@ impl CoordinatorArgs {
     }
 
     /// Takes the address, then waits for its turn to lead.
-    async fn start(&self, role: &str) -> Result<(CoordinatorProcess, Listener)> {
+    async fn start(
+        &self,
+        role: &str,
+        security: &Security,
+        local: Option<Arc<dyn LocalBlocks>>,
+    ) -> Result<(CoordinatorProcess, Listener)> {
         let objects = log::open(&self.state)?;
         let mut listener = Listener::bind(self.bind).await?;
-        let functions = self.functions.clone();
+        let (settings, functions, security) = (self.settings(), self.functions.clone(), security.clone());
+        let scheme = security.scheme();
+        let options = CoordinatorOptions { settings, functions, security, local };
         let Some(objects) = objects else {
-            return Ok((CoordinatorProcess::start(self.settings(), functions, None)?, listener));
+            return Ok((CoordinatorProcess::with(options)?, listener));
         };
         let address = listener.address;
         let standing_by = |leader: &Leader| {
-            say(&format!("tidemill {role} stands by at http://{address}; http://{} leads", leader.address));
+            say(&format!("tidemill {role} stands by at {scheme}://{address}; {scheme}://{} leads", leader.address));
         };
         let every = Duration::from_secs(self.sweep_interval.max(1));
-        let settings = self.settings();
-        let leading = CoordinatorProcess::lead(settings, functions, &self.state, objects, address, every, standing_by);
+        let leading = CoordinatorProcess::lead(options, &self.state, objects, address, every, standing_by);
         let process = listener.refuse_until(leading).await?;
         Ok((process, listener))
+    }
+
+    fn security(&self, listens: Listens) -> Result<Security> {
+        self.security.config(self.users.clone())?.load(listens, self.bind)
     }
 
     /// What survives a restart, for the line that says that it is ready.
@@ -185,12 +208,13 @@ impl CoordinatorArgs {
 }
 
 pub(super) async fn coordinator(args: CoordinatorArgs) -> Result<Done> {
+    let security = args.security(Listens::Coordinator)?;
     let (process, listener) = tokio::select! {
-        started = args.start("coordinator") => started?,
+        started = args.start("coordinator", &security, None) => started?,
         terminated = terminated() => return terminated.map(|()| Done::Well),
     };
-    let server = process.serve(listener);
-    ready("coordinator", server.address, &args.survives());
+    let server = process.serve(listener)?;
+    ready("coordinator", &security, server.address, &args.survives());
     let coordinator = server.coordinator().clone();
     let ended = tokio::select! {
         terminated = terminated() => terminated.map(|()| Done::Well),
@@ -201,11 +225,14 @@ pub(super) async fn coordinator(args: CoordinatorArgs) -> Result<Done> {
 }
 
 pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
-    let link = Arc::new(GrpcLink::new(&args.connect)?);
-    let mut process = ExecutorProcess { advertise: args.advertise, ..args.memory.executor(args.bind) };
+    let security = args.security.config(None)?.load(Listens::Executor, args.bind)?;
+    let link = Arc::new(GrpcLink::through(&args.connect, security.peers())?);
+    let process = args.memory.executor(args.bind, security.clone());
+    let mut process = ExecutorProcess { advertise: args.advertise, ..process };
     let mut server = process.clone().start(Arc::clone(&link) as _).await?;
     process.bind = server.address;
-    ready("executor", server.address, &format!("; {} slots for {}", args.memory.slots(), args.connect));
+    let place = format!("; {} slots for {}", args.memory.slots(), without_password(&args.connect));
+    ready("executor", &security, server.address, &place);
     let mut terminated = std::pin::pin!(terminated());
     loop {
         tokio::select! {
@@ -232,16 +259,23 @@ pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
 }
 
 pub(super) async fn server(args: ServerArgs) -> Result<Done> {
+    let security = args.coordinator.security(Listens::Server)?;
+    let blocks = Arc::new(LateBlocks::default());
     let (coordinator, listener) = tokio::select! {
-        started = args.coordinator.start("server") => started?,
+        started = args.coordinator.start("server", &security, Some(Arc::clone(&blocks) as _)) => started?,
         terminated = terminated() => return terminated.map(|()| Done::Well),
     };
     let leading = coordinator.coordinator().clone();
     let link = Arc::new(LocalLink::new(coordinator.coordinator().clone()));
-    let blocks = SocketAddr::new(args.coordinator.bind.ip(), 0);
-    let mut executor = args.memory.executor(blocks).start(link).await?;
-    let server = coordinator.serve(listener);
-    ready("server", server.address, &format!("; {} slots{}", args.memory.slots(), args.coordinator.survives()));
+    let mut executor = args.memory.executor(blocks_at(args.coordinator.bind), security.clone()).start(link).await?;
+    blocks.set(executor.executor().shared().blocks());
+    let server = coordinator.serve(listener)?;
+    ready(
+        "server",
+        &security,
+        server.address,
+        &format!("; {} slots{}", args.memory.slots(), args.coordinator.survives()),
+    );
     let ended = tokio::select! {
         ended = executor.ended() => ended,
         terminated = terminated() => terminated,
@@ -252,9 +286,19 @@ pub(super) async fn server(args: ServerArgs) -> Result<Done> {
     ended.map(|()| Done::Well)
 }
 
+/// Where a server serves its blocks: beside its own port, or to itself alone where that is every address.
+fn blocks_at(bind: SocketAddr) -> SocketAddr {
+    let ip = match bind.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, 0)
+}
+
 /// The one line that says that the process is ready.
-fn ready(role: &str, address: SocketAddr, more: &str) {
-    say(&format!("tidemill {role} is ready at http://{address}{more}"));
+fn ready(role: &str, security: &Security, address: SocketAddr, more: &str) {
+    say(&format!("tidemill {role} is ready at {}://{address}{more}", security.scheme()));
 }
 
 fn say(line: &str) {

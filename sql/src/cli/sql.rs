@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use clap::Args;
 use tidemill_core::{Error, Result, RunId};
+use tidemill_engine::coordinators::without_password;
 
 use super::errors::report;
 use super::screen::{Remarks, Screen};
+use super::security::AccessArgs;
 use super::serve::MemoryArgs;
 use super::texts::Texts;
 use super::{Done, shell};
@@ -29,7 +31,7 @@ Exit codes: 0 all statements succeeded, 1 one failed, 2 the command line is wron
 try again later, 130 Ctrl-C.")]
 pub(super) struct SqlArgs {
     /// The coordinator's URL, or several, divided by commas, where others stand by; without it, the statements run in this process
-    #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL")]
+    #[arg(long, env = "TIDEMILL_CONNECT", value_name = "URL", hide_env_values = true, hide_default_value = true)]
     connect: Option<String>,
     #[command(flatten)]
     texts: Texts,
@@ -47,6 +49,8 @@ pub(super) struct SqlArgs {
     set: Vec<String>,
     #[command(flatten)]
     pub(super) memory: MemoryArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Settings of the session that the settings file has.
     #[arg(skip)]
     pub(super) sessions: Vec<(String, String)>,
@@ -59,7 +63,7 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
     let by_person = args.texts.is_empty() && std::io::stdin().is_terminal();
     let texts = if by_person { Vec::new() } else { args.texts.read()? };
     let mut client = match &args.connect {
-        Some(url) => Client::connect(url).await?,
+        Some(url) => Client::connect_with(url, &args.access.access()?).await?,
         None => Client::embedded(args.memory.embedded()?)?,
     };
     for (key, value) in &args.sessions {
@@ -73,15 +77,18 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
     let remarks = |otherwise| if args.quiet { Remarks::None } else { otherwise };
     if by_person {
         let screen = Screen::new(args.format, remarks(Remarks::Conversation), Some(ROWS));
-        let place = args.connect.unwrap_or_else(|| format!("a cluster in this process, {}", args.memory.shown()));
+        let place = args.connect.map(|urls| without_password(&urls));
+        let place = place.unwrap_or_else(|| format!("a cluster in this process, {}", args.memory.shown()));
         return shell::run(client, screen, &place).await;
     }
     let screen = Screen::new(args.format, remarks(Remarks::Scripts), None);
-    script(client, &texts, &screen).await
+    let done = script(&mut client, &texts, &screen).await;
+    client.close().await;
+    done
 }
 
 /// Runs statements until one fails.
-async fn script(mut client: Client, texts: &[String], screen: &Screen) -> Result<Done> {
+async fn script(client: &mut Client, texts: &[String], screen: &Screen) -> Result<Done> {
     let mut terminated = std::pin::pin!(super::serve::terminated());
     for text in texts {
         let statements = match statements::split(text) {
@@ -90,15 +97,12 @@ async fn script(mut client: Client, texts: &[String], screen: &Screen) -> Result
         };
         for statement in statements {
             tokio::select! {
-                done = screen.execute(&mut client, &statement) => match done {
+                done = screen.execute(client, &statement) => match done {
                     Ok(()) => {}
                     Err(error) => return Ok(failed(screen, error, &statement)),
                 },
                 // Leaving drops the result, which cancels its run.
-                _ = &mut terminated => {
-                    drop(client);
-                    return Ok(Done::Interrupted);
-                }
+                _ = &mut terminated => return Ok(Done::Interrupted),
             }
         }
     }
@@ -111,7 +115,7 @@ async fn again(args: &SqlArgs, run: RunId) -> Result<Done> {
         Error::invalid("--run needs --connect URL: results are kept by a coordinator that was started with --state")
     })?;
     let start = Instant::now();
-    let result = Client::connect(url).await?.fetch(&run).await?;
+    let result = Client::connect_with(url, &args.access.access()?).await?.fetch(&run).await?;
     let screen = Screen::new(args.format, if args.quiet { Remarks::None } else { Remarks::Scripts }, None);
     match screen.show(result, start, None).await {
         Ok(()) => Ok(Done::Well),

@@ -14,6 +14,7 @@ use tidemill_engine::wire::{self, BUILD, PROGRESS_ACTION};
 
 use super::QueryResult;
 use super::answer::Answer;
+use crate::security::Access;
 
 #[derive(Clone)]
 pub(super) struct Remote {
@@ -21,14 +22,15 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    pub(super) async fn connect(urls: &str) -> Result<Self> {
-        let coordinators = Coordinators::at(urls)?;
+    pub(super) async fn connect(urls: &str, access: &Access) -> Result<Self> {
+        let coordinators = Coordinators::through(urls, &access.peers()?)?;
         coordinators.find().await?;
         Ok(Self { coordinators })
     }
 
     pub(super) async fn submit(&self, request: StatementRequest) -> Result<QueryResult> {
-        let StatementRequest { run, sql, parameters, plan, settings } = request;
+        // Who asks, the coordinator finds out by itself.
+        let StatementRequest { run, sql, parameters, plan, settings, by: _ } = request;
         let run = run.map_or_else(|| ulid::Ulid::new().to_string(), |run| run.0);
         let plan = plan.map(Vec::from).unwrap_or_default();
         let parameters = parameters.into();
@@ -46,6 +48,14 @@ impl Remote {
         let progress =
             progress.map_err(|e| Error::internal(format!("what a run's progress is cannot be read: {e}")))?;
         Ok(progress.map(Progress::from))
+    }
+
+    /// Tells whoever is spoken to now something of a session.
+    pub(super) async fn tell(&self, what: &str, session: &str) -> Result<()> {
+        let coordinator = self.coordinators.current();
+        let mut client = FlightServiceClient::new(coordinator.channel.clone());
+        let action = Action { r#type: what.to_owned(), body: session.to_owned().into() };
+        client.do_action(action).await.map(drop).map_err(|status| coordinator.error(&status))
     }
 
     /// The kept result of a run that has finished.

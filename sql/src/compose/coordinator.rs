@@ -14,10 +14,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::flight_sql::FlightSql;
+use crate::security::{Security, Side};
 use crate::session::SqlPlanner;
 
 /// Deep plans recurse in DataFusion's optimiser and codec; the memory is only reserved.
@@ -29,9 +29,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long open streams may take to end when the server stops.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// What a coordinator is started with.
+#[derive(Debug, Clone, Default)]
+pub struct CoordinatorOptions {
+    /// The scheduler's limits.
+    pub settings: Settings,
+    /// What statements may call beside DataFusion's functions.
+    pub functions: Functions,
+    /// Who may call it, and which files it may touch.
+    pub security: Security,
+    /// Blocks of an executor that shares its process: they are read without a connection.
+    pub local: Option<Arc<dyn LocalBlocks>>,
+}
+
 /// A coordinator and the runtime that plans for it.
 pub struct CoordinatorProcess {
     coordinator: Coordinator,
+    security: Security,
     planner: Arc<SqlPlanner>,
     /// Taken at the end, because a runtime must not be dropped on another runtime's thread.
     cpu: Option<Runtime>,
@@ -43,8 +57,17 @@ impl CoordinatorProcess {
     /// # Errors
     /// The planner or its runtime cannot be made.
     pub fn start(settings: Settings, functions: Functions, local: Option<Arc<dyn LocalBlocks>>) -> Result<Self> {
-        let Parts { config, planner, cpu } = Parts::make(settings, functions, local, String::new())?;
-        Ok(Self { coordinator: Coordinator::start(config), planner, cpu: Some(cpu) })
+        Self::with(CoordinatorOptions { settings, functions, local, ..CoordinatorOptions::default() })
+    }
+
+    /// The same, with all that can be said of it.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn with(options: CoordinatorOptions) -> Result<Self> {
+        let security = options.security.clone();
+        let Parts { config, planner, cpu } = Parts::make(options, String::new())?;
+        Ok(Self { coordinator: Coordinator::start(config), security, planner, cpu: Some(cpu) })
     }
 
     /// Waits until nobody else leads on `state`, and goes on from there. `standing_by` is told who does meanwhile. From then
@@ -53,8 +76,7 @@ impl CoordinatorProcess {
     /// # Errors
     /// The store does not answer, or holds what this build cannot read.
     pub async fn lead(
-        settings: Settings,
-        functions: Functions,
+        options: CoordinatorOptions,
         state: &str,
         objects: Arc<dyn Objects>,
         address: SocketAddr,
@@ -66,12 +88,13 @@ impl CoordinatorProcess {
             let newest = wait_for_turn(objects.as_ref(), &leader, &mut standing_by).await?;
             // Another may have been quicker.
             if let Some((log, recovered)) = Log::take_over(Arc::clone(&objects), leader.clone(), newest).await? {
-                let Parts { config, planner, cpu } = Parts::make(settings, functions, None, state.to_owned())?;
+                let security = options.security.clone();
+                let Parts { config, planner, cpu } = Parts::make(options, state.to_owned())?;
                 let sweeper = Sweeper::new(config.pond.clone(), objects, log.epoch());
                 sweeper.sweep_before_first_run(&recovered.state).await;
                 let coordinator = Coordinator::resume(config, log, recovered);
                 sweeper.keep_sweeping(&coordinator, sweep_every);
-                return Ok(Self { coordinator, planner, cpu: Some(cpu) });
+                return Ok(Self { coordinator, security, planner, cpu: Some(cpu) });
             }
         }
     }
@@ -85,24 +108,32 @@ impl CoordinatorProcess {
     /// Serves executors and clients at `address` until [`CoordinatorServer::stop`].
     ///
     /// # Errors
-    /// The address cannot be bound.
+    /// The address cannot be bound, or others reach it and its guard does not allow that.
     pub async fn listen(self, address: SocketAddr) -> Result<CoordinatorServer> {
-        Ok(self.serve(Listener::bind(address).await?))
+        self.security.check_bind(address)?;
+        self.serve(Listener::bind(address).await?)
     }
 
     /// Serves executors and clients until [`CoordinatorServer::stop`].
-    #[must_use]
-    pub fn serve(self, listener: Listener) -> CoordinatorServer {
+    ///
+    /// # Errors
+    /// Others reach the address, and its guard does not allow that; or its certificates cannot be used.
+    pub fn serve(self, listener: Listener) -> Result<CoordinatorServer> {
         let Listener { address, incoming } = listener;
+        self.security.check_bind(address)?;
+        let gate = self.security.gate().clone();
         let (stop, mut stopped) = watch::channel(false);
-        let mut server = Server::builder()
+        let mut server = self
+            .security
+            .server()?
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .add_service(ControlService::server(self.coordinator.clone()));
+            .add_service(gate.guard(ControlService::server(self.coordinator.clone()), Side::Cluster));
         // Without its runtime a process serves nobody: it has ended.
         if let Some(cpu) = &self.cpu {
             let (planner, cpu) = (Arc::clone(&self.planner), cpu.handle().clone());
-            server = server.add_service(FlightSql::server(self.coordinator.clone(), planner, cpu));
+            let service = FlightSql::server(self.coordinator.clone(), planner, cpu, gate.clone());
+            server = server.add_service(gate.guard(service, Side::Clients));
         }
         let server = server.serve_with_incoming_shutdown(incoming, async move {
             // An error means that the handle is gone, which is a stop too.
@@ -113,7 +144,7 @@ impl CoordinatorProcess {
                 tracing::error!(%error, "the coordinator's server failed");
             }
         });
-        CoordinatorServer { process: self, address, stop, serving }
+        Ok(CoordinatorServer { process: self, address, stop, serving })
     }
 }
 
@@ -125,16 +156,12 @@ struct Parts {
 }
 
 impl Parts {
-    fn make(
-        settings: Settings,
-        functions: Functions,
-        local: Option<Arc<dyn LocalBlocks>>,
-        state: String,
-    ) -> Result<Self> {
+    fn make(options: CoordinatorOptions, state: String) -> Result<Self> {
+        let CoordinatorOptions { settings, functions, security, local } = options;
         let pond = PondSlot::default();
         pond.open(&state)?;
         // Before there is a runtime, which must not be dropped here.
-        let planner = Arc::new(SqlPlanner::new(functions)?);
+        let planner = Arc::new(SqlPlanner::with_files(functions, security.files().clone())?);
         let cpu = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(PLANNING_THREADS)
             .thread_name("tidemill-plan")
@@ -142,13 +169,16 @@ impl Parts {
             .enable_all()
             .build()
             .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;
+        let peers = security.peers();
+        let remote = FlightBlocks::of_results(Handle::current(), pond.clone(), peers.clone());
         let config = CoordinatorConfig {
             settings,
             planner: Arc::clone(&planner) as _,
-            source: Arc::new(BlockTransport::new(local, Arc::new(FlightBlocks::new(Handle::current(), pond.clone())))),
+            source: Arc::new(BlockTransport::new(local, Arc::new(remote))),
             cpu: cpu.handle().clone(),
             state,
             pond,
+            tickets: peers.tickets().clone(),
         };
         Ok(Self { config, planner, cpu })
     }

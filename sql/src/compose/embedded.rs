@@ -7,10 +7,13 @@ use tidemill_coordinator::{Coordinator, LocalLink};
 use tidemill_core::record::{LostOutput, Pack};
 use tidemill_core::{BlobHash, Error, ExecutorId, Result, RunId, Settings};
 use tidemill_engine::control::ControlLink;
+use tidemill_engine::files::FileAccess;
 use tidemill_engine::functions::Functions;
+use tidemill_engine::peers::Peers;
 use tidemill_executor::{Executor, ExecutorConfig, MemoryLimits};
 
 use super::{CoordinatorProcess, default_memory, default_slots, default_work_dir};
+use crate::connectors;
 
 /// How an embedded cluster is made.
 #[derive(Debug, Clone)]
@@ -48,6 +51,7 @@ impl Embedded {
     /// The work directory cannot be used, or a function has the name of another.
     pub fn start(config: EmbeddedConfig) -> Result<Self> {
         let late = Arc::new(LateLink::default());
+        connectors::install(&FileAccess::everything());
         let executor = ExecutorConfig {
             executor: ExecutorId(format!("local-{}", ulid::Ulid::new())),
             endpoint: "local".to_owned(),
@@ -55,6 +59,8 @@ impl Embedded {
             memory: MemoryLimits::of(config.memory),
             work_dir: config.work_dir,
             functions: config.functions.clone(),
+            peers: Peers::default(),
+            files: FileAccess::everything(),
         };
         let executor = Arc::new(Executor::new(executor, Arc::clone(&late) as _)?);
         let blocks = Some(executor.shared().blocks());

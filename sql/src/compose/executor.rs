@@ -10,9 +10,10 @@ use tidemill_engine::functions::Functions;
 use tidemill_executor::{BlockService, Executor, ExecutorConfig, MemoryLimits};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::Server;
 
 use super::coordinator::bind;
+use crate::connectors;
+use crate::security::{Security, Side};
 
 /// What an executor process is started with.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct ExecutorProcess {
     pub work_dir: PathBuf,
     /// What plans may call beside DataFusion's functions.
     pub functions: Functions,
+    /// Who may call it, and which files its tasks may touch.
+    pub security: Security,
 }
 
 /// A listening executor, connected to its coordinator.
@@ -53,20 +56,27 @@ impl ExecutorProcess {
                 self.bind
             )));
         }
+        self.security.check_bind(self.bind)?;
+        let security = self.security;
+        connectors::install(security.files());
         let listener = bind(self.bind).await?;
         let address = listener.local_addr().map_err(|e| Error::unavailable(e.to_string()))?;
         let config = ExecutorConfig {
             executor: ExecutorId(format!("{}-{}", address.port(), ulid::Ulid::new())),
-            endpoint: format!("http://{}", self.advertise.unwrap_or(address)),
+            endpoint: format!("{}://{}", security.scheme(), self.advertise.unwrap_or(address)),
             slots: self.slots,
             memory: MemoryLimits::of(self.memory),
             work_dir: self.work_dir,
             functions: self.functions,
+            peers: security.peers().clone(),
+            files: security.files().clone(),
         };
         let executor = Arc::new(Executor::new(config, Arc::clone(&link))?);
         let (stop, mut stopped) = watch::channel(false);
-        let service = BlockService::new(executor.store(), executor.cpu()).into_server();
-        let server = Server::builder().add_service(service).serve_with_incoming_shutdown(listener, async move {
+        let tickets = security.peers().tickets().clone();
+        let service = BlockService::new(executor.store(), executor.cpu(), tickets).into_server();
+        let server = security.server()?.add_service(security.gate().guard(service, Side::Cluster));
+        let server = server.serve_with_incoming_shutdown(listener, async move {
             // An error means that the handle is gone, which is a stop too.
             let _ = stopped.changed().await;
         });

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, TableFunction};
@@ -20,6 +21,7 @@ use tidemill_core::Result;
 use tidemill_engine::error::{from_datafusion, to_datafusion};
 use tidemill_engine::functions::Functions;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
+use tidemill_engine::secrets::Secret;
 
 use super::catalogue::{ClusterCatalog, ClusterSchema};
 use super::cluster::Cluster;
@@ -29,6 +31,7 @@ use super::planner::RunPlanner;
 use super::stores::Stores;
 use crate::client::Client;
 use crate::compose::{Embedded, EmbeddedConfig};
+use crate::security::Access;
 use crate::session::{RunSettings, statements};
 
 /// A session with a cluster inside this process: coordinator and executor, without sockets.
@@ -55,11 +58,12 @@ pub struct SessionBuilder {
     place: Place,
     settings: Vec<(String, String)>,
     functions: Functions,
+    access: Access,
 }
 
 impl SessionBuilder {
     fn at(place: Place) -> Self {
-        Self { place, settings: Vec::new(), functions: Functions::default() }
+        Self { place, settings: Vec::new(), functions: Functions::default(), access: Access::default() }
     }
 
     /// A session with an embedded cluster that others use too. It has the functions that it was started with.
@@ -91,6 +95,36 @@ impl SessionBuilder {
         self
     }
 
+    /// Certificates, in PEM, that sign those of the cluster's coordinators; without them the system's are trusted. The URL
+    /// is `https://`.
+    #[must_use]
+    pub fn tls_ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.access.tls_ca = Some(file.into());
+        self
+    }
+
+    /// The name in the coordinators' certificates, where it is not the host of their URL.
+    #[must_use]
+    pub fn tls_name(mut self, name: impl Into<String>) -> Self {
+        self.access.tls_name = Some(name.into());
+        self
+    }
+
+    /// The token by which the cluster knows its user. A user with a password stands in the URL instead:
+    /// `https://USER:PASSWORD@HOST:PORT`.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.access.token = Some(Secret::new(token));
+        self
+    }
+
+    /// Lets tokens and passwords travel unencrypted to other machines, where everybody on the way can read them.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.access.insecure = true;
+        self
+    }
+
     /// Begins the session.
     ///
     /// # Errors
@@ -100,7 +134,7 @@ impl SessionBuilder {
         let mut client = match self.place {
             Place::Inside(config) => Client::embedded(EmbeddedConfig { functions: self.functions.clone(), ..*config })?,
             Place::Shared(embedded) => Client::of(embedded),
-            Place::Cluster(urls) => Client::connect(&urls).await?,
+            Place::Cluster(urls) => Client::connect_with(&urls, &self.access).await?,
         };
         for (key, value) in &self.settings {
             client.set(key, value)?;

@@ -53,11 +53,11 @@ impl FlightSql {
                 self.unprepare(&request.prepared_statement_handle);
                 Vec::new()
             }),
-            "CancelFlightInfo" => self.cancel_flight(&action.body).await,
-            "CancelQuery" => self.cancel_query(&action.body).await,
+            "CancelFlightInfo" => self.cancel_flight(caller, &action.body).await,
+            "CancelQuery" => self.cancel_query(caller, &action.body).await,
             "SetSessionOptions" => self.set_options(caller, &action.body),
             "GetSessionOptions" => self.get_options(caller),
-            CLOSE_SESSION => Ok(self.close_session(caller)),
+            CLOSE_SESSION => Ok(self.close_session(caller).await),
             "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
                 return Err(Status::unimplemented("there are no transactions: every statement is one by itself"));
             }
@@ -77,17 +77,17 @@ impl FlightSql {
         Ok(vec![prepared.as_any().encode_to_vec().into()])
     }
 
-    async fn cancel_flight(&self, body: &[u8]) -> Result<Vec<Bytes>> {
+    async fn cancel_flight(&self, caller: &Caller, body: &[u8]) -> Result<Vec<Bytes>> {
         let info = decoded::<CancelFlightInfoRequest>(body)?.info;
         let info = info.ok_or_else(|| Error::invalid("no flight is named that is to be cancelled"))?;
-        let result = CancelFlightInfoResult::new(cancel_status(self.cancel(&info).await?));
+        let result = CancelFlightInfoResult::new(cancel_status(self.cancel(caller, &info).await?));
         Ok(vec![result.encode_to_vec().into()])
     }
 
-    async fn cancel_query(&self, body: &[u8]) -> Result<Vec<Bytes>> {
+    async fn cancel_query(&self, caller: &Caller, body: &[u8]) -> Result<Vec<Bytes>> {
         let info: FlightInfo = decoded(&unpacked::<ActionCancelQueryRequest>(body)?.info)?;
         // Its numbers are the same.
-        let result = ActionCancelQueryResult { result: cancel_status(self.cancel(&info).await?) as i32 };
+        let result = ActionCancelQueryResult { result: cancel_status(self.cancel(caller, &info).await?) as i32 };
         Ok(vec![result.as_any().encode_to_vec().into()])
     }
 
@@ -122,13 +122,15 @@ impl FlightSql {
 
     fn get_options(&self, caller: &Caller) -> Result<Vec<Bytes>> {
         let settings = self.0.sessions.client_settings(caller)?;
-        let set = settings.entries().iter().map(|(name, value)| (name.clone(), SessionOptionValue::text(value)));
+        let set = settings.shown().map(|(name, value)| (name.clone(), SessionOptionValue::text(value)));
         let places = PLACES.iter().map(|(name, place)| ((*name).to_owned(), SessionOptionValue::text(*place)));
         Ok(vec![GetSessionOptionsResult { options: places.chain(set).collect() }.encode_to_vec().into()])
     }
 
-    fn close_session(&self, caller: &Caller) -> Vec<Bytes> {
-        self.0.sessions.close(caller);
+    async fn close_session(&self, caller: &Caller) -> Vec<Bytes> {
+        if let Some(session) = self.0.sessions.close(caller) {
+            self.0.end(session).await;
+        }
         vec![CloseSessionResult { status: CloseStatus::Closed as i32 }.encode_to_vec().into()]
     }
 }

@@ -28,7 +28,7 @@ mod upload;
 mod views;
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use bytes::Bytes;
@@ -39,7 +39,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use crate::session::{Description, SettingChange, SqlPlanner, statements};
+use crate::security::Gate;
+use crate::session::{ClientSettings, Description, SettingChange, SqlPlanner, statements};
 use prepared::Prepared;
 use results::Waiting;
 use sessions::{Sessions, Settings};
@@ -55,6 +56,8 @@ const MAX_PREPARED: usize = 4096;
 const PREPARED_PATIENCE: Duration = Duration::from_secs(3600);
 /// How often the shelves are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often the coordinator is told which sessions go on: a few times within its time-out.
+const RENEW: Duration = Duration::from_secs(180);
 /// Ingestions that send their rows at once: each holds them until they are a table.
 const INGESTIONS: usize = 2;
 
@@ -72,12 +75,29 @@ struct Shared {
     prepared: Shelf<Prepared>,
     results: Shelf<Waiting>,
     ingestions: Semaphore,
+    /// Gives out passes for handshakes.
+    gate: Gate,
+}
+
+impl Shared {
+    /// Tells the coordinator that it need not keep anything for a session.
+    async fn end(&self, session: ClientSettings) {
+        if let Some(session) = session.session() {
+            // It ends with its coordinator.
+            let _ = self.coordinator.session_ended(session).await;
+        }
+    }
 }
 
 impl FlightSql {
     /// The service of a coordinator, for a tonic server. It plans with `planner` on `cpu`.
     #[must_use]
-    pub fn server(coordinator: Coordinator, planner: Arc<SqlPlanner>, cpu: Handle) -> FlightServiceServer<Self> {
+    pub fn server(
+        coordinator: Coordinator,
+        planner: Arc<SqlPlanner>,
+        cpu: Handle,
+        gate: Gate,
+    ) -> FlightServiceServer<Self> {
         let shared = Arc::new(Shared {
             statements: StatementService::new(coordinator.clone()),
             coordinator,
@@ -87,6 +107,7 @@ impl FlightSql {
             prepared: Shelf::new("prepared statements", MAX_PREPARED, PREPARED_PATIENCE),
             results: Shelf::new("results that wait to be fetched", MAX_RESULTS, RESULT_PATIENCE),
             ingestions: Semaphore::new(INGESTIONS),
+            gate,
         });
         tokio::spawn(sweep(Arc::downgrade(&shared)));
         FlightServiceServer::new(Self(shared))
@@ -124,12 +145,22 @@ impl FlightSql {
 
 /// Gives up what nobody came back for, as long as there is a service.
 async fn sweep(shared: Weak<Shared>) {
+    let mut renewed = Instant::now();
     loop {
         tokio::time::sleep(SWEEP).await;
         let Some(shared) = shared.upgrade() else { return };
-        shared.sessions.give_up();
+        for session in shared.sessions.give_up() {
+            shared.end(session).await;
+        }
+        if renewed.elapsed() >= RENEW {
+            renewed = Instant::now();
+            for session in shared.sessions.kept() {
+                // It ends with its coordinator.
+                let _ = shared.coordinator.session_heard(&session).await;
+            }
+        }
         shared.prepared.give_up();
-        let given_up = shared.results.give_up();
+        let given_up = shared.results.give_up().len();
         if given_up > 0 {
             tracing::warn!(given_up, "nobody came for results: their runs are cancelled");
         }

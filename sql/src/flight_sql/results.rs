@@ -96,18 +96,19 @@ impl FlightSql {
     pub(super) async fn execute(&self, caller: &Caller, bound: Bound, asked: FlightDescriptor) -> Result<FlightInfo> {
         let run = RunId(ulid::Ulid::new().to_string());
         // What has happened must not be told to be too much.
-        self.0.results.put(run.0.clone(), Waiting::nothing())?;
+        let name = kept_for(caller, &run.0);
+        self.0.results.put(name.clone(), Waiting::nothing())?;
         let started = self.start(caller, &run, bound).await.and_then(|(waiting, ticket)| {
             let handle = TicketStatementQuery { statement_handle: ticket.encode_to_vec().into() };
             Ok((info(&waiting.schema, Ticket::new(handle.as_any().encode_to_vec()), asked)?, waiting))
         });
         match started {
             Ok((info, waiting)) => {
-                self.0.results.replace(run.0.clone(), waiting);
+                self.0.results.replace(name, waiting);
                 Ok(info.with_app_metadata(run.0))
             }
             Err(error) => {
-                self.0.results.take(&run.0);
+                self.0.results.take(&name);
                 Err(error)
             }
         }
@@ -118,7 +119,7 @@ impl FlightSql {
         let mut ticket =
             wire::StatementTicket { run: run.0.clone(), build: BUILD.to_owned(), ..wire::StatementTicket::default() };
         if statements::may_change(&bound.sql) {
-            let (schema, batches) = self.submit(caller, run, bound).await?.done().await?;
+            let (schema, batches) = self.change(caller, run, bound).await?;
             return Ok((Waiting::ready(schema, batches), ticket));
         }
         if let Some(change) = self.setting_change(&bound.sql).await? {
@@ -138,35 +139,42 @@ impl FlightSql {
             return Ok(0);
         }
         let run = RunId(ulid::Ulid::new().to_string());
-        let is_change = statements::may_change(&bound.sql);
-        let mut waiting = self.submit(caller, &run, bound).await?;
-        if !is_change {
+        if !statements::may_change(&bound.sql) {
             // A query that is run for nothing: its rows are not kept.
+            let mut waiting = self.submit(caller, &run, bound).await?;
             while waiting.batches.try_next().await?.is_some() {}
             return Ok(-1);
         }
-        let (schema, batches) = waiting.done().await?;
+        let (schema, batches) = self.change(caller, &run, bound).await?;
         Ok(count(&schema, &batches))
+    }
+
+    /// Runs a statement that changes something, the caller's session perhaps; what it answers when it has.
+    async fn change(&self, caller: &Caller, run: &RunId, bound: Bound) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        self.0.sessions.begin_for(caller, &bound.sql)?;
+        let (schema, batches) = self.submit(caller, run, bound).await?.done().await?;
+        Ok((self.0.sessions.remember(caller, &schema)?, batches))
     }
 
     async fn submit(&self, caller: &Caller, run: &RunId, bound: Bound) -> Result<Waiting> {
         let settings = self.0.sessions.settings(caller)?;
         let Bound { sql, parameters } = bound;
-        let entries = settings.clone().into_entries();
+        let (entries, by) = (settings.clone().into_entries(), caller.user.clone());
         let request =
-            StatementRequest { run: Some(run.clone()), sql, parameters, settings: entries, ..Default::default() };
+            StatementRequest { run: Some(run.clone()), sql, parameters, settings: entries, by, ..Default::default() };
         Ok(Waiting::of(self.0.coordinator.submit(request).await?, &settings))
     }
 
     /// The result that a ticket is for.
-    pub(super) async fn fetch(&self, ticket: &TicketStatementQuery) -> Result<Messages> {
+    pub(super) async fn fetch(&self, caller: &Caller, ticket: &TicketStatementQuery) -> Result<Messages> {
         let ticket = of_handle(ticket)?;
-        if let Some(waiting) = self.0.results.take(&ticket.run) {
+        let by = caller.user.clone();
+        if let Some(waiting) = self.0.results.take(&kept_for(caller, &ticket.run)) {
             return Ok(waiting.into_messages());
         }
         let run = RunId(ticket.run);
         if ticket.sql.is_empty() {
-            let fetched = self.0.coordinator.fetch(run).await.map_err(|error| Error {
+            let fetched = self.0.coordinator.fetch(run, by).await.map_err(|error| Error {
                 message: format!("the answer was fetched already, or nobody came for it in time: {}", error.message),
                 ..error
             })?;
@@ -183,21 +191,26 @@ impl FlightSql {
         let entries = settings.clone().into_entries();
         let parameters = ticket.parameters.into();
         let (run, sql) = (Some(run), ticket.sql);
-        let request = StatementRequest { run, sql, parameters, settings: entries, ..Default::default() };
+        let request = StatementRequest { run, sql, parameters, settings: entries, by, ..Default::default() };
         Ok(Waiting::of(self.0.coordinator.submit(request).await?, &settings).into_messages())
     }
 
     /// Ends the run of a result, whether it waits or is being fetched.
-    pub(super) async fn cancel(&self, info: &FlightInfo) -> Result<Cancelled> {
+    pub(super) async fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<Cancelled> {
         let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.as_ref());
         let ticket = ticket.and_then(|ticket| arrow_flight::sql::Any::decode(&*ticket.ticket).ok());
         let ticket = ticket.and_then(|any| any.unpack::<TicketStatementQuery>().ok().flatten());
         let ticket = ticket.ok_or_else(|| Error::invalid("the flight to cancel has no ticket of a statement"))?;
         let run = of_handle(&ticket)?.run;
-        let waited = self.0.results.take(&run).is_some();
-        let state = self.0.coordinator.cancel(RunId(run)).await?;
+        let waited = self.0.results.take(&kept_for(caller, &run)).is_some();
+        let state = self.0.coordinator.cancel(RunId(run), caller.user.clone()).await?;
         Ok(if waited || state == Some(RunState::Cancelled) { Cancelled::Now } else { Cancelled::TooLate })
     }
+}
+
+/// A result's name on its shelf: nobody takes it but who asked for it.
+fn kept_for(caller: &Caller, run: &str) -> String {
+    format!("{} {run}", caller.user.name)
 }
 
 /// How cancelling a run went.

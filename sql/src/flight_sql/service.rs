@@ -17,10 +17,9 @@ use datafusion::common::TableReference;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
-use tidemill_coordinator::{Messages, messages};
+use tidemill_coordinator::{Messages, StatementService, messages};
 use tidemill_core::{Error, Result};
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
-use tidemill_engine::wire::PROGRESS_ACTION;
 use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
@@ -32,7 +31,7 @@ use super::results::{Bound, info};
 use super::upload::{Upload, command};
 use super::{FlightSql, status};
 use crate::session::keep::MAX_TABLE_BYTES;
-use crate::session::{IfMissing, IfPresent, Ingest};
+use crate::session::{IfMissing, IfPresent, Ingest, temporary};
 
 /// How the names of Flight SQL's messages begin.
 const FLIGHT_SQL: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
@@ -118,11 +117,14 @@ impl FlightSql {
     /// Makes a table of rows, or adds them to one; how many they are.
     async fn ingest(&self, caller: &Caller, command: CommandStatementIngest, upload: Upload) -> Result<i64> {
         refuse_transaction(command.transaction_id.as_deref())?;
-        if command.temporary {
-            return Err(Error::invalid("there are no temporary tables: ingest into one, and drop it"));
-        }
         let catalog = command.catalog.filter(|name| !name.is_empty()).unwrap_or_else(|| CATALOG.to_owned());
-        let schema = command.schema.filter(|name| !name.is_empty()).unwrap_or_else(|| SCHEMA.to_owned());
+        let schema = match (command.temporary, command.schema.filter(|name| !name.is_empty())) {
+            (true, Some(schema)) if schema != temporary::SCHEMA => {
+                return Err(Error::invalid(format!("a temporary table belongs to no schema: leave `{schema}` out")));
+            }
+            (true, _) => temporary::SCHEMA.to_owned(),
+            (false, schema) => schema.unwrap_or_else(|| SCHEMA.to_owned()),
+        };
         let (if_missing, if_present) = table_options(command.table_definition_options.unwrap_or_default())?;
         let table = TableReference::full(catalog, schema, command.table);
         let statement = Ingest { table, if_missing, if_present };
@@ -172,13 +174,14 @@ impl FlightService for FlightSql {
     type ListActionsStream = Answers<ActionType>;
     type DoExchangeStream = Answers<FlightData>;
 
-    /// Anybody gets a token, which says no more than that its bearer is the same again.
+    /// Who is let in gets a token, by which they are known again: for a while it is as good as what they have shown.
     async fn handshake(
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let caller = caller(&request)?;
-        let token = new_token();
+        let pass = self.0.gate.pass_for(&caller.user).map_err(|e| status(&e))?;
+        let token = pass.unwrap_or_else(new_token);
         let bearer = MetadataValue::try_from(format!("Bearer {token}"))
             .map_err(|_| status(&Error::internal("a token is no header")))?;
         let mut response = self.tell(&caller, one(HandshakeResponse { protocol_version: 0, payload: token.into() }));
@@ -225,12 +228,12 @@ impl FlightService for FlightSql {
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         let caller = caller(&request)?;
         let ticket = request.into_inner().ticket;
-        let Some(message) = flight_sql(&ticket) else { return self.0.statements.do_get(&ticket).await };
+        let Some(message) = flight_sql(&ticket) else { return self.0.statements.do_get(&ticket, caller.user).await };
         let command = Command::try_from(message)
             .map_err(|e| status(&Error::invalid(format!("the ticket is no command of Flight SQL: {e}"))))?;
         let name = command.type_url().to_owned();
         let answer = match command {
-            Command::TicketStatementQuery(ticket) => self.fetch(&ticket).await,
+            Command::TicketStatementQuery(ticket) => self.fetch(&caller, &ticket).await,
             command => match self.answer(&caller, command).await {
                 Ok(Some(batch)) => Ok(messages(batch.schema(), futures::stream::iter([Ok(batch)]), status)),
                 Ok(None) => return Err(unserved(&name)),
@@ -250,7 +253,7 @@ impl FlightService for FlightSql {
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let caller = caller(&request)?;
         let action = request.into_inner();
-        if action.r#type == PROGRESS_ACTION {
+        if StatementService::serves(&action.r#type) {
             return self.0.statements.do_action(action).await;
         }
         let results = self.act(&caller, &action).await?;

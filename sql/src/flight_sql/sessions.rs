@@ -6,8 +6,10 @@
 //! Invariant: a client whose cookie names a session that is gone is told so once, before anything runs without its settings.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use tidemill_core::{Error, Result};
 
 use super::identity::Caller;
@@ -82,19 +84,45 @@ impl Sessions {
         {
             return Err(Error::invalid(format!("{key} cannot be set to {} bytes: {MAX_VALUE_BYTES} fit", value.len())));
         }
+        self.with(caller, |settings| settings.apply(change))
+    }
+
+    /// Begins a session where a statement may make something temporary.
+    pub(super) fn begin_for(&self, caller: &Caller, sql: &str) -> Result<()> {
+        if !ClientSettings::may_begin_session(sql) {
+            return Ok(());
+        }
+        self.with(caller, |settings| {
+            settings.begin_session(sql);
+            Ok(())
+        })
+    }
+
+    /// Remembers what a statement changed of the caller's session; these are its answer's columns without that.
+    pub(super) fn remember(&self, caller: &Caller, answer: &SchemaRef) -> Result<SchemaRef> {
+        match ClientSettings::are_told(answer) {
+            true => self.with(caller, |settings| settings.remember(answer)),
+            false => Ok(Arc::clone(answer)),
+        }
+    }
+
+    fn with<R>(&self, caller: &Caller, change: impl FnOnce(&mut ClientSettings) -> Result<R>) -> Result<R> {
         let id = match self.id(caller)? {
             Some(id) => id,
             None => self.begin(caller)?,
         };
-        self.sessions.with(&id, |settings| settings.apply(change)).unwrap_or_else(|| Err(gone(&id)))
+        self.sessions.with(&id, change).unwrap_or_else(|| Err(gone(&id)))
     }
 
-    /// Ends the caller's session, if there is one.
-    pub(super) fn close(&self, caller: &Caller) {
+    /// Ends the caller's session, if there is one; answers what it was.
+    pub(super) fn close(&self, caller: &Caller) -> Option<ClientSettings> {
         let of_other = caller.other.as_ref().and_then(|other| self.of_others.take(other));
-        if let Some(id) = caller.cookie.clone().or(of_other) {
-            self.sessions.take(&id);
-        }
+        self.sessions.take(&caller.cookie.clone().or(of_other)?)
+    }
+
+    /// The secret names under which coordinators keep something for sessions.
+    pub(super) fn kept(&self) -> Vec<String> {
+        self.sessions.find(|settings| settings.session().map(str::to_owned))
     }
 
     /// The id that a caller without it is told.
@@ -105,9 +133,10 @@ impl Sessions {
         }
     }
 
-    pub(super) fn give_up(&self) {
-        self.sessions.give_up();
+    /// Forgets sessions that nobody uses; answers what they were.
+    pub(super) fn give_up(&self) -> Vec<ClientSettings> {
         self.of_others.give_up();
+        self.sessions.give_up()
     }
 
     fn id(&self, caller: &Caller) -> Result<Option<String>> {
@@ -137,7 +166,8 @@ impl Sessions {
 
 fn gone(id: &str) -> Error {
     Error::not_found(format!(
-        "the session {id} is not known here (any longer), and its settings are gone: set them again, what follows runs without"
+        "the session {id} is not known here (any longer), and its settings are gone, with its temporary views and tables: set \
+         and make them again, what follows runs without"
     ))
 }
 
@@ -146,7 +176,8 @@ mod tests {
     use super::*;
 
     fn caller(cookie: Option<&str>, other: Option<&str>) -> Caller {
-        Caller { cookie: cookie.map(str::to_owned), other: other.map(str::to_owned) }
+        let (cookie, other) = (cookie.map(str::to_owned), other.map(str::to_owned));
+        Caller { cookie, other, user: tidemill_core::Principal::anybody() }
     }
 
     fn set(sessions: &Sessions, caller: &Caller, value: &str) -> Result<()> {

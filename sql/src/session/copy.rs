@@ -21,6 +21,7 @@ use tidemill_engine::error::{from_datafusion, object_store_error};
 use tidemill_engine::plan::{SinkTarget, StageSink, encode, stage};
 use tidemill_engine::planner::{Commit, Plan, StagedPlan};
 use tidemill_engine::runtime::register_stores;
+use tidemill_engine::secrets::check_location;
 use url::Url;
 
 use super::finish::FinishSpec;
@@ -50,6 +51,8 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     if !single && !copy.output_url.ends_with('/') {
         copy.output_url.push('/');
     }
+    check_location(&copy.output_url)?;
+    planning.files.check(&copy.output_url)?;
     let extension = copy.file_type.get_ext();
     let url = ListingTableUrl::parse(&copy.output_url).map_err(|e| from_datafusion(&e))?;
     let target = Target { url: url.as_str().to_owned(), single, extension };

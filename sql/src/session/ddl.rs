@@ -17,10 +17,8 @@ use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
 
-use super::{Planning, redact, schemas, system};
-
-/// Options that would put credentials into definitions.
-const SECRET_OPTIONS: &[&str] = &["aws.", "gcp.", "google.", "azure."];
+use super::{Planning, options, redact, schemas, system, temporary};
+use crate::connectors;
 
 /// The formats that are read.
 const FORMATS: &[&str] = &["PARQUET", "CSV", "JSON", "NDJSON", "ARROW"];
@@ -45,12 +43,12 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
     }
 }
 
-/// Refuses what would be there for all and for ever, though it was to be there for one.
+/// Refuses what a client's own plan would make for all, though it was to be there for one.
 fn only_lasting(temporary: bool) -> Result<()> {
     match temporary {
-        true => {
-            Err(Error::invalid("temporary tables and views are not built yet: leave TEMPORARY out, and drop it later"))
-        }
+        true => Err(Error::invalid(
+            "a plan makes nothing temporary: register it in the session, or send CREATE TEMPORARY as SQL",
+        )),
         false => Ok(()),
     }
 }
@@ -60,19 +58,28 @@ fn set(planning: &Planning<'_>, name: String, entry: CatalogueEntry) -> Plan {
     Plan::Change { record: Some(Box::new(Record::CatalogueSet { name, entry })), expected, blobs: Vec::new() }
 }
 
-async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<Plan> {
+async fn create_external(planning: &Planning<'_>, command: CreateExternalTable) -> Result<Plan> {
     only_lasting(command.temporary)?;
     let name = qualified(planning, &command.name)?;
     if let Some(done) = check_new(planning, &name, command.if_not_exists, command.or_replace)? {
         return Ok(done);
     }
-    if let Some(secret) = command.options.keys().find(|k| SECRET_OPTIONS.iter().any(|s| k.to_lowercase().contains(s))) {
-        return Err(Error::invalid(format!(
-            "the option `{secret}` would be kept with the table: give credentials to the servers' environment instead"
-        )));
+    let definition = external_definition(planning, command).await?;
+    Ok(set(planning, name, CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }))
+}
+
+/// The definition of an external table that can be read: its locations mean the same wherever it is.
+pub(super) async fn external_definition(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<String> {
+    options::refuse_secrets(&command)?;
+    if connectors::is_connector(&command) {
+        return connectors::definition(&command, planning.settings.directory.as_deref(), &planning.files).await;
     }
     if !FORMATS.contains(&command.file_type.to_uppercase().as_str()) {
-        return Err(Error::invalid(format!("STORED AS {} is not read: use {}", command.file_type, FORMATS.join(", "))));
+        let known = FORMATS.join(", ");
+        return Err(Error::invalid(format!(
+            "STORED AS {} is not read: use {known}, or POSTGRES, MYSQL or SQLITE for tables of other databases",
+            command.file_type
+        )));
     }
     let quoted = |l: &str| format!("'{}'", l.replace('\'', "''"));
     let mut definition = redact(&planning.request.statement);
@@ -81,13 +88,14 @@ async fn create_external(planning: &Planning<'_>, mut command: CreateExternalTab
         *location = absolute(location, planning.settings.directory.as_deref());
         definition = definition.replacen(&written, &quoted(location), 1);
     }
+    command.locations.iter().try_for_each(|location| planning.files.check(location))?;
     let shown = command.locations.join(", ");
     let table = external_table(&planning.context, &command).await.map_err(|e| located(&e, &shown))?;
     if table.schema().fields().is_empty() {
         return Err(Error::not_found(format!("{shown} holds no {} file to read columns from", command.file_type)));
     }
     planning.tables.put(definition.clone(), table);
-    Ok(set(planning, name, CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }))
+    Ok(definition)
 }
 
 fn located(error: &DataFusionError, location: &str) -> Error {
@@ -106,13 +114,17 @@ pub(super) async fn external_table(
     if command.unbounded {
         return plan_err!("{} never ends, and its runs would not either: leave out UNBOUNDED", command.name);
     }
+    if connectors::is_connector(command) {
+        return connectors::table_of(command).map_err(to_datafusion);
+    }
+    let command = &options::with_secret(command).map_err(to_datafusion)?;
     for location in &command.locations {
         match Url::parse(location) {
             Ok(url) => register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?,
             Err(_) => check_path(location).map_err(to_datafusion)?,
         }
     }
-    ListingTableFactory::new().create(&context.state(), command).await
+    ListingTableFactory::new().create(&context.state(), command.as_ref()).await
 }
 
 /// The table, if its local files or folders still exist: DataFusion would read a missing one as empty.
@@ -184,6 +196,12 @@ pub(super) fn qualified(planning: &Planning<'_>, name: &TableReference) -> Resul
     }
     if matches!(&*resolved.schema, system::SCHEMA | "information_schema") {
         return Err(Error::denied(format!("the schema `{}` belongs to the engine", resolved.schema)));
+    }
+    if &*resolved.schema == temporary::SCHEMA {
+        return Err(Error::invalid(format!(
+            "the schema `{}` holds what is temporary, for each session its own: write CREATE TEMPORARY …",
+            temporary::SCHEMA
+        )));
     }
     if !planning.request.catalogue.has_schema(&resolved.schema) {
         return Err(Error::not_found(format!(

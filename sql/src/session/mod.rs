@@ -5,6 +5,7 @@
 mod analyze;
 mod catalogue;
 mod copy;
+mod create_table;
 mod ddl;
 mod describe;
 mod explain;
@@ -13,6 +14,7 @@ mod ingest;
 pub(crate) mod keep;
 pub(crate) mod memory_table;
 mod names;
+mod options;
 mod parameters;
 mod plan;
 mod query;
@@ -22,7 +24,9 @@ mod settings;
 mod show;
 pub mod statements;
 mod system;
+pub(crate) mod temporary;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -31,11 +35,13 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
-use tidemill_core::{Error, Result, RunId};
+use tidemill_core::{Error, Result, Role, RunId};
 use tidemill_engine::error::from_datafusion;
+use tidemill_engine::files::FileAccess;
 use tidemill_engine::functions::Functions;
 use tidemill_engine::planner::{Finish, Plan, PlanRequest, Planner};
 
+use crate::security::check_plan;
 use catalogue::TableCache;
 pub use describe::{Description, ListedTable, Listing, TABLE_KINDS};
 pub use explain::LINES;
@@ -54,6 +60,7 @@ pub struct SqlPlanner {
     runtime: Arc<RuntimeEnv>,
     tables: Arc<TableCache>,
     functions: Functions,
+    files: FileAccess,
 }
 
 impl SqlPlanner {
@@ -62,19 +69,28 @@ impl SqlPlanner {
     /// # Errors
     /// The runtime environment cannot be made, or a function has the name of another.
     pub fn new(functions: Functions) -> Result<Self> {
+        Self::with_files(functions, FileAccess::everything())
+    }
+
+    /// The same, which may touch no other files than these.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn with_files(functions: Functions, files: FileAccess) -> Result<Self> {
         // Sessions are made for each statement: what is wrong with the functions is said once, and now.
         functions.registry()?;
         // Every statement lists its folders anew: a list that is kept would hide the files of the last hour.
         let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(PLANNING_MEMORY, 1.0).with_cache_manager(caches);
-        let runtime = runtime.build_arc();
-        Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default(), functions })
+        let runtime = runtime.with_object_store_registry(files.registry()).build_arc();
+        Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default(), functions, files })
     }
 
     fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
         let settings = RunSettings::new(&request.settings, request.slots, request.task_memory)?;
         let context = catalogue::session(request, &settings, &self.runtime, &self.tables, &self.functions)?;
-        Ok(Planning { request, settings, context, tables: Arc::clone(&self.tables) })
+        let (tables, files) = (Arc::clone(&self.tables), self.files.clone());
+        Ok(Planning { request, settings, context, tables, files })
     }
 }
 
@@ -84,6 +100,8 @@ pub(crate) struct Planning<'a> {
     pub(crate) settings: RunSettings,
     pub(crate) context: SessionContext,
     pub(crate) tables: Arc<TableCache>,
+    /// Which files the statement may name.
+    pub(crate) files: FileAccess,
 }
 
 #[async_trait]
@@ -94,14 +112,23 @@ impl Planner for SqlPlanner {
             return plan::meaning(&planning, plan).await;
         }
         if let Some(ingest) = ingest::parse(&request.statement)? {
+            request.by.require(Role::Write, "INGEST")?;
             return ingest::ingest(&planning, &ingest);
         }
         let statement = planning.statement()?;
         if let Some(answer) = show::create(&planning, &statement)? {
             return Ok(answer);
         }
+        if let Some(dropped) = temporary::dropped(&planning, &statement)? {
+            return Ok(dropped);
+        }
+        let making = temporary::Making::of(&planning, &statement)?;
         let plan = parameters::bind(planning.logical(statement).await?, &request.parameters)?;
-        planning.meaning(plan).await
+        check_plan(&request.by, making.as_ref().map_or(&plan, |_| temporary::reading(&plan)))?;
+        match making {
+            Some(making) => making.meaning(&planning, plan).await,
+            None => planning.meaning(plan).await,
+        }
     }
 
     fn redact(&self, statement: &str) -> String {
@@ -119,6 +146,10 @@ impl Planner for SqlPlanner {
     fn may_change(&self, statement: &str) -> bool {
         statements::may_change(statement)
     }
+
+    fn holds_secret(&self, settings: &BTreeMap<String, String>) -> bool {
+        temporary::hold_secret(settings)
+    }
 }
 
 impl Planning<'_> {
@@ -132,10 +163,12 @@ impl Planning<'_> {
 
     /// The statement's logical plan, with its placeholders.
     async fn logical(&self, statement: Statement) -> Result<LogicalPlan> {
+        let statement = temporary::plain(statement, &self.settings.temporaries);
         self.context.state().statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))
     }
 
     async fn meaning(&self, plan: LogicalPlan) -> Result<Plan> {
+        check_plan(&self.request.by, &plan)?;
         match plan {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => keep::create_table(self, table).await,
             LogicalPlan::Ddl(statement) => ddl::change(self, statement).await,

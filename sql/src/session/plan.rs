@@ -67,6 +67,7 @@ async fn resolved(planning: &Planning<'_>, table: ReceivedTable) -> Result<Arc<d
         }
         ReceivedTable::Sent(table) => {
             for path in table.downcast_ref::<ListingTable>().map(ListingTable::table_paths).into_iter().flatten() {
+                planning.files.check(path.as_str())?;
                 if let Ok(store) = Url::parse(path.object_store().as_str()) {
                     register_stores(&planning.context.runtime_env(), [&store])?;
                 }

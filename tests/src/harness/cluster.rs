@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use tidemill::Functions;
 use tidemill::client::Client;
 use tidemill::compose::{CoordinatorProcess, CoordinatorServer, ExecutorProcess, ExecutorServer};
+use tidemill::security::Security;
 use tidemill_core::Settings;
 use tidemill_executor::GrpcLink;
 
@@ -65,8 +66,8 @@ impl LocalCluster {
         let bind = "127.0.0.1:0".parse().expect("an address");
         let work_dir = self.work.path().to_owned();
         let link = Arc::new(GrpcLink::new(&self.url()).expect("a link"));
-        let (memory, functions) = (MEMORY, Functions::default());
-        let executor = ExecutorProcess { bind, advertise: None, slots, memory, work_dir, functions };
+        let (memory, functions, security) = (MEMORY, Functions::default(), Security::default());
+        let executor = ExecutorProcess { bind, advertise: None, slots, memory, work_dir, functions, security };
         let executor = executor.start(link).await;
         self.executors.push(executor.expect("an executor starts"));
         while self.coordinator.coordinator().state().await.expect("a state").executors.len() < self.executors.len() {

@@ -15,6 +15,8 @@ use fastrand::Rng;
 use futures::FutureExt;
 use prost::Message;
 use std::sync::Arc;
+use tidemill::client::Client;
+use tidemill::compose::raise_open_files;
 use tidemill::session::{redact, statements};
 use tidemill_core::record::Footer;
 use tidemill_core::{Attempt, Epoch, ExecutorId, RunId, StageId};
@@ -23,13 +25,17 @@ use tidemill_engine::exchange::{
     Holder, Manifest, ManifestOutput, PondSlot, ResultKeeper, read_kept_blob, result_name,
 };
 use tidemill_engine::wire;
-use tidemill_tests::harness::{LocalCluster, Shape, is_full, value};
+use tidemill_tests::harness::{LocalCluster, Process, Shape, is_full, value};
 use tidemill_tests::random::{mutate, mutate_text};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// Connections that say nothing; fewer where the system allows no more.
+/// Connections that say nothing.
 const CONNECTIONS: usize = 1000;
+/// Results that nobody reads: more than runs go on at once, and than streams fit on a connection that others need.
+const UNREAD: usize = 24;
+/// How long an answer may take, also where other builds run.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long each kind of input is tried.
 fn budget() -> Duration {
@@ -45,13 +51,6 @@ fn try_all(what: &str, mut attempt: impl FnMut(&mut Rng)) {
         seed += 1;
     }
     assert!(seed > 100, "only {seed} inputs were tried: {what}");
-}
-
-/// How many files this process, in which the cluster is too, may have open.
-fn open_files() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").expect("the process's limits");
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
-    line.split_whitespace().nth(3).and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX)
 }
 
 fn batch() -> RecordBatch {
@@ -215,6 +214,7 @@ async fn tickets_and_messages_of_any_kind_are_refused_and_the_cluster_goes_on() 
         run: "r".to_owned(),
         epoch: 1,
         blocks: vec![block],
+        ..Default::default()
     };
     let doors = [
         (cluster.url(), statement.encode_to_vec()),
@@ -241,25 +241,58 @@ async fn tickets_and_messages_of_any_kind_are_refused_and_the_cluster_goes_on() 
     assert_eq!(value(&mut client, "SELECT count(*) FROM system.executors WHERE state = 'alive'").await, "1");
 }
 
-/// More clients than anybody has, some of whom say nothing, or read nothing of a long answer.
+/// More clients than anybody has, some of whom say nothing, or read nothing of a long answer: more of these than runs go on at
+/// once.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_and_slow_readers_keep_nobody_from_an_answer() {
-    let cluster = LocalCluster::start(Shape { executors: 1, slots: 2 }).await;
-    let mut client = cluster.client().await;
-    let address = cluster.coordinator.address;
+    let files = raise_open_files();
+    assert!(files > 2 * CONNECTIONS as u64, "this system allows {files} open files: raise its hard limit (ulimit -Hn)");
+    // As most systems start it, or with less.
+    let server = ["server", "--bind", "127.0.0.1:0", "--slots", "2", "--memory", "256MiB"];
+    let server = Process::start_with_open_files(256, &server);
+    let mut client = Client::connect(&server.url()).await.expect("a client");
+    let address = server.url().trim_start_matches("http://").to_owned();
     let mut silent = Vec::new();
-    for _ in 0..CONNECTIONS.min(open_files() / 4) {
-        silent.push(tokio::net::TcpStream::connect(address).await.expect("a connection"));
+    for _ in 0..CONNECTIONS {
+        silent.push(tokio::net::TcpStream::connect(&address).await.expect("a connection"));
     }
     let mut unread = Vec::new();
-    for _ in 0..8 {
-        let reader = cluster.client().await;
-        unread.push(
-            reader.query("SELECT value, repeat('x', 100) FROM generate_series(1, 1000000)").await.expect("a run"),
-        );
+    for number in 0..UNREAD {
+        let reader = Client::connect(&server.url()).await.expect("a client");
+        let sql = format!("SELECT value, repeat('x', 100) AS x FROM generate_series({number}, 200000 + {number})");
+        let run = tokio::time::timeout(PATIENCE, reader.query(&sql)).await;
+        unread.push(run.unwrap_or_else(|_| panic!("run {number} has no turn")).expect("a run"));
     }
-    let answer = tokio::time::timeout(Duration::from_secs(120), value(&mut client, "SELECT 40 + 2"));
+    let answer = tokio::time::timeout(PATIENCE, value(&mut client, "SELECT 40 + 2"));
     assert_eq!(answer.await.expect("an answer in time"), "42");
+    let waiting = "SELECT count(*) FROM system.runs WHERE state = 'running' AND statement LIKE '%repeat%' \
+                   AND statement NOT LIKE '%system.runs%'";
+    assert_eq!(value(&mut client, waiting).await, UNREAD.to_string(), "they are to be unread");
+    // Whoever reads at last gets all.
+    let late = unread.pop().expect("a result").collect();
+    let late = tokio::time::timeout(PATIENCE, late).await.expect("rows in time").expect("rows");
+    assert_eq!(late.iter().map(RecordBatch::num_rows).sum::<usize>(), 200_001);
     drop((silent, unread));
     assert_eq!(value(&mut client, "SELECT 1").await, "1");
+}
+
+/// The same for rows that only the coordinator has.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_rows_of_the_coordinators_own_keep_nobody_from_an_answer() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 2 }).await;
+    let mut client = cluster.client().await;
+    let settings = "information_schema.df_settings";
+    let many = format!("SELECT * FROM {settings} AS a CROSS JOIN {settings} AS b CROSS JOIN {settings} AS c");
+    let mut unread = Vec::new();
+    for number in 0..UNREAD {
+        let reader = cluster.client().await;
+        let run = tokio::time::timeout(PATIENCE, reader.query(&many)).await;
+        unread.push(run.unwrap_or_else(|_| panic!("run {number} has no turn")).expect("a run"));
+    }
+    let answer = tokio::time::timeout(PATIENCE, value(&mut client, "SELECT count(*) FROM system.executors"));
+    assert_eq!(answer.await.expect("an answer in time"), "1");
+    let state = cluster.coordinator.coordinator().state().await.expect("a state");
+    let waiting = state.runs.values().filter(|run| run.waits_for_client()).count();
+    assert!(waiting >= UNREAD - 16, "{waiting} are unread");
+    drop(unread);
 }

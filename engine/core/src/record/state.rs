@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::task::Task;
-use super::{Catalogue, pairs};
+use super::{Catalogue, SessionRows, pairs};
 use crate::graph::StageGraph;
-use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, StageId, TaskId};
+use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
 
 /// Everything a coordinator knows, rebuilt by applying its records in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct State {
     pub finished: u64,
     /// Names that all clients share.
     pub catalogue: Catalogue,
+    /// What is kept for sessions that have temporary tables with rows.
+    #[serde(default)]
+    pub sessions: BTreeMap<SessionId, SessionRows>,
 }
 
 /// The endpoint of an executor inside the coordinator's process: it ends with it.
@@ -123,6 +126,9 @@ pub struct RunSpec {
     /// Whether it may change something outside, as far as the text tells: its end is durable before its client hears of it.
     #[serde(default)]
     pub may_change: bool,
+    /// Who asked for it, where the cluster knows its users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Principal>,
 }
 
 /// One execution of a job.
@@ -147,6 +153,9 @@ pub struct Run {
     pub rows: Option<u64>,
     /// Where the result can be fetched again.
     pub kept: Option<Kept>,
+    /// Whether it has no stages, and its client is slow to read the coordinator's own rows.
+    #[serde(default)]
+    pub unread: bool,
     /// Its stages; absent until it is planned.
     pub graph: Option<StageGraph>,
     /// What else its plan says.

@@ -65,6 +65,7 @@ pub fn progress(
     }
     let waits_for = match run.state {
         RunState::Queued => Some("runs before it, which are being planned".to_owned()),
+        RunState::Planning if run.unread => Some(UNREAD.to_owned()),
         RunState::Planning => Some("its plan".to_owned()),
         RunState::Running if tasks_running == 0 => first_wait(state, id, now),
         RunState::Running | RunState::Succeeded | RunState::Failed | RunState::Cancelled => None,
@@ -123,7 +124,7 @@ mod tests {
     }
 
     fn accepted() -> Vec<Record> {
-        let spec = RunSpec { statement: String::new(), request: None, express: false, may_change: false };
+        let spec = RunSpec { statement: String::new(), request: None, express: false, may_change: false, by: None };
         vec![
             Record::EpochClaimed { epoch: Epoch(1), build: String::new(), at: Millis(0) },
             Record::RunAccepted { run: run(), spec, at: Millis(500) },

@@ -58,7 +58,13 @@ impl Cluster {
         let run = RunId(run.to_owned());
         self.send(Event::Submitted {
             run: run.clone(),
-            spec: RunSpec { statement: "select 1".to_owned(), request: None, express: false, may_change: false },
+            spec: RunSpec {
+                statement: "select 1".to_owned(),
+                request: None,
+                express: false,
+                may_change: false,
+                by: None,
+            },
         });
         self.send(Event::Planned { run, graph: Ok(graph), sheet: None })
     }

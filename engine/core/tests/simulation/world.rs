@@ -1,6 +1,6 @@
 //! Virtual time: what happens when, and the coordinator's shell around the scheduler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::record::{ExecutorState, RunSpec, State};
 use tidemill_core::schedule::{Event, Watch, step, waiting_for};
@@ -51,6 +51,8 @@ pub(crate) struct World {
     /// Outputs in the store, and the packs they are in.
     pub(crate) packs: BTreeMap<Attempt, String>,
     pub(crate) deliveries: BTreeMap<RunId, Delivery>,
+    /// Runs whose clients read nothing before all others have ended.
+    pub(crate) reluctant: BTreeSet<RunId>,
     trace: Trace,
 }
 
@@ -104,6 +106,7 @@ impl World {
             contents: Contents::default(),
             packs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            reluctant: BTreeSet::new(),
             trace,
         };
         world.trace(|| format!("seed {seed}: {:?} {:?}", world.weather, world.settings));
@@ -135,6 +138,10 @@ impl World {
             } else {
                 Plan::Stages(Ok(graphs::random(&mut self.rng)))
             };
+            let may_wait = matches!(plan, Plan::Stages(Ok(_))) && self.reluctant.len() < self.settings.unread_runs;
+            if may_wait && self.rng.chance(200) {
+                self.reluctant.insert(run.clone());
+            }
             self.plans.insert(run, plan);
         }
         if self.weather.fault_every > 0 {
@@ -164,7 +171,7 @@ impl World {
         match happening {
             Happening::Submit(run) => {
                 let (express, may_change) = (self.rng.chance(5), self.plans[&run].may_change());
-                let spec = RunSpec { statement: format!("select {run}"), request: None, express, may_change };
+                let spec = RunSpec { statement: format!("select {run}"), request: None, express, may_change, by: None };
                 self.tell_coordinator(None, &Event::Submitted { run, spec });
             }
             Happening::Cancel(run) => self.tell_coordinator(None, &Event::Cancelled { run }),
