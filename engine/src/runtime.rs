@@ -7,9 +7,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
 use tidemill_core::Error;
 use url::Url;
 
@@ -109,32 +106,12 @@ pub fn task_config(entries: &BTreeMap<String, String>) -> Result<SessionConfig> 
     Ok(config)
 }
 
-/// The object store of a bucket, with credentials from the process's own environment: they never travel.
+/// The object store of a bucket, opened with what this process was given (`crate::stores`): credentials never travel.
 ///
 /// # Errors
-/// The scheme is not served, or the environment lacks what the store needs.
+/// The scheme is not served, or the process was not given what the store needs.
 pub fn object_store(url: &Url) -> tidemill_core::Result<Option<Arc<dyn ObjectStore>>> {
-    let closed = |variables: &str| {
-        let variables = variables.to_owned();
-        move |e| Error::invalid(format!("{url} cannot be opened: {e}; set the {variables} variables"))
-    };
-    let address = url.as_str();
-    Ok(match url.scheme() {
-        "file" => None,
-        "s3" | "s3a" => Some(Arc::new(AmazonS3Builder::from_env().with_url(address).build().map_err(closed("AWS_*"))?)),
-        "gs" => {
-            let store = GoogleCloudStorageBuilder::from_env().with_url(address).build();
-            Some(Arc::new(store.map_err(closed("GOOGLE_*"))?))
-        }
-        "az" => {
-            let store = MicrosoftAzureBuilder::from_env().with_url(address).build();
-            Some(Arc::new(store.map_err(closed("AZURE_*"))?))
-        }
-        other => {
-            let message = format!("{other}:// is not served: use a path, file://, s3://, gs:// or az://");
-            return Err(Error::invalid(message));
-        }
-    })
+    crate::stores::open(url)
 }
 
 /// Makes the stores of `urls` known to `env`.

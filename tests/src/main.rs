@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
-use tidemill_tests::harness::{FULL, adbc, s3};
+use tidemill_tests::harness::{FULL, adbc, mysql, postgres, s3};
 use tidemill_tests::{faults, mutants};
 
 /// Seeds of the scheduler's simulation in the full run.
@@ -37,7 +37,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = set_up_s3().and_then(|()| set_up_adbc()) {
+    if let Err(error) =
+        set_up_s3().and_then(|()| set_up_adbc()).and_then(|()| set_up_postgres()).and_then(|()| set_up_mysql())
+    {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
@@ -118,6 +120,36 @@ fn set_up_adbc() -> Result<(), String> {
     }
     install(&adbc::python(), &adbc::PACKAGES)?;
     if adbc::is_set_up() { Ok(()) } else { Err(format!("{:?} are installed and cannot be imported", adbc::PACKAGES)) }
+}
+
+/// Installs PostgreSQL, once, where the machine has none.
+fn set_up_postgres() -> Result<(), String> {
+    if postgres::binaries().is_some() {
+        return Ok(());
+    }
+    install(&postgres::folder().join("bin/python"), &[postgres::PACKAGE])?;
+    match postgres::binaries() {
+        Some(_) => Ok(()),
+        None => Err(format!("{} is installed and has no initdb", postgres::PACKAGE)),
+    }
+}
+
+/// Unpacks Debian's MariaDB, once, where the machine has none.
+fn set_up_mysql() -> Result<(), String> {
+    if mysql::base().is_some() {
+        return Ok(());
+    }
+    let folder = mysql::folder();
+    println!("setting up {} in {}", mysql::PACKAGE, folder.display());
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
+    let download = Command::new("apt-get").args(["download", mysql::PACKAGE]).current_dir(&folder).status();
+    let unpack = Command::new("sh").args(["-c", "dpkg -x mariadb-server-core*.deb ."]).current_dir(&folder).status();
+    match mysql::base() {
+        Some(_) => Ok(()),
+        None => {
+            Err(format!("{} could not be unpacked with apt-get and dpkg: {download:?}, {unpack:?}", mysql::PACKAGE))
+        }
+    }
 }
 
 /// Installs packages from PyPI into a folder of their own: that of `FOLDER/bin/program`.

@@ -2,7 +2,7 @@
 //!
 //! Rule 20. Volatile functions (`random()`, `uuid()`) do not, and neither does what depends on the order of rows over an
 //! exchange, whose blocks arrive in any order: limits and ranks (ties), `array_agg` and its like. Sums of floating-point numbers
-//! depend on it in their last digits only (`inexact`).
+//! depend on it in their last digits only (`inexact`). A table of another database may change between two reads.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use tidemill_core::graph::Determinism;
 
 use super::inexact::Inexact;
+use crate::connector::ConnectorScanExec;
 use crate::exchange::ExchangeReaderExec;
 
 pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, inexact: &Inexact) -> Result<Determinism> {
@@ -25,7 +26,7 @@ pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, inexact: &Inexact) -> Result<Det
         (false, true) => Determinism::Exact,
     };
     plan.apply(|node| {
-        if depends_on_arrival(node)? {
+        if node.is::<ConnectorScanExec>() || depends_on_arrival(node)? {
             determinism = Determinism::RowIndeterminate;
         }
         node.apply_expressions(&mut |expr| {

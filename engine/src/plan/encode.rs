@@ -19,6 +19,7 @@ use super::needs::Needs;
 use super::{PlannedStage, StagedQuery, decoded, with_children};
 use crate::blob::Blob;
 use crate::codec::{EncodedPlan, EncodedScan, StageCodec, TaskScans, encode_schema, file_scan};
+use crate::connector::ConnectorNodes;
 use crate::error::to_datafusion;
 use crate::exchange::{ExchangeNodes, ExchangeWriterExec};
 use crate::runtime::config_entries;
@@ -58,7 +59,7 @@ pub struct ExchangeSettings {
 /// The codec that knows all of Tidemill's nodes.
 #[must_use]
 pub fn stage_codec() -> StageCodec {
-    StageCodec::new(vec![Box::new(ExchangeNodes)])
+    StageCodec::new(vec![Box::new(ExchangeNodes), Box::new(ConnectorNodes)])
 }
 
 /// Encodes a verified query. With `sink`, the root's tasks write their rows through it.

@@ -8,6 +8,8 @@
 //!                                             scan (4)
 //! ```
 //!
+//! Rule 23: a scan of another database has a marker directly above it.
+//!
 //! Rules 6 to 8. A merge keeps its node and its `fetch` in the consumer; producers get the limit too. Inside a stage
 //! whose one task runs all partitions nothing needs to be gathered, so merges there stay as they are.
 
@@ -24,10 +26,17 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 
 use super::with_children;
+use crate::connector::ConnectorScanExec;
 use crate::exchange::{ExchangeExec, Transfer};
 
 pub(super) fn mark(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     super::rewrite(plan, &mut |node| {
+        if node.is::<ConnectorScanExec>() {
+            return Ok(Arc::new(ExchangeExec::new(node, Transfer::Gather)));
+        }
+        if let Some(exchange) = node.downcast_ref::<ExchangeExec>() {
+            return Ok(exchange_of(Arc::clone(&exchange.input), exchange.transfer.clone()));
+        }
         if let Some(repartition) = node.downcast_ref::<RepartitionExec>() {
             return mark_repartition(repartition);
         }
@@ -45,6 +54,13 @@ pub(super) fn mark(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan
     })
 }
 
+/// A marker above `input`; where one stands there already, above a scan of another database, in its place.
+fn exchange_of(input: Arc<dyn ExecutionPlan>, transfer: Transfer) -> Arc<dyn ExecutionPlan> {
+    let marked = input.downcast_ref::<ExchangeExec>().map(|exchange| &exchange.input);
+    let input = marked.filter(|scan| scan.is::<ConnectorScanExec>()).cloned().unwrap_or(input);
+    Arc::new(ExchangeExec::new(input, transfer))
+}
+
 fn mark_repartition(repartition: &RepartitionExec) -> Result<Arc<dyn ExecutionPlan>> {
     let input = Arc::clone(repartition.input());
     match repartition.partitioning() {
@@ -54,8 +70,7 @@ fn mark_repartition(repartition: &RepartitionExec) -> Result<Arc<dyn ExecutionPl
         partitioning @ (Partitioning::Hash(..) | Partitioning::Range(_)) => {
             let promised = repartition.preserve_order() && partition_count(&input) > 1;
             let ordering = input.output_ordering().cloned().filter(|_| promised);
-            let exchange: Arc<dyn ExecutionPlan> =
-                Arc::new(ExchangeExec::new(input, Transfer::Hash(partitioning.clone())));
+            let exchange = exchange_of(input, Transfer::Hash(partitioning.clone()));
             Ok(match ordering {
                 // Blocks of several producers arrive in any order: what was promised is sorted again.
                 Some(ordering) => Arc::new(SortExec::new(ordering, exchange).with_preserve_partitioning(true)),
@@ -95,4 +110,54 @@ pub(super) fn runs_whole(plan: &Arc<dyn ExecutionPlan>) -> bool {
 
 fn partition_count(plan: &Arc<dyn ExecutionPlan>) -> usize {
     plan.output_partitioning().partition_count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::physical_expr::expressions::col;
+    use datafusion::physical_plan::union::UnionExec;
+    use datafusion::prelude::SessionContext;
+    use tidemill_core::graph::Determinism;
+
+    use super::*;
+    use crate::connector::{ConnectorKind, ConnectorScan, RemoteTable};
+    use crate::plan::{ExchangeSettings, StagedQuery, encode, stage};
+    use crate::runtime::planning_config;
+
+    fn scan() -> Arc<dyn ExecutionPlan> {
+        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
+        let table = RemoteTable { kind: ConnectorKind::Postgres, database: "pg".to_owned(), table: "t".to_owned() };
+        let sql = "SELECT k FROM t".to_owned();
+        Arc::new(ConnectorScanExec::new(ConnectorScan { table, sql, wire: Arc::clone(&schema), schema }))
+    }
+
+    async fn staged(plan: Arc<dyn ExecutionPlan>) -> Result<StagedQuery> {
+        let context = SessionContext::new_with_config(planning_config(4, None, &BTreeMap::new())?);
+        let query = stage(plan, &context).await?;
+        // Its bytes are decoded and compared.
+        encode(&query, None, &context.task_ctx(), ExchangeSettings::default())?;
+        Ok(query)
+    }
+
+    /// How many stages a plan has, all but the last of which ask another database and do nothing else.
+    fn asking(query: &StagedQuery) -> usize {
+        let asks = |plan: &Arc<dyn ExecutionPlan>| plan.children().iter().any(|child| child.is::<ConnectorScanExec>());
+        let asking: Vec<_> = query.stages.iter().filter(|stage| asks(&stage.plan)).collect();
+        assert!(asking.iter().all(|stage| stage.determinism == Determinism::RowIndeterminate));
+        assert_eq!(asking.len() + 1, query.stages.len());
+        asking.len()
+    }
+
+    #[tokio::test]
+    async fn rule_23_another_database_is_asked_by_a_stage_of_its_own() -> Result<()> {
+        assert_eq!(asking(&staged(scan()).await?), 1, "even where it is the whole query");
+        assert_eq!(asking(&staged(UnionExec::try_new(vec![scan(), scan()])?).await?), 2);
+        let keys = vec![col("k", &scan().schema())?];
+        let hashed = RepartitionExec::try_new(scan(), Partitioning::Hash(keys, 4))?;
+        assert_eq!(asking(&staged(Arc::new(hashed)).await?), 1, "its rows are divided where they come");
+        Ok(())
+    }
 }

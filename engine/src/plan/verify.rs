@@ -22,6 +22,7 @@ use tidemill_core::graph::TaskShape;
 
 use super::joins::may_replicate_build;
 use super::{PlannedStage, StagedQuery};
+use crate::connector::ConnectorScanExec;
 use crate::exchange::{ExchangeReaderExec, ExchangeWriterExec};
 
 /// Nodes whose partitions are independent: each may run in a task of its own.
@@ -30,6 +31,7 @@ const PARTITION_LOCAL: &[&str] = &[
     "BoundedWindowAggExec",
     "BufferExec",
     "CoalesceBatchesExec",
+    "ConnectorScanExec",
     "CooperativeExec",
     "DataSinkExec",
     "DataSourceExec",
@@ -67,6 +69,9 @@ fn verify_stage(query: &StagedQuery, stage: &PlannedStage) -> Result<()> {
         return internal_err!("rule 19: its root {} is no exchange writer", stage.plan.name());
     };
     writer.input.apply(|node| {
+        if node.is::<ConnectorScanExec>() && !Arc::ptr_eq(node, &writer.input) {
+            return internal_err!("rule 23: another database would be asked again whenever {} is", writer.input.name());
+        }
         verify_node(query, node, stage.shape)?;
         // A recursion is one node here: its task runs all of it.
         Ok(if node.is::<RecursiveQueryExec>() { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue })
@@ -84,6 +89,12 @@ fn verify_recursion(recursion: &Arc<dyn ExecutionPlan>) -> Result<()> {
         if !node.dynamic_expressions_produced().is_empty() && node.is::<HashJoinExec>() {
             return internal_err!(
                 "rule 12: a hash join in a recursion makes a filter, which the next step would reuse"
+            );
+        }
+        if node.is::<ConnectorScanExec>() {
+            return plan_err!(
+                "a recursive query would ask another database again in each of its steps: copy what it needs into a table \
+                 with CREATE TABLE … AS first"
             );
         }
         if node.is::<ScalarSubqueryExec>() || node.is::<ExchangeReaderExec>() {

@@ -8,6 +8,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
 use tidemill_core::record::TaskMetrics;
+use tidemill_engine::connector::ConnectorScanExec;
 use tidemill_engine::exchange::IoMetrics;
 
 use crate::packer::Finished;

@@ -1,10 +1,29 @@
-//! Statements as they may be recorded and shown: values of secret-looking options are hidden.
+//! Statements as they may be recorded and shown: values of secret-looking options are hidden, and so are credentials inside
+//! other texts.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 /// Words that make the next string a secret.
-const SECRET_WORDS: &[&str] = &["secret", "password", "passwd", "token", "access_key", "credential", "private_key"];
+const SECRET_WORDS: &[&str] = &[
+    "secret",
+    "password",
+    "passwd",
+    "pwd",
+    "token",
+    "access_key",
+    "account_key",
+    "accountkey",
+    "credential",
+    "private_key",
+    "connection_string",
+    "signature",
+    "sas_key",
+];
+/// The option whose value is a secret's name and no secret.
+const NAME_OF_SECRET: &str = "secret";
+/// What stands for what is hidden.
+const HIDDEN: &str = "***";
 
 /// Whether what has this name is likely to be a secret.
 pub(crate) fn sounds_secret(name: &str) -> bool {
@@ -12,31 +31,84 @@ pub(crate) fn sounds_secret(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Hides the string after a name that sounds secret: `'aws.secret_access_key' '…'`, `password = '…'`.
+/// Hides the string after a name that sounds secret (`'aws.secret_access_key' '…'`, `password = '…'`) and what a string itself
+/// says after one (`password=…`, `postgres://user:…@host`). Names of secrets, `OPTIONS (secret 'NAME')`, are shown.
 pub fn redact(statement: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, statement).with_unescape(false).tokenize() else {
         // What cannot be read cannot be judged.
         return "(a statement that cannot be read)".to_owned();
     };
     let mut hide_next = false;
+    let mut names_next = false;
     let shown = tokens.iter().map(|token| {
         let text = match token {
             Token::SingleQuotedString(text) | Token::DoubleQuotedString(text) => text.to_lowercase(),
             Token::Word(word) => word.value.to_lowercase(),
-            Token::Whitespace(_) | Token::Eq | Token::Colon | Token::RArrow => return token.to_string(),
+            Token::Whitespace(_) => return token.to_string(),
+            Token::Eq | Token::Colon | Token::RArrow => {
+                names_next = false;
+                return token.to_string();
+            }
             other => {
-                hide_next = false;
+                (hide_next, names_next) = (false, false);
                 return other.to_string();
             }
         };
-        if hide_next && matches!(token, Token::SingleQuotedString(_) | Token::DoubleQuotedString(_)) {
-            hide_next = false;
-            return "'***'".to_owned();
+        let is_string = matches!(token, Token::SingleQuotedString(_) | Token::DoubleQuotedString(_));
+        if hide_next && is_string && !(names_next && is_name(&text)) {
+            (hide_next, names_next) = (false, false);
+            return format!("'{HIDDEN}'");
         }
-        hide_next = sounds_secret(&text);
-        token.to_string()
+        (hide_next, names_next) = (sounds_secret(&text), text == NAME_OF_SECRET);
+        match token {
+            Token::SingleQuotedString(text) => format!("'{}'", inside(text)),
+            _ => token.to_string(),
+        }
     });
     shown.collect()
+}
+
+/// Whether a text may be the name of a secret.
+fn is_name(text: &str) -> bool {
+    text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+/// A text without the credentials in it.
+fn inside(text: &str) -> String {
+    let mut shown = text.to_owned();
+    if let Some((before, rest)) = text.split_once("://") {
+        let end = rest.find(['/', '?', ' ']).unwrap_or(rest.len());
+        let authority = rest.get(..end).unwrap_or_default();
+        // A password may have a `/` in it, though it should not.
+        let user = if authority.contains(':') && !authority.contains('@') { rest } else { authority };
+        if let Some(at) = user.rfind('@') {
+            shown = format!("{before}://{HIDDEN}{}", rest.get(at..).unwrap_or_default());
+        }
+    }
+    let (mut from, mut hidden) = (0, String::new());
+    // Bytes of ASCII stay where they are.
+    let lower = shown.to_ascii_lowercase();
+    while let Some((begin, end)) = assigned(&lower, from) {
+        hidden.push_str(shown.get(from..begin).unwrap_or_default());
+        hidden.push_str(HIDDEN);
+        from = end;
+    }
+    hidden.push_str(shown.get(from..).unwrap_or_default());
+    hidden
+}
+
+/// Where the next value begins and ends that follows a secret's name and `=`.
+fn assigned(text: &str, from: usize) -> Option<(usize, usize)> {
+    let rest = text.get(from..)?;
+    let found = SECRET_WORDS.iter().chain(&["sig"]).filter_map(|word| {
+        let named = rest.find(&format!("{word}="))?;
+        // `sig` is the end of many words.
+        let alone = *word != "sig" || rest.get(..named)?.ends_with(['?', '&']);
+        alone.then_some(named + word.len() + 1)
+    });
+    let begin = from + found.min()?;
+    let length = text.get(begin..)?.find(['&', ';', ' ']).unwrap_or(text.len() - begin);
+    Some((begin, begin + length))
 }
 
 #[cfg(test)]
@@ -54,7 +126,27 @@ mod tests {
 
     #[test]
     fn ordinary_statements_stay_as_they_are() {
-        let sql = "SELECT token FROM t WHERE name = 'a''b' AND n > 1 -- note";
-        assert_eq!(redact(sql), sql);
+        for sql in [
+            "SELECT token FROM t WHERE name = 'a''b' AND n > 1 -- note",
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 'public.t' OPTIONS (secret 'pg_1', columns '[[\"password\",\"text\"]]')",
+            "COPY t TO 's3://b/designs=1/x.csv'",
+        ] {
+            assert_eq!(redact(sql), sql);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_hidden_where_its_name_belongs() {
+        for sql in [
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 't' OPTIONS (secret 'hunter2 is mine')",
+            "SELECT * FROM t WHERE secret = 'hunter2'",
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 'postgres://me:hunter2@host/db?x=1'",
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 'host=h password=hunter2 user=me'",
+            "COPY t TO 'az://c/x?se=1&sig=hunter2&sp=r'",
+            "SELECT 'AccountName=a;AccountKey=hunter2==;x=1', 'https://b/x?X-Amz-Signature=hunter2'",
+        ] {
+            let shown = redact(sql);
+            assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
+        }
     }
 }

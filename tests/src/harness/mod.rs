@@ -5,6 +5,8 @@ mod cluster;
 mod data;
 mod functions;
 mod journals;
+pub mod mysql;
+pub mod postgres;
 mod process;
 mod process_cluster;
 mod proxy;

@@ -3,6 +3,7 @@
 mod columns;
 mod executors;
 mod runs;
+mod secrets;
 mod stages;
 mod tasks;
 
@@ -21,13 +22,14 @@ use columns::Columns;
 pub(super) use tidemill_engine::runtime::SYSTEM_SCHEMA as SCHEMA;
 
 /// The tables' names.
-pub(super) const TABLES: &[&str] = &["executors", "runs", "stages", "tasks"];
+pub(super) const TABLES: &[&str] = &["executors", "runs", "secrets", "stages", "tasks"];
 
 /// A system table as it is now.
 pub(super) async fn table(name: &str, request: &PlanRequest) -> Result<Option<Arc<dyn TableProvider>>> {
     let fill: fn(&State, Millis) -> Columns = match name {
         "executors" => executors::rows,
         "runs" => runs::rows,
+        "secrets" => secrets::rows,
         "stages" => stages::rows,
         "tasks" => tasks::rows,
         _ => return Ok(None),

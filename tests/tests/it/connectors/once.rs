@@ -1,0 +1,102 @@
+//! A database is asked once per run, whoever dies: its rows are in an exchange, like any others.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use tidemill::client::Client;
+use tidemill_tests::harness::postgres::Postgres;
+use tidemill_tests::harness::{ProcessCluster, logged, rows, started_after, value};
+
+use super::create;
+use crate::durable::state_in;
+use crate::going::{Going, with_a_slow_end};
+
+/// Rows of the table, which take a while behind it.
+const SETUP: &str = "CREATE TABLE grain (id bigint, kind text);
+    INSERT INTO grain SELECT i, 'kind ' || i % 10 FROM generate_series(1, 20000) AS i";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_asked_once_while_every_consumer_is_killed() {
+    let postgres = tokio::task::spawn_blocking(Postgres::start).await.expect("a server");
+    postgres.execute(SETUP);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = ProcessCluster::with(2, 1, &state_in(folder.path()), &postgres.environment()).await;
+    let mut client = cluster.client().await;
+    rows(&mut client, &create("grain", "grain")).await;
+    let counts = "SELECT kind, count(*) AS c FROM grain WHERE id > 10000 GROUP BY kind";
+    let expected = rows(&mut client, &format!("SELECT sum(c) FROM ({counts}) AS w")).await;
+    assert_eq!(total(&expected), 10_000);
+    let before = postgres.reads("\"grain\"");
+    assert_eq!(before, 1, "{}", postgres.log());
+    let sql = with_a_slow_end(counts, "w.kind");
+    let going = Going::of(cluster.client().await, &sql).await;
+    going.until_stored(&mut client).await;
+    logged(&mut client).await;
+    // Whoever reads it is killed, and then whoever reads it instead.
+    for _ in 0..2 {
+        let victim = reader(&cluster, &mut client, &going).await;
+        let killed = SystemTime::now();
+        cluster.executors[victim].kill();
+        cluster.add_executor(1);
+        let start = Instant::now();
+        while started_after(&cluster.journals(), &going.run.0, killed).is_empty() {
+            assert!(!going.reading.is_finished(), "the run was over too early");
+            assert!(start.elapsed() < Duration::from_secs(60), "nothing was repeated");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let run = going.run.clone();
+    let answer = going.reading.await.expect("no panic").expect("an answer");
+    // Ten kinds, each with 2,000 times 2,000 rows.
+    let n = arrow::util::display::array_value_to_string(answer[0].column(0), 0).expect("a value");
+    assert_eq!(n, "40000000");
+    assert_eq!(postgres.reads("\"grain\""), before + 1, "run {run} asked again:\n{}", postgres.log());
+}
+
+/// The executor that runs a task of a run.
+async fn reader(cluster: &ProcessCluster, client: &mut Client, going: &Going) -> usize {
+    let running = format!(
+        "SELECT coalesce(max(executor_id), '') FROM system.tasks WHERE run_id = '{}' AND state = 'running'",
+        going.run
+    );
+    let start = Instant::now();
+    loop {
+        let name = value(client, &running).await;
+        // Its name begins with its port.
+        let port = name.split('-').next().filter(|port| !port.is_empty()).map(|port| format!(":{port}"));
+        let found = port.and_then(|port| cluster.executors.iter().position(|e| e.url().ends_with(&port)));
+        if let Some(found) = found {
+            return found;
+        }
+        assert!(!going.reading.is_finished() && start.elapsed() < Duration::from_secs(60), "nobody reads");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn total(batches: &[arrow::record_batch::RecordBatch]) -> u64 {
+    let batch = batches.iter().find(|b| b.num_rows() == 1).expect("one row");
+    arrow::util::display::array_value_to_string(batch.column(0), 0).expect("a value").parse().expect("a number")
+}
+
+/// Whoever has had enough does not leave the database working.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_is_stopped_there_when_its_run_is() {
+    let mut shop = super::Shop::open(SETUP).await;
+    // Sends its rows over half a minute.
+    shop.postgres.execute("CREATE VIEW slow AS SELECT id, pg_sleep(0.01)::text AS nothing FROM grain");
+    shop.create("slow", "slow").await;
+    let result = shop.client.query("SELECT count(*) FROM slow WHERE nothing = ''").await.expect("a run");
+    let active = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidemill' AND state = 'active'";
+    let becomes = |count: &'static str| {
+        let postgres = &shop.postgres;
+        async move {
+            let start = Instant::now();
+            while postgres.execute(active) != count {
+                assert!(start.elapsed() < Duration::from_secs(20), "{count} sessions are not active");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    becomes("1").await;
+    drop(result);
+    becomes("0").await;
+}
