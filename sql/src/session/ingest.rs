@@ -14,6 +14,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
+use bytes::Bytes;
 use datafusion::common::TableReference;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -21,10 +22,10 @@ use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::{Error, Result};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::planner::Plan;
+use tidemill_engine::planner::{Plan, PlanRequest};
 
 use super::keep::MAX_TABLE_BYTES;
-use super::{Planning, ddl, memory_table, statements};
+use super::{Planning, ddl, memory_table, statements, temporary};
 
 /// What to do where the table does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,9 +124,35 @@ pub(super) fn ingest(planning: &Planning<'_>, ingest: &Ingest) -> Result<Plan> {
             "INGEST takes rows that come along with it, from a bulk ingestion over Flight SQL: use CREATE TABLE … AS",
         ));
     }
+    if let Some(name) = temporary::own(&ingest.table) {
+        return temporary::ingested(planning, name, |present| rows_of(request, ingest, present));
+    }
     let name = ddl::qualified(planning, &ingest.table)?;
+    let expected = request.catalogue.entries.get(&name).cloned();
+    let present = expected.as_ref().map(|entry| match &entry.kind {
+        CatalogueKind::View => Present::View,
+        CatalogueKind::Table { rows } => Present::Rows(request.blobs.read(rows)),
+        CatalogueKind::ExternalTable | CatalogueKind::Schema => Present::Files,
+    });
+    let blob = rows_of(request, ingest, present)?;
+    let kind = CatalogueKind::Table { rows: blob.hash.clone() };
+    let entry = CatalogueEntry { kind, definition: request.statement.clone() };
+    Ok(Plan::Change { record: Some(Box::new(Record::CatalogueSet { name, entry })), expected, blobs: vec![blob] })
+}
+
+/// What the name stands for that rows go to.
+pub(super) enum Present {
+    /// A query.
+    View,
+    /// Files somewhere else.
+    Files,
+    /// Rows, unless they are gone.
+    Rows(Option<Bytes>),
+}
+
+/// The rows that the table has then.
+fn rows_of(request: &PlanRequest, ingest: &Ingest, present: Option<Present>) -> Result<Blob> {
     let (schema, rows) = memory_table::read(&request.parameters).map_err(|e| from_datafusion(&e))?;
-    let present = request.catalogue.entries.get(&name);
     let (schema, rows) = match (present, ingest.if_missing, ingest.if_present) {
         (None, IfMissing::Create, _) => created(&schema, &rows)?,
         (None, IfMissing::Fail, _) => {
@@ -134,11 +161,11 @@ pub(super) fn ingest(planning: &Planning<'_>, ingest: &Ingest) -> Result<Plan> {
         (Some(_), _, IfPresent::Fail) => {
             return Err(Error::conflict(format!("`{}` exists already: append to it, or replace it", ingest.table)));
         }
-        (Some(CatalogueEntry { kind: CatalogueKind::View, .. }), _, _) => {
+        (Some(Present::View), _, _) => {
             return Err(Error::invalid(format!("`{}` is a view, which takes no rows: drop it first", ingest.table)));
         }
         (Some(_), _, IfPresent::Replace) => created(&schema, &rows)?,
-        (Some(entry), _, IfPresent::Append) => appended(planning, entry, ingest, (schema.as_ref(), rows))?,
+        (Some(present), _, IfPresent::Append) => appended(present, ingest, (schema.as_ref(), rows))?,
     };
     let bytes = memory_table::encode(&schema, &rows).map_err(|e| from_datafusion(&e))?;
     if bytes.len() > MAX_TABLE_BYTES {
@@ -149,11 +176,7 @@ pub(super) fn ingest(planning: &Planning<'_>, ingest: &Ingest) -> Result<Plan> {
             MAX_TABLE_BYTES >> 20
         )));
     }
-    let blob = Blob::new(bytes);
-    let kind = CatalogueKind::Table { rows: blob.hash.clone() };
-    let entry = CatalogueEntry { kind, definition: request.statement.clone() };
-    let expected = present.cloned();
-    Ok(Plan::Change { record: Some(Box::new(Record::CatalogueSet { name, entry })), expected, blobs: vec![blob] })
+    Ok(Blob::new(bytes))
 }
 
 type Rows = (SchemaRef, Vec<RecordBatch>);
@@ -175,18 +198,12 @@ fn created(schema: &Schema, rows: &[RecordBatch]) -> Result<Rows> {
 }
 
 /// A table's rows and these, which are brought into its columns by their names.
-fn appended(
-    planning: &Planning<'_>,
-    entry: &CatalogueEntry,
-    ingest: &Ingest,
-    (schema, rows): (&Schema, Vec<RecordBatch>),
-) -> Result<Rows> {
+fn appended(present: Present, ingest: &Ingest, (schema, rows): (&Schema, Vec<RecordBatch>)) -> Result<Rows> {
     let table = &ingest.table;
-    let CatalogueKind::Table { rows: kept } = &entry.kind else {
+    let Present::Rows(kept) = present else {
         return Err(Error::invalid(format!("`{table}` is made of files: write more of them there with COPY")));
     };
-    let gone = || Error::not_found(format!("the rows of `{table}` are gone: create it again"));
-    let kept = planning.request.blobs.read(kept).ok_or_else(gone)?;
+    let kept = kept.ok_or_else(|| Error::not_found(format!("the rows of `{table}` are gone: create it again")))?;
     let (columns, mut all) = memory_table::read(&kept).map_err(|e| from_datafusion(&e))?;
     if let Some(unknown) = schema.fields().iter().find(|field| columns.index_of(field.name()).is_err()) {
         return Err(Error::invalid(format!("`{table}` has no column `{}`: leave it out of the rows", unknown.name())));
