@@ -177,8 +177,21 @@ def ingest(uri):
         huge = pyarrow.RecordBatchReader.from_batches(million.schema, [million] * 9)
         fails(wrong, ["bytes"], lambda: cursor.adbc_ingest("huge", huge))
         fails(wrong, ["huge"], lambda: cursor.execute("SELECT * FROM huge"))
+        # For this connection only, in front of what all share.
+        assert cursor.adbc_ingest("ingested", table(7, 8), mode="create", temporary=True) == 2
+        assert cursor.adbc_ingest("ingested", table(9), mode="append", temporary=True) == 1
+        assert rows(cursor, "SELECT sum(id) FROM ingested") == [(24,)]
+        fails(wrong, ["exists already"], lambda: cursor.adbc_ingest("ingested", table(1), temporary=True))
+        shown = rows(cursor, "SHOW CREATE TABLE ingested")[0][3]
+        assert shown.endswith("CREATE TEMPORARY TABLE ingested (\"id\" INTEGER, \"name\" VARCHAR)"), shown
     with connect(uri) as connection, connection.cursor() as cursor:
         assert rows(cursor, "SELECT * FROM ingested") == [(1, 1)]
+        # What is shown can be typed.
+        shown = rows(cursor, "SHOW CREATE TABLE shop.sold")[0][3]
+        assert shown.endswith("CREATE TABLE shop.sold (\"id\" INTEGER, \"name\" VARCHAR)"), shown
+        cursor.execute("DROP TABLE shop.sold")
+        cursor.execute(shown)
+        assert cursor.adbc_ingest("sold", table(3), mode="append", db_schema_name="shop") == 1
 
 
 def metadata(uri):
@@ -190,7 +203,7 @@ def metadata(uri):
         cursor.execute("CREATE TABLE shop.goods AS SELECT 1 AS price")
         info = connection.adbc_get_info()
         assert info["vendor_name"] == "Tidemill" and info["vendor_version"], info
-        assert connection.adbc_get_table_types() == ["TABLE", "VIEW"]
+        assert connection.adbc_get_table_types() == ["LOCAL TEMPORARY", "TABLE", "VIEW"]
         schema = connection.adbc_get_table_schema("listed")
         assert schema.names == ["id", "name"] and schema.field("id").type == pyarrow.int64(), schema
         fails(flight_sql.Error, ["No table found"], lambda: connection.adbc_get_table_schema("no_such_table"))

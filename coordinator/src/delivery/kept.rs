@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use tidemill_core::record::Kept;
@@ -43,10 +43,9 @@ impl Keeper {
         }
     }
 
-    /// The answer of a statement that has no rows.
-    pub(crate) fn nothing(pond: &PondSlot) -> (Option<Kept>, Option<Blob>) {
-        let schema = Arc::new(Schema::empty());
-        match ResultKeeper::begin(String::new(), &schema, pond).ok().flatten().map(ResultKeeper::finish_small) {
+    /// The answer of a statement that has no rows, but these columns.
+    pub(crate) fn nothing(columns: &SchemaRef, pond: &PondSlot) -> (Option<Kept>, Option<Blob>) {
+        match ResultKeeper::begin(String::new(), columns, pond).ok().flatten().map(ResultKeeper::finish_small) {
             Some((kept, blob)) => (Some(kept), Some(blob)),
             None => (None, None),
         }

@@ -21,7 +21,8 @@ impl Driver {
     /// Keeps the blobs of tables and of live runs, and goes on with effects.
     pub(super) fn restore(&mut self, blobs: &BTreeMap<BlobHash, Blob>) {
         self.catalogue = Arc::new(self.state.catalogue.clone());
-        for named in self.state.tables().chain(self.state.results()).filter_map(|hash| blobs.get(hash)) {
+        let kept = self.state.tables().chain(self.state.results()).chain(self.state.temporary_rows());
+        for named in kept.filter_map(|hash| blobs.get(hash)) {
             self.blobs.keep(named.clone());
         }
         let live: Vec<RunId> = self.state.live.iter().cloned().collect();

@@ -71,7 +71,7 @@ impl Recovered {
     /// Without the blobs that nothing names any more.
     fn needed(mut self) -> Self {
         let of_runs = self.state.live.iter().flat_map(|run| self.state.blobs_of(run));
-        let kept = self.state.tables().chain(self.state.results()).cloned();
+        let kept = self.state.tables().chain(self.state.results()).chain(self.state.temporary_rows()).cloned();
         let named: BTreeSet<BlobHash> = of_runs.chain(kept).collect();
         self.blobs.retain(|hash, _| named.contains(hash));
         self

@@ -31,6 +31,15 @@ pub struct Settings {
     pub result_retention_ms: u64,
     /// How many runs are planned or running at once; the others are queued. The same again for express runs.
     pub active_runs: usize,
+    /// How many more may wait for nothing but their clients, who have not read their rows yet. Those behind them count as
+    /// active.
+    pub unread_runs: usize,
+    /// A session that was not heard of for this long has ended, and the rows of its temporary tables go.
+    pub session_timeout_ms: u64,
+    /// Bytes of rows that one session's temporary tables may have.
+    pub session_bytes: u64,
+    /// Bytes of rows that the temporary tables of all sessions may have.
+    pub sessions_bytes: u64,
 }
 
 impl Default for Settings {
@@ -48,6 +57,10 @@ impl Default for Settings {
             run_history: 1_000,
             result_retention_ms: 3_600_000,
             active_runs: 16,
+            unread_runs: 100,
+            session_timeout_ms: 900_000,
+            session_bytes: 256 << 20,
+            sessions_bytes: 1 << 30,
         }
     }
 }

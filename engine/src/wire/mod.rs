@@ -24,6 +24,11 @@ pub const RUN_ID_HEADER: &str = "tidemill-run-id";
 /// The Flight action that tells how far a run has come: its name in, a [`RunProgress`] out, or nothing where it is not known.
 pub const PROGRESS_ACTION: &str = "tidemill.progress";
 
+/// The Flight action that tells that a session goes on: its secret name in, nothing out.
+pub const SESSION_HEARD_ACTION: &str = "tidemill.session.heard";
+/// The Flight action that tells that a session has ended: its secret name in, nothing out.
+pub const SESSION_ENDED_ACTION: &str = "tidemill.session.ended";
+
 /// The CRC32C over the messages of a result so far, with one more.
 #[must_use]
 pub fn message_crc(crc: u32, message: &arrow_flight::FlightData) -> u32 {

@@ -1,5 +1,6 @@
 //! What is asked beside a session's statements: how a run goes, and what names there are.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidemill_coordinator::StatementRequest;
@@ -15,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Observer {
     pub(super) backend: Backend,
+    /// What the session had set, and what it had that is temporary, when it was last looked at.
+    pub(super) settings: BTreeMap<String, String>,
 }
 
 impl Observer {
@@ -32,13 +35,14 @@ impl Observer {
         tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(silent()))
     }
 
-    /// Runs a query without the session's settings, and collects its rows.
+    /// Runs a query with the settings that the session had when it gave this out, and collects its rows.
     ///
     /// # Errors
     /// The query fails, or takes longer than two seconds.
     pub async fn query(&self, sql: &str) -> Result<Vec<arrow::record_batch::RecordBatch>> {
         let asked = async {
-            let request = StatementRequest { sql: sql.to_owned(), ..Default::default() };
+            let settings = self.settings.clone();
+            let request = StatementRequest { sql: sql.to_owned(), settings, ..Default::default() };
             self.backend.submit(request).await?.collect().await
         };
         tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(silent()))

@@ -62,22 +62,25 @@ impl<T> Shelf<T> {
         self.things().remove(name).map(|(_, thing)| thing)
     }
 
-    /// Removes what was not used for too long; answers how many these were.
-    pub(super) fn give_up(&self) -> usize {
+    /// What `look` finds in all things, which are not used by that.
+    pub(super) fn find<R>(&self, look: impl Fn(&T) -> Option<R>) -> Vec<R> {
+        self.things().values().filter_map(|(_, thing)| look(thing)).collect()
+    }
+
+    /// Removes what was not used for too long; answers that.
+    pub(super) fn give_up(&self) -> Vec<T> {
         self.give_up_at(Instant::now())
     }
 
-    fn give_up_at(&self, now: Instant) -> usize {
+    fn give_up_at(&self, now: Instant) -> Vec<T> {
         let mut things = self.things();
         let late: Vec<String> = things
             .iter()
             .filter(|(_, (used, _))| now.saturating_duration_since(*used) >= self.patience)
             .map(|(name, _)| name.clone())
             .collect();
-        let given_up: Vec<_> = late.iter().filter_map(|name| things.remove(name)).collect();
         // What they do at their end is not done under the lock.
-        drop(things);
-        given_up.len()
+        late.iter().filter_map(|name| things.remove(name)).map(|(_, thing)| thing).collect()
     }
 }
 
@@ -112,8 +115,9 @@ mod tests {
         let before = Instant::now();
         while Instant::now() == before {}
         assert_eq!(shelf.with("b", |thing| *thing), Some(2));
-        assert_eq!(shelf.give_up(), 0);
-        assert_eq!(shelf.give_up_at(before + Duration::from_secs(60)), 1);
+        assert_eq!(shelf.give_up(), Vec::<i32>::new());
+        assert_eq!(shelf.find(|thing| Some(*thing)), [2, 3]);
+        assert_eq!(shelf.give_up_at(before + Duration::from_secs(60)), [3]);
         assert_eq!((shelf.with("b", |_| ()), shelf.with("c", |_| ())), (Some(()), None));
     }
 }

@@ -23,7 +23,8 @@ use tidemill_engine::planner::PlanRequest;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
 use super::settings::RunSettings;
-use super::{ddl, memory_table, system};
+use super::temporary::Temporaries;
+use super::{ddl, memory_table, system, temporary};
 
 /// How deep views may name views.
 const MAX_VIEW_DEPTH: usize = 64;
@@ -79,6 +80,7 @@ fn session_at(
     let catalogs = MemoryCatalogProviderList::new();
     catalogs.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(names)));
     let mut config = settings.config.clone();
+    temporary::search_first(&mut config, &settings.temporaries);
     // Places in a view's definition are none in the statement that names the view.
     config.options_mut().sql_parser.collect_spans = depth == 0;
     let mut state = SessionStateBuilder::new()
@@ -94,9 +96,9 @@ fn session_at(
 
 /// What names are resolved with.
 #[derive(Debug)]
-struct Names {
-    request: PlanRequest,
-    settings: RunSettings,
+pub(super) struct Names {
+    pub(super) request: PlanRequest,
+    pub(super) settings: RunSettings,
     runtime: Arc<RuntimeEnv>,
     cache: Arc<TableCache>,
     functions: Functions,
@@ -123,13 +125,14 @@ impl Names {
         }
     }
 
-    async fn external(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
+    pub(super) async fn external(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
         if let Some(table) = self.cache.get(&entry.definition) {
             return ddl::still_there(table).map_err(to_datafusion);
         }
         // It names no other table; of its own name, planning would ask what it means.
         let nothing = PlanRequest { catalogue: Arc::default(), ..self.request.clone() };
-        let context = session_at(&nothing, &self.settings, &self.runtime, &self.cache, &self.functions, self.depth);
+        let settings = self.settings.seeing(Temporaries::default());
+        let context = session_at(&nothing, &settings, &self.runtime, &self.cache, &self.functions, self.depth);
         let context = context.map_err(to_datafusion)?;
         let plan = context.state().create_logical_plan(&entry.definition).await?;
         let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(command)) = plan else {
@@ -141,7 +144,8 @@ impl Names {
     }
 
     async fn view(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
-        let context = self.deeper()?;
+        // A view that lasts means the same to all.
+        let context = self.deeper(Temporaries::default())?;
         let plan = context.state().create_logical_plan(&entry.definition).await?;
         let LogicalPlan::Ddl(DdlStatement::CreateView(view)) = plan else {
             return plan_err!("the definition of a view is no CREATE VIEW");
@@ -149,13 +153,13 @@ impl Names {
         Ok(Arc::new(ViewTable::new(view.input.as_ref().clone(), view.definition)))
     }
 
-    fn deeper(&self) -> DataFusionResult<SessionContext> {
+    pub(super) fn deeper(&self, temporaries: Temporaries) -> DataFusionResult<SessionContext> {
         if self.depth >= MAX_VIEW_DEPTH {
             return plan_err!("views are nested more than {MAX_VIEW_DEPTH} deep: does one name itself?");
         }
         let depth = self.depth + 1;
-        session_at(&self.request, &self.settings, &self.runtime, &self.cache, &self.functions, depth)
-            .map_err(to_datafusion)
+        let settings = self.settings.seeing(temporaries);
+        session_at(&self.request, &settings, &self.runtime, &self.cache, &self.functions, depth).map_err(to_datafusion)
     }
 }
 
@@ -168,12 +172,20 @@ impl CatalogProvider for Catalog {
         let mut names: Vec<String> =
             entries.map(|n| n.split_once('.').map_or(n.as_str(), |(schema, _)| schema).to_owned()).collect();
         names.extend([SCHEMA.to_owned(), system::SCHEMA.to_owned()]);
+        if !self.0.settings.temporaries.is_empty() {
+            names.push(temporary::SCHEMA.to_owned());
+        }
         names.sort();
         names.dedup();
         names
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if name == temporary::SCHEMA {
+            let behind = self.0.settings.config.options().catalog.default_schema.as_str();
+            let shared = if behind == temporary::SCHEMA { None } else { self.schema(behind) };
+            return temporary::schema(&self.0, shared);
+        }
         let tables = match name {
             system::SCHEMA => BTreeMap::new(),
             _ => {

@@ -46,12 +46,12 @@ pub struct ListedTable {
     pub schema: String,
     /// Its name in there.
     pub name: String,
-    /// `TABLE` or `VIEW`.
+    /// One of [`TABLE_KINDS`].
     pub kind: &'static str,
 }
 
 /// What [`ListedTable::kind`] may be.
-pub const TABLE_KINDS: [&str; 2] = ["TABLE", "VIEW"];
+pub const TABLE_KINDS: [&str; 3] = ["TABLE", "VIEW", "LOCAL TEMPORARY"];
 
 impl SqlPlanner {
     /// What a statement gives and takes.
@@ -108,7 +108,8 @@ impl Listing {
             for name in provider.table_names() {
                 let kind = match provider.table_type(&name).await.map_err(|e| from_datafusion(&e))? {
                     Some(TableType::View) => "VIEW",
-                    _ => "TABLE",
+                    Some(TableType::Temporary) => "LOCAL TEMPORARY",
+                    Some(TableType::Base) | None => "TABLE",
                 };
                 tables.push(ListedTable { schema: schema.clone(), name, kind });
             }

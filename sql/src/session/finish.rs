@@ -3,12 +3,13 @@
 use datafusion::execution::runtime_env::RuntimeEnv;
 use serde::{Deserialize, Serialize};
 use tidemill_core::record::CatalogueEntry;
-use tidemill_core::{Error, Result, RunId};
+use tidemill_core::{Error, Result, RunId, SessionId};
 use tidemill_engine::planner::Finish;
 
 use super::analyze::StageReport;
 use super::copy;
 use super::keep::KeepTable;
+use super::temporary::KeepTemporary;
 
 /// What becomes of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,15 @@ pub(super) enum FinishSpec {
         definition: String,
         /// The entry that it was planned to replace.
         expected: Option<CatalogueEntry>,
+    },
+    /// It becomes a temporary table.
+    KeepTemporary {
+        /// Whose it is.
+        session: SessionId,
+        /// The run whose rows it replaces.
+        replaces: Option<RunId>,
+        /// What the client is told.
+        change: String,
     },
     /// It is counted, and the client is told what it cost.
     Report(StageReport),
@@ -49,6 +59,9 @@ impl FinishSpec {
             Self::Copy(target) => Finish::Commit(target.commit(run, runtime)?),
             Self::Keep { name, definition, expected } => {
                 Finish::Keep(Box::new(KeepTable { name, definition, expected }))
+            }
+            Self::KeepTemporary { session, replaces, change } => {
+                Finish::Keep(Box::new(KeepTemporary { session, run: run.clone(), replaces, change }))
             }
             Self::Report(report) => Finish::Report(Box::new(report)),
         })

@@ -28,6 +28,11 @@ pub(super) async fn create_table(planning: &Planning<'_>, table: CreateMemoryTab
     query::staged(planning, Arc::unwrap_or_clone(table.input), |_| finish).await
 }
 
+/// Rows as they are kept.
+pub(super) fn encoded(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Blob> {
+    Ok(Blob::new(memory_table::encode(schema, batches).map_err(|e| from_datafusion(&e))?))
+}
+
 pub(super) struct KeepTable {
     pub(super) name: String,
     pub(super) definition: String,
@@ -44,7 +49,7 @@ impl Keep for KeepTable {
     }
 
     fn keep(&self, schema: SchemaRef, batches: &[RecordBatch]) -> Result<(Record, Blob)> {
-        let blob = Blob::new(memory_table::encode(&schema, batches).map_err(|e| from_datafusion(&e))?);
+        let blob = encoded(&schema, batches)?;
         let kind = CatalogueKind::Table { rows: blob.hash.clone() };
         let entry = CatalogueEntry { kind, definition: self.definition.clone() };
         Ok((Record::CatalogueSet { name: self.name.clone(), entry }, blob))

@@ -34,7 +34,8 @@ pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()
 /// Checks that a table exists.
 pub(super) fn check_table(planning: &Planning<'_>, reference: &TableReference) -> Result<()> {
     let name = reference.clone().resolve(CATALOG, SCHEMA);
-    if is_known(planning, &name) { Ok(()) } else { Err(unknown(planning, reference, &name)) }
+    let is_known = planning.settings.temporaries.named(reference).is_some() || is_known(planning, &name);
+    if is_known { Ok(()) } else { Err(unknown(planning, reference, &name)) }
 }
 
 /// Where a statement first names a table.
@@ -77,7 +78,8 @@ fn is_known(planning: &Planning<'_>, name: &ResolvedTableReference) -> bool {
 
 fn unknown(planning: &Planning<'_>, reference: &TableReference, name: &ResolvedTableReference) -> Error {
     let system = system::TABLES.iter().map(|t| format!("{}.{t}", system::SCHEMA));
-    let known = planning.request.catalogue.entries.keys().cloned().chain(system);
+    let temporary = planning.settings.temporaries.names().cloned();
+    let known = planning.request.catalogue.entries.keys().cloned().chain(temporary).chain(system);
     let wanted = format!("{}.{}", name.schema, name.table);
     // What all names have in common makes none of them more alike.
     let own = |name: &str| name.trim_start_matches(&format!("{SCHEMA}.")).to_owned();

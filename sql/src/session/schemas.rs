@@ -7,10 +7,10 @@ use tidemill_core::{Error, Result};
 use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
-use super::{Planning, redact, system};
+use super::{Planning, redact, system, temporary};
 
 /// Schemas that nobody makes or drops.
-const ENGINES: [&str; 3] = [SCHEMA, system::SCHEMA, INFORMATION_SCHEMA];
+const ENGINES: [&str; 4] = [SCHEMA, system::SCHEMA, temporary::SCHEMA, INFORMATION_SCHEMA];
 
 pub(super) fn create(planning: &Planning<'_>, create: &CreateCatalogSchema) -> Result<Plan> {
     let schema = own(&create.schema_name)?;

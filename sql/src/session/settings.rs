@@ -1,7 +1,9 @@
 //! Settings: what a client may set, and what a run takes from them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::logical_expr::{LogicalPlan, Statement};
@@ -10,9 +12,11 @@ use tidemill_core::{Error, Result};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::ExchangeSettings;
 use tidemill_engine::runtime::planning_config;
+use tidemill_engine::sessions::is_of_session;
 use tidemill_engine::wire::Durability;
 
 use super::statements;
+use super::temporary::Temporaries;
 
 /// The directory that relative locations in a client's statements belong to.
 pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
@@ -32,8 +36,14 @@ const DEFAULT_PARTITIONS: usize = 2;
 const MAX_PARTITIONS: usize = 8192;
 
 /// A client's settings, checked when they are set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ClientSettings(BTreeMap<String, String>);
+
+impl fmt::Debug for ClientSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.shown()).finish()
+    }
+}
 
 impl ClientSettings {
     /// Sets one. Short names of DataFusion's settings are completed (`time_zone`).
@@ -41,6 +51,9 @@ impl ClientSettings {
     /// # Errors
     /// It is unknown, or the value does not fit.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        if is_of_session(&key.to_lowercase()) {
+            return Err(unknown(key));
+        }
         let mut changed = self.0.clone();
         changed.insert(key.to_lowercase(), value.to_owned());
         RunSettings::new(&changed, 0, None)
@@ -58,7 +71,10 @@ impl ClientSettings {
 
     /// Forgets one.
     pub fn reset(&mut self, key: &str) {
-        self.0.remove(&key.to_lowercase());
+        let key = key.to_lowercase();
+        if !is_of_session(&key) {
+            self.0.remove(&key);
+        }
     }
 
     /// Carries out a `SET` or `RESET`.
@@ -93,6 +109,15 @@ impl ClientSettings {
     #[must_use]
     pub const fn entries(&self) -> &BTreeMap<String, String> {
         &self.0
+    }
+
+    /// What was set: not what the session sends beside it.
+    pub fn shown(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.0.iter().filter(|(key, _)| !is_of_session(key))
+    }
+
+    pub(super) const fn entries_mut(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.0
     }
 }
 
@@ -139,16 +164,28 @@ pub(crate) struct RunSettings {
     pub(crate) directory: Option<PathBuf>,
     /// What becomes of exchange data.
     pub(crate) exchange: ExchangeSettings,
+    /// The session's own views and tables.
+    pub(super) temporaries: Arc<Temporaries>,
+}
+
+fn unknown(key: &str) -> Error {
+    Error::invalid(format!("there is no setting `{key}`: see SHOW ALL"))
 }
 
 impl RunSettings {
+    /// The same for a statement that sees other temporary views and tables.
+    pub(super) fn seeing(&self, temporaries: Temporaries) -> Self {
+        Self { temporaries: Arc::new(temporaries), ..self.clone() }
+    }
+
     /// Checks settings; without a setting, a run has as many partitions as the cluster has slots.
     ///
     /// # Errors
     /// A setting is unknown, or its value does not fit.
     pub(crate) fn new(settings: &BTreeMap<String, String>, slots: u32, task_memory: Option<u64>) -> Result<Self> {
-        if let Some(unknown) = settings.keys().find(|k| k.starts_with("tidemill.") && !KNOWN.contains(&k.as_str())) {
-            return Err(Error::invalid(format!("there is no setting `{unknown}`: see SHOW ALL")));
+        let is_known = |key: &str| KNOWN.contains(&key) || is_of_session(key);
+        if let Some(key) = settings.keys().find(|key| key.starts_with("tidemill.") && !is_known(key)) {
+            return Err(unknown(key));
         }
         if let Some(runtime) = settings.keys().find(|k| k.starts_with(RUNTIME)) {
             return Err(Error::invalid(format!("`{runtime}` is the server's: start executors with another --memory")));
@@ -174,6 +211,7 @@ impl RunSettings {
             Some(other) => return Err(Error::invalid(format!("{DURABILITY} is `{other}`: set always, auto or off"))),
         };
         let exchange = ExchangeSettings { force_encode, durability, operator_metrics: false };
-        Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), exchange })
+        let temporaries = Arc::new(Temporaries::of(settings)?);
+        Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), exchange, temporaries })
     }
 }

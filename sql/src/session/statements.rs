@@ -10,6 +10,8 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use tidemill_core::{Error, Place, Result};
 use tidemill_engine::error::from_datafusion;
 
+use super::temporary;
+
 /// The dialect of Tidemill's SQL: DataFusion's default.
 const DIALECT: &str = "generic";
 /// Nested expressions and subqueries beyond this are refused, with a message instead of a crash.
@@ -108,7 +110,7 @@ pub fn numbered(text: &str) -> Result<String> {
 }
 
 /// Its words in lower case, without strings, numbers and signs; none if it cannot be read.
-fn words(text: &str) -> impl Iterator<Item = String> + use<> {
+pub(super) fn words(text: &str) -> impl Iterator<Item = String> + use<> {
     let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default();
     tokens.into_iter().filter_map(|token| match token {
         Token::Word(word) => Some(word.value.to_lowercase()),
@@ -131,7 +133,8 @@ pub fn parse_one(text: &str) -> Result<Statement> {
 
 fn parse(text: &str) -> Result<VecDeque<Statement>> {
     let dialect = dialect()?;
-    let text = datafusions_formats(text);
+    let text = temporary::in_datafusions_order(text);
+    let text = datafusions_formats(&text);
     let parser =
         DFParserBuilder::new(text.as_ref()).with_dialect(dialect.as_ref()).with_recursion_limit(MAX_DEPTH).build();
     let mut parser: DFParser<'_> = parser.map_err(|e| wrong(&e))?;

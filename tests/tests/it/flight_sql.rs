@@ -205,7 +205,7 @@ async fn what_there_is_can_be_asked_for() {
     let views = client.get_tables(command(&["VIEW"])).await.expect("an answer");
     assert_eq!(strings(&fetch(&mut client, &views).await.expect("rows"), 2), ["shown"]);
     let types = client.get_table_types().await.expect("an answer");
-    assert_eq!(strings(&fetch(&mut client, &types).await.expect("rows"), 0), ["TABLE", "VIEW"]);
+    assert_eq!(strings(&fetch(&mut client, &types).await.expect("rows"), 0), ["LOCAL TEMPORARY", "TABLE", "VIEW"]);
     let info = client.get_sql_info(vec![SqlInfo::FlightSqlServerName, SqlInfo::FlightSqlServerTransaction]).await;
     let info = fetch(&mut client, &info.expect("an answer")).await.expect("rows");
     assert_eq!(info.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);

@@ -43,6 +43,7 @@ impl State {
                     r.planned_by = by;
                 });
             }
+            Record::RunUnread { run } => self.with_run(run, |r| r.unread = true),
             Record::RunRestarted { run } => self.restart(run),
             Record::TaskReady { .. }
             | Record::TaskWaiting { .. }
@@ -66,6 +67,10 @@ impl State {
             }
             Record::CatalogueSet { name, entry } => self.catalogue.set(name, entry),
             Record::CatalogueDropped { name } => self.catalogue.drop(name),
+            Record::SessionRowsKept { .. }
+            | Record::SessionRowsDropped { .. }
+            | Record::SessionHeard { .. }
+            | Record::SessionEnded { .. } => self.apply_to_sessions(record),
         }
     }
 
@@ -161,7 +166,13 @@ impl State {
             if let Some(run) = self.runs.get_mut(run) {
                 run.totals.recoveries += 1;
                 run.wait_until_at_most(at);
+                // Its rows are made again.
+                run.unread = false;
             }
+        }
+        // Nobody could be heard while nobody led.
+        for session in self.sessions.values_mut() {
+            session.heard_at = at;
         }
     }
 
@@ -204,6 +215,7 @@ impl State {
             finished_as: 0,
             rows: None,
             kept: None,
+            unread: false,
             graph: None,
             sheet: None,
             planned_by: None,
@@ -232,6 +244,7 @@ impl State {
             r.changed.clear();
             r.ready.clear();
             r.held_slots = 0;
+            r.unread = false;
             r.restarts += 1;
         });
     }

@@ -9,6 +9,7 @@ mod operators;
 mod pairs;
 mod queries;
 mod run;
+mod sessions;
 mod state;
 mod task;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind, Change, DEFAULT_SCHEMA};
 pub use metrics::{Requests, TaskMetrics};
 pub use operators::OperatorMetrics;
+pub use sessions::{SessionRows, TableRows};
 pub use state::{
     Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec, RunState,
     RunTotals, RunningAttempt, Sheet, Stage, State,
@@ -24,7 +26,7 @@ pub use state::{
 pub use task::{Rival, Task, TaskState};
 
 use crate::graph::{Determinism, StageGraph};
-use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, StageId, TaskId};
+use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, SessionId, StageId, TaskId};
 
 /// The version of the record encoding. A reader refuses versions it does not know, by name.
 pub const RECORD_VERSION: u32 = 2;
@@ -52,6 +54,8 @@ pub enum Record {
     RunPlanning { run: RunId, at: Millis },
     /// A run's stages are known.
     RunPlanned { run: RunId, graph: StageGraph, sheet: Option<Sheet> },
+    /// Only the coordinator has a run's rows, and its client is slow to read them.
+    RunUnread { run: RunId },
     /// A run that another build planned begins again from its statement.
     RunRestarted { run: RunId },
     /// A task may start: its inputs are complete.
@@ -88,6 +92,14 @@ pub enum Record {
     CatalogueSet { name: String, entry: CatalogueEntry },
     /// A catalogue entry was dropped.
     CatalogueDropped { name: String },
+    /// A run made rows of a session's temporary table, in the place of those of another run perhaps.
+    SessionRowsKept { session: SessionId, run: RunId, rows: TableRows, replaces: Option<RunId>, at: Millis },
+    /// The temporary table of these rows was dropped.
+    SessionRowsDropped { session: SessionId, run: RunId },
+    /// A session goes on.
+    SessionHeard { session: SessionId, at: Millis },
+    /// A session has ended.
+    SessionEnded { session: SessionId },
 }
 
 impl Record {

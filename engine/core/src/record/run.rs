@@ -17,6 +17,18 @@ impl Run {
         running.flat_map(of_task).collect()
     }
 
+    /// Whether nothing is left to do but that its client reads its rows.
+    #[must_use]
+    pub fn waits_for_client(&self) -> bool {
+        let has_effects = self.sheet.as_ref().is_some_and(|sheet| sheet.effects);
+        let is_complete = self.stages.last().is_some_and(Stage::is_complete);
+        match self.state {
+            RunState::Running => is_complete && !has_effects,
+            RunState::Planning => self.unread,
+            RunState::Queued | RunState::Succeeded | RunState::Failed | RunState::Cancelled => false,
+        }
+    }
+
     pub(super) fn planned(&mut self, graph: &StageGraph, sheet: Option<&Sheet>) {
         let task = Task {
             state: TaskState::Waiting,

@@ -13,6 +13,7 @@ mod progress;
 mod recovery;
 mod results;
 mod runs;
+mod sessions;
 mod stragglers;
 mod tasks;
 mod waiting;
@@ -23,7 +24,7 @@ pub use crate::record::LostOutput;
 use crate::record::{
     Capacity, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet, State, TaskMetrics,
 };
-use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, Settings, StageId, TaskId};
+use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, SessionId, Settings, StageId, TaskId};
 use decide::Decider;
 pub use progress::{Flow, Progress, progress};
 pub use waiting::waiting_for;
@@ -54,6 +55,8 @@ pub enum Event {
     Submitted { run: RunId, spec: RunSpec },
     /// The planner answered.
     Planned { run: RunId, graph: Result<StageGraph, Error>, sheet: Option<Sheet> },
+    /// The client of a run without stages is slow to read its rows.
+    Unread { run: RunId },
     /// A run without stages has its effect or its rows.
     Answered { run: RunId, outcome: Outcome },
     /// An attempt wrote its output.
@@ -81,7 +84,11 @@ pub enum Event {
     CommitReady { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client ended the run or went away.
     Cancelled { run: RunId },
-    /// A run changed the catalogue, if it had to, and is over: both or neither.
+    /// A session goes on.
+    SessionHeard { session: SessionId },
+    /// A session has ended.
+    SessionEnded { session: SessionId },
+    /// A run changed the catalogue or its session, if it had to, and is over: both or neither.
     CatalogueChanged { run: RunId, record: Option<Record>, rows: u64, kept: Option<Kept> },
     /// Time passed.
     Tick,
@@ -123,7 +130,7 @@ pub enum Action {
     Release { executor: ExecutorId, run: RunId },
     /// Delete the object: nobody will read it.
     Discard { pack: Pack },
-    /// Forget a blob that held a result: nobody will read it.
+    /// Forget a blob that held a result or a temporary table: nobody will read it.
     Forget { blob: BlobHash },
     /// Dial the executor's data port; answer with [`Event::ExecutorDead`] if it refuses.
     Probe { executor: ExecutorId },
@@ -178,6 +185,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::ExecutorDead { executor } => d.executors_dead(&[executor]),
         Event::Submitted { run, spec } => d.submitted(run, spec),
         Event::Planned { run, graph, sheet } => d.planned(run, graph, sheet),
+        Event::Unread { run } => d.unread(run),
         Event::Answered { run, outcome } => d.finish(&run, outcome),
         Event::TaskSucceeded { run, task, attempt, footer, metrics, operators } => {
             d.task_succeeded(&run, task, attempt, footer, metrics, operators);
@@ -193,6 +201,8 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::CatalogueChanged { run, record, rows, kept } => {
             d.catalogue_changed(&run, record, Outcome::Succeeded { rows, kept });
         }
+        Event::SessionHeard { session } => d.session_heard(session),
+        Event::SessionEnded { session } => d.session_ended(session),
         Event::Tick => d.deadlines(),
     }
     d.plan_queued();

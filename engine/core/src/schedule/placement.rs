@@ -13,6 +13,8 @@ use crate::{Attempt, Epoch, RunId, TaskId};
 
 /// Tasks per slot while starved runs share them.
 const SHARED: u32 = 2;
+/// Queues of runs, each of which lets so many begin.
+const LANES: usize = 2;
 
 impl Decider<'_> {
     /// Fills free slots. Runs that hold the fewest slots go first, so that a short query beside a long one finds a
@@ -25,11 +27,19 @@ impl Decider<'_> {
             let attempt = Attempt { epoch, counter: self.state.attempts + 1 };
             self.launch(Launch { run, task, attempt, executor: executor.clone(), slots });
         }
-        while let Some(run) = self.starved_run() {
+        while self.may_share() {
+            let Some(run) = self.starved_run() else { return };
             if !self.share_slots(&run, epoch) {
                 return;
             }
         }
+    }
+
+    /// Whether one more run may hold slots beside those that do: when an executor takes the results of many along that nobody
+    /// had read, no more of them work at once than could before.
+    fn may_share(&self) -> bool {
+        let runs = self.state.live.iter().filter_map(|id| self.state.runs.get(id));
+        runs.filter(|run| run.held_slots > 0).count() < self.settings.active_runs.saturating_mul(LANES)
     }
 
     /// The oldest run that has work and holds nothing.
@@ -46,7 +56,9 @@ impl Decider<'_> {
         let alive = self.state.executors.values().filter(|e| e.state == ExecutorState::Alive);
         let total: u32 = alive.map(|e| e.slots).sum();
         let is_new = self.state.runs.get(run).is_some_and(|r| r.stages.iter().all(|s| s.complete == 0));
-        let share = if is_new { total } else { total / u32::try_from(self.state.live.len()).unwrap_or(u32::MAX) };
+        let working = self.state.live.iter().filter_map(|id| self.state.runs.get(id));
+        let working = working.filter(|run| run.held_slots > 0 || !run.ready.is_empty()).count();
+        let share = if is_new { total } else { total / u32::try_from(working.max(1)).unwrap_or(u32::MAX) };
         let mut given = 0;
         while given < share.max(1) {
             let Some(task) = self.state.runs.get(run).and_then(|r| self.next_of(r)) else { break };

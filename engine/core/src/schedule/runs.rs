@@ -14,7 +14,9 @@ impl Decider<'_> {
         self.record(Record::RunAccepted { run, spec, at: self.now });
     }
 
-    /// Gives queued runs their turn, oldest first. Those that need no executor have a lane of their own.
+    /// Gives queued runs their turn, oldest first. Those that need no executor have a lane of their own. Runs that only wait
+    /// for their clients do not keep others from theirs, up to a number of them: what they hold is bounded by the budgets of
+    /// exchange data, and by this.
     pub(super) fn plan_queued(&mut self) {
         if self.state.live.is_empty() {
             return;
@@ -23,7 +25,9 @@ impl Decider<'_> {
             let lane = self.state.live.iter().filter_map(|id| Some((id, self.state.runs.get(id)?)));
             let lane: Vec<_> = lane.filter(|(_, run)| run.spec.express == express).collect();
             let is_queued = |run: &Run| run.state == RunState::Queued;
-            let active = lane.iter().filter(|(_, run)| !is_queued(run)).count();
+            let begun = lane.iter().filter(|(_, run)| !is_queued(run)).count();
+            let unread = lane.iter().filter(|(_, run)| run.waits_for_client()).count();
+            let active = begun - unread.min(self.settings.unread_runs);
             let free = self.settings.active_runs.saturating_sub(active);
             let turn: Vec<RunId> =
                 lane.into_iter().filter(|(_, run)| is_queued(run)).take(free).map(|(id, _)| id.clone()).collect();
@@ -47,6 +51,12 @@ impl Decider<'_> {
         }
     }
 
+    pub(super) fn unread(&mut self, run: RunId) {
+        if self.live_run(&run).is_some_and(|r| r.state == RunState::Planning && !r.unread) {
+            self.record(Record::RunUnread { run });
+        }
+    }
+
     pub(super) fn commit_ready(&mut self, run: RunId, winners: Vec<Attempt>, rows: u64) {
         if self.live_run(&run).is_some_and(|r| r.intent.is_none()) {
             self.record(Record::RunCommitting { run: run.clone(), winners, rows });
@@ -57,7 +67,7 @@ impl Decider<'_> {
     pub(super) fn catalogue_changed(&mut self, run: &RunId, record: Option<Record>, outcome: Outcome) {
         if self.live_run(run).is_some() {
             if let Some(record) = record {
-                self.record(record);
+                self.change(record);
             }
             self.finish(run, outcome);
         }
@@ -123,6 +133,7 @@ impl Decider<'_> {
         self.close_registration();
         self.fail_without_executors();
         self.expire_results();
+        self.end_silent_sessions();
     }
 
     /// Fails runs that have had tasks to run, and nobody to run them, for too long.

@@ -27,8 +27,10 @@ mod races;
 mod results;
 mod rng;
 mod scale;
+mod sessions;
 mod store;
 mod stragglers;
+mod unread;
 mod weather;
 mod world;
 

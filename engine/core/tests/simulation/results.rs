@@ -44,6 +44,11 @@ impl World {
     pub(crate) fn read_result(&mut self, run: &RunId) -> Check {
         let Some(known) = self.state.runs.get(run).filter(|r| !r.state.is_terminal()) else { return Ok(()) };
         let graph = known.graph.clone().unwrap();
+        if self.client_waits(run) {
+            self.ledger.counts.unread += 1;
+            self.after(1_000, Happening::ReadResult(run.clone()));
+            return Ok(());
+        }
         let delivery = self.deliveries.get_mut(run).unwrap();
         let mut current = BTreeMap::new();
         for task in tasks_of(&graph, graph.root()) {
@@ -79,6 +84,12 @@ impl World {
         let delay = self.delay();
         self.after(delay, Happening::ReadResult(run.clone()));
         Ok(())
+    }
+
+    /// Whether a run's client reads nothing yet, for as long as others need their turn.
+    fn client_waits(&self, run: &RunId) -> bool {
+        let is_open = |other: &RunId| !self.reluctant.contains(other) && !self.ledger.has_ended(other);
+        self.reluctant.contains(run) && self.plans.keys().any(is_open)
     }
 
     /// Puts the result where it can be fetched again, unless the leader dies at that.

@@ -72,6 +72,7 @@ pub(crate) fn settings(rng: &mut Rng) -> Settings {
         no_executor_timeout_ms: *rng.pick(&[20_000, 60_000]).unwrap(),
         run_history: *rng.pick(&[1, 1_000]).unwrap(),
         active_runs: *rng.pick(&[1, 2, 16]).unwrap(),
+        unread_runs: *rng.pick(&[0, 1, 100]).unwrap(),
         straggler_ms: *rng.pick(&[2_000, 10_000]).unwrap(),
         ..Settings::default()
     }
@@ -165,6 +166,8 @@ counts! {
     published,
     /// Results delivered.
     delivered,
+    /// Results that their clients did not read before others had ended.
+    unread,
     /// Runs that ended well.
     succeeded,
     /// Runs cancelled.

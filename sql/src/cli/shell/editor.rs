@@ -84,8 +84,8 @@ impl LineEditor {
     }
 
     /// The catalogue has changed, perhaps.
-    pub(super) fn forget_names(&self) {
-        self.names.forget();
+    pub(super) fn forget_names(&self, observer: Observer) {
+        self.names.forget(observer);
     }
 
     fn remember(&mut self, text: &str) {

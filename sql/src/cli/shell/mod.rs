@@ -31,10 +31,10 @@ pub(super) async fn run(mut client: Client, mut screen: Screen, place: &str) -> 
         // The editor waits for keys on this thread; runs go on, on others.
         let typed = tokio::task::block_in_place(|| editor.read());
         match typed? {
-            Typed::End => return Ok(Done::Well),
+            Typed::End => break,
             Typed::Nothing => {}
             Typed::Text(text) => match command::parse(&text) {
-                Some(Ok(Command::Leave)) => return Ok(Done::Well),
+                Some(Ok(Command::Leave)) => break,
                 Some(Ok(command)) => {
                     if let Next::Run(statement) = command::obey(command, &mut screen) {
                         execute(&mut client, &screen, &statement).await;
@@ -45,6 +45,8 @@ pub(super) async fn run(mut client: Client, mut screen: Screen, place: &str) -> 
             },
         }
     }
+    client.close().await;
+    Ok(Done::Well)
 }
 
 async fn statements_of(client: &mut Client, screen: &Screen, text: &str, editor: &LineEditor) {
@@ -53,7 +55,7 @@ async fn statements_of(client: &mut Client, screen: &Screen, text: &str, editor:
             for statement in statements {
                 let going_on = execute(client, screen, &statement).await;
                 if statements::may_change(&statement) {
-                    editor.forget_names();
+                    editor.forget_names(client.observer());
                 }
                 if going_on == GoingOn::No {
                     return;

@@ -9,6 +9,7 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::SessionContext;
 
 use crate::client::Observer;
+use crate::session::temporary;
 
 const COLUMNS: &str = "SELECT table_schema, table_name, column_name FROM information_schema.columns \
                        WHERE table_schema <> 'information_schema'";
@@ -16,12 +17,12 @@ const COLUMNS: &str = "SELECT table_schema, table_name, column_name FROM informa
 /// What the catalogue has.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    /// Tables and their columns. Those of schema `public` are known without it, too.
+    /// Tables and their columns. Those of schema `public`, and temporary ones, are known without it, too.
     pub(super) columns: BTreeSet<(String, String)>,
 }
 
 pub(super) struct Names {
-    observer: Observer,
+    observer: Mutex<Observer>,
     functions: Vec<String>,
     /// None until somebody asks.
     tables: Mutex<Option<Arc<Tables>>>,
@@ -33,7 +34,7 @@ impl Names {
         let mut functions: Vec<String> = state.udfs().into_iter().chain(state.udafs()).chain(state.udwfs()).collect();
         functions.sort();
         functions.dedup();
-        Self { observer, functions, tables: Mutex::default() }
+        Self { observer: Mutex::new(observer), functions, tables: Mutex::default() }
     }
 
     pub(super) fn functions(&self) -> &[String] {
@@ -46,14 +47,16 @@ impl Names {
         known.unwrap_or_else(|| self.ask())
     }
 
-    /// The next one who needs it asks again.
-    pub(super) fn forget(&self) {
+    /// The next one who needs it asks again, with what the session has by now.
+    pub(super) fn forget(&self, observer: Observer) {
+        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
         *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn ask(&self) -> Arc<Tables> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Arc::default() };
-        let Ok(batches) = runtime.block_on(self.observer.query(COLUMNS)) else { return Arc::default() };
+        let observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Ok(batches) = runtime.block_on(observer.query(COLUMNS)) else { return Arc::default() };
         let tables = Arc::new(Tables { columns: batches.iter().flat_map(columns).collect() });
         *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&tables));
         tables
@@ -66,7 +69,7 @@ fn columns(batch: &RecordBatch) -> Vec<(String, String)> {
     let rows = schemas.iter().zip(tables).zip(columns);
     let named = rows.filter_map(|((schema, table), column)| Some((schema?, table?, column?)));
     let named = named.map(|(schema, table, column)| match schema {
-        tidemill_engine::runtime::SCHEMA => (table.to_owned(), column.to_owned()),
+        tidemill_engine::runtime::SCHEMA | temporary::SCHEMA => (table.to_owned(), column.to_owned()),
         _ => (format!("{schema}.{table}"), column.to_owned()),
     });
     named.collect()
