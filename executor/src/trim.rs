@@ -1,7 +1,8 @@
 //! Freed memory goes back to the system.
 //!
-//! The system's allocator keeps what was freed, per thread, for the next allocation of that thread. Each attempt has a
-//! thread of its own, so an executor would hold the peaks of several runs at once and exceed what `--memory` allows.
+//! For binaries of others, which may have the system's allocator: it keeps what was freed, per thread, for the next
+//! allocation of that thread. Each attempt has a thread of its own, so an executor would hold the peaks of several runs at
+//! once and exceed what `--memory` allows.
 
 /// Gives back what nothing uses any more. Takes milliseconds.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
