@@ -65,10 +65,6 @@ struct Args {
     role: Vec<String>,
 }
 
-// Freed memory is used again by other threads, and goes back to the system: `--memory` is what a process takes.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // The program starts itself as coordinator, executor and client.
     if std::env::var_os(cluster::ROLE).is_some() {

@@ -1,6 +1,6 @@
 //! Executors' control streams: who is attached, when it was heard of last, and how to reach it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -47,9 +47,8 @@ struct Attached {
     is_local: bool,
     /// What it should have.
     watch: Watch,
-    /// What its attempts have done so far, as it last said: of no more than it has slots.
+    /// What its attempts have done so far, as it last said: of those that it named.
     flows: BTreeMap<Attempt, Flow>,
-    slots: usize,
 }
 
 impl Executors {
@@ -97,9 +96,8 @@ impl Executors {
         let _ = to.try_send(Ok(say(to_executor::Message::Registered(welcome))));
         let executor = ExecutorId(register.executor);
         let is_local = register.endpoint == LOCAL;
-        let (slots, heard) = (register.slots as usize, Instant::now());
-        let (watch, flows) = (Watch::default(), BTreeMap::new());
-        self.attached.insert(executor.clone(), Attached { to, id, heard, is_local, watch, flows, slots });
+        let (heard, watch, flows) = (Instant::now(), Watch::default(), BTreeMap::new());
+        self.attached.insert(executor.clone(), Attached { to, id, heard, is_local, watch, flows });
         let reported = |a: &wire::AttemptRef| {
             let (run, task, attempt) = (RunId(a.run.clone()), a.task?.into(), a.attempt?.into());
             Some(Reported { run, task, attempt, slots: a.slots })
@@ -133,9 +131,9 @@ impl Executors {
         let event = match message.message? {
             from_executor::Message::Register(_) => return None,
             from_executor::Message::Heartbeat(heartbeat) => {
-                attached.flows =
-                    heartbeat.flows.iter().take(attached.slots).filter_map(wire::Flow::of_attempt).collect();
-                let named = heartbeat.attempts.into_iter().map(Attempt::from).collect();
+                let named: BTreeSet<_> = heartbeat.attempts.into_iter().map(Attempt::from).collect();
+                let flows = heartbeat.flows.iter().filter_map(wire::Flow::of_attempt);
+                attached.flows = flows.filter(|(attempt, _)| named.contains(attempt)).collect();
                 let attempts = attached.watch.missing(given(), &named, now());
                 let event = Event::AttemptsForgotten { executor: executor.clone(), attempts: attempts.clone() };
                 return (!attempts.is_empty()).then_some((event, None));

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tidemill_core::{Error, ErrorKind, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::transport::Endpoint;
 use url::Url;
@@ -14,6 +16,12 @@ use crate::wire::statuses;
 
 /// How long a coordinator may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an alert may take: who is only slow is no port with TLS.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How a plain connection begins.
+const HTTP2_BEGINS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The first byte of an alert of TLS.
+const TLS_ALERT: u8 = 21;
 /// How often a connection is probed, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -92,6 +100,9 @@ impl Coordinators {
         let mut refused = String::new();
         for address in self.all() {
             match address.endpoint.connect().await {
+                Ok(_) if has_tls(&address.url).await => {
+                    return Err(Error::unavailable(format!("{} has TLS: write https://", address.url)));
+                }
                 Ok(_) => return Ok(()),
                 Err(error) => {
                     if let Some(why) = certificate_error(&error) {
@@ -133,6 +144,17 @@ impl Coordinator {
             false => error,
         }
     }
+}
+
+/// Whether what a URL takes for a plain port answers as TLS does: with an alert.
+async fn has_tls(url: &str) -> bool {
+    let Some(authority) = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()) else { return false };
+    let asked = async {
+        let mut port = TcpStream::connect(authority).await.ok()?;
+        port.write_all(HTTP2_BEGINS).await.ok()?;
+        port.read_u8().await.ok()
+    };
+    tokio::time::timeout(ALERT_TIMEOUT, asked).await.ok().flatten() == Some(TLS_ALERT)
 }
 
 fn untrusted(url: &str, why: &str) -> Error {

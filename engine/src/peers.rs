@@ -285,7 +285,9 @@ impl Peers {
             };
             return endpoint.tls_config(self.tls()).map_err(unusable);
         }
-        let is_safe = self.credential.is_nothing() || self.in_clear == InClear::Anywhere || is_loopback(&endpoint);
+        // Who has a certificate to show means to show it, and tells keys to those who answer.
+        let shows_nothing = self.credential.is_nothing() && self.trust.identity.is_none();
+        let is_safe = shows_nothing || self.in_clear == InClear::Anywhere || is_loopback(&endpoint);
         match is_safe {
             true => Ok(endpoint),
             false => Err(Error::denied(format!(
@@ -399,6 +401,9 @@ mod tests {
         ] {
             assert_eq!(careful.endpoint(url).is_ok(), is_safe, "{url}");
             assert!(careless.endpoint(url).is_ok() && Peers::default().endpoint(url).is_ok(), "{url}");
+            let identity = Some((Vec::new(), Vec::new()));
+            let known = Peers::new(Trust { identity, ..Trust::default() }, Credential::default(), InClear::Loopback);
+            assert_eq!(known.endpoint(url).is_ok(), is_safe, "{url}: by its certificate");
         }
     }
 }

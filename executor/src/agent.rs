@@ -203,7 +203,7 @@ impl Agent {
         let flow = |(attempt, running): (&Attempt, &Running)| Some(wire::Flow::of(*attempt, running.so_far.flow()?));
         wire::Heartbeat {
             attempts: known.map(|attempt| (*attempt).into()).collect(),
-            flows: self.running.iter().filter_map(flow).take(self.shared.config.slots as usize).collect(),
+            flows: self.running.iter().filter_map(flow).collect(),
         }
     }
 

@@ -1,8 +1,7 @@
 //! Freed memory goes back to the system.
 //!
-//! For binaries of others, which may have the system's allocator: it keeps what was freed, per thread, for the next
-//! allocation of that thread. Each attempt has a thread of its own, so an executor would hold the peaks of several runs at
-//! once and exceed what `--memory` allows.
+//! The system's allocator keeps what was freed, per thread, for the next allocation of that thread. Each attempt has a
+//! thread of its own, so an executor would hold the peaks of several runs at once and exceed what `--memory` allows.
 
 /// Gives back what nothing uses any more. Takes milliseconds.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

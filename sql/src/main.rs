@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-// Freed memory is used again by other threads, and goes back to the system: `--memory` is what a process takes.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     tidemill::cli::main()
 }

@@ -136,19 +136,37 @@ fn set_up_postgres() -> Result<(), String> {
 
 /// Unpacks Debian's MariaDB, once, where the machine has none.
 fn set_up_mysql() -> Result<(), String> {
-    if mysql::base().is_some() {
+    if mysql::base().is_some_and(|base| mysql::starts(&base)) {
         return Ok(());
     }
     let folder = mysql::folder();
     println!("setting up {} in {}", mysql::PACKAGE, folder.display());
-    std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
-    let download = Command::new("apt-get").args(["download", mysql::PACKAGE]).current_dir(&folder).status();
-    let unpack = Command::new("sh").args(["-c", "dpkg -x mariadb-server-core*.deb ."]).current_dir(&folder).status();
-    match mysql::base() {
-        Some(_) => Ok(()),
-        None => {
-            Err(format!("{} could not be unpacked with apt-get and dpkg: {download:?}, {unpack:?}", mysql::PACKAGE))
-        }
+    let lists = folder.join("apt");
+    std::fs::create_dir_all(lists.join("partial")).map_err(|e| format!("{} cannot be made: {e}", lists.display()))?;
+    // With lists of its own: the machine's may be missing, and are nothing for tests to change.
+    let apt = |args: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-qq", "-o", "Acquire::http::Timeout=60", "-o", "Acquire::Retries=2"]);
+        apt.arg("-o").arg(format!("Dir::State::lists={}", lists.display()));
+        apt.arg("-o").arg(format!("Dir::Cache={}", lists.display())).args(args).current_dir(&folder).status()
+    };
+    let packages = [&[mysql::PACKAGE][..], mysql::LIBRARIES].concat();
+    let steps = [
+        apt(&["update"]),
+        apt(&[&["download"][..], &packages].concat()),
+        Command::new("sh")
+            .args(["-c", "for deb in *.deb; do dpkg -x $deb . || exit 1; done"])
+            .current_dir(&folder)
+            .status(),
+    ];
+    match mysql::base().is_some_and(|base| mysql::starts(&base)) {
+        true => Ok(()),
+        false => Err(format!(
+            "MariaDB, which tests need, does not start from {} after apt-get and dpkg ({steps:?}): install it, `apt-get \
+             install {}`",
+            folder.display(),
+            mysql::PACKAGE
+        )),
     }
 }
 
@@ -161,7 +179,10 @@ fn install(program: &Path, packages: &[&str]) -> Result<(), String> {
     let pip = folder.join("bin/pip");
     let steps = [
         Command::new("python3").args(["-m", "venv"]).arg(folder).status(),
-        Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(packages).status(),
+        Command::new(pip)
+            .args(["install", "--quiet", "--disable-pip-version-check", "--timeout=60", "--retries=2"])
+            .args(packages)
+            .status(),
     ];
     if steps.iter().all(|s| s.as_ref().is_ok_and(ExitStatus::success)) {
         return Ok(());

@@ -30,6 +30,10 @@ impl Driver {
                 Err(error) => tell(&client.messages, RunMessage::Failed(error)),
             };
         }
+        if let Some(session) = session_of(&request.settings) {
+            // Before anything is kept: the next entry of the log is the one that names it.
+            self.handle(Event::SessionHeard { session });
+        }
         let planner = &self.config.planner;
         let statement = planner.redact(&request.sql);
         let looks = match &request.plan {
@@ -49,11 +53,7 @@ impl Driver {
         self.blobs.keep_for_run(&run, blob.iter().cloned().collect());
         self.journal.keep(blob);
         self.clients.insert(run.clone(), client);
-        let session = session_of(&request.settings);
         self.requests.insert(run.clone(), request);
-        if let Some(session) = session {
-            self.handle(Event::SessionHeard { session });
-        }
         self.handle(Event::Submitted { run, spec });
     }
 

@@ -1,6 +1,7 @@
 //! Statements to plans, and what is kept of a plan while its run goes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
@@ -19,6 +20,9 @@ use tokio::sync::mpsc;
 use super::{Driver, Input, now};
 use crate::delivery::Keeper;
 use crate::runs::{RunMessage, StatementRequest, tell};
+
+/// How long a client may leave a batch unread before its run counts as one that waits for nothing else.
+const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Plans a run on the cpu runtime.
@@ -116,18 +120,24 @@ impl Driver {
         let (inbox, client) = (self.inbox.clone(), client.messages);
         let mut keeper = Keeper::begin(&run, &rows.schema(), &self.config.pond);
         self.config.cpu.spawn(async move {
-            let mut count = 0;
-            let mut sent = client.send(RunMessage::Schema(rows.schema())).await;
+            let (mut count, mut is_slow) = (0, false);
+            let mut sent = client.send(RunMessage::Schema(rows.schema())).await.map_err(|_| ());
             let mut failed = None;
             while sent.is_ok() && failed.is_none() {
                 match rows.next().await {
                     Some(Ok(batch)) => {
                         count += batch.num_rows() as u64;
                         keeper.push(&batch).await;
-                        if client.capacity() == 0 {
-                            inbox.send(Input::Event(Event::Unread { run: run.clone() })).await;
-                        }
-                        sent = client.send(RunMessage::Batch(batch)).await;
+                        sent = match tokio::time::timeout(SLOW_CLIENT, client.reserve()).await {
+                            Ok(room) => room.map(|room| room.send(RunMessage::Batch(batch))).map_err(|_| ()),
+                            Err(_) => {
+                                // Once is enough: it stays one that waits for its client.
+                                if !std::mem::replace(&mut is_slow, true) {
+                                    inbox.send(Input::Event(Event::Unread { run: run.clone() })).await;
+                                }
+                                client.send(RunMessage::Batch(batch)).await.map_err(|_| ())
+                            }
+                        };
                     }
                     Some(Err(error)) => failed = Some(from_datafusion(&error)),
                     None => break,
@@ -166,7 +176,10 @@ impl Driver {
         if let Some(client) = self.clients.get(&run) {
             tell(&client.messages, RunMessage::Schema(Arc::clone(answer)));
         }
-        let (kept, answer) = Keeper::nothing(answer, &self.config.pond);
+        // What changed of a session may hold the secret for which its statement is written nowhere.
+        let is_written = self.state.runs.get(&run).is_some_and(|known| known.spec.request.is_some());
+        let nothing = || Keeper::nothing(answer, &self.config.pond);
+        let (kept, answer) = if is_written { nothing() } else { (None, None) };
         self.keep(answer);
         self.handle(Event::CatalogueChanged { run, record, rows: 0, kept });
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
@@ -16,29 +16,29 @@ use object_store::{
 use tidemill_core::Error;
 
 type Store = Arc<dyn ObjectStore>;
+/// A store, or what is wrong with what opens it: that is said when it is needed.
+type Opened = std::result::Result<Store, Error>;
 
 /// The parts of a bucket, each with a store that may read it.
 #[derive(Debug)]
 pub(super) struct ScopedStore {
-    /// For what lies in no part; what is wrong with it is said when it is needed.
-    whole: std::result::Result<Store, Error>,
+    /// For what lies in no part.
+    whole: Opened,
     /// Longest paths first.
-    parts: Vec<(Path, Store)>,
+    parts: Vec<(Path, Opened)>,
 }
 
 impl ScopedStore {
-    pub(super) fn new(whole: std::result::Result<Store, Error>, parts: Vec<(String, Store)>) -> Self {
-        let mut parts: Vec<(Path, Store)> = parts.into_iter().map(|(path, store)| (Path::from(path), store)).collect();
+    pub(super) fn new(whole: Opened, parts: Vec<(String, Opened)>) -> Self {
+        let mut parts: Vec<(Path, Opened)> = parts.into_iter().map(|(path, store)| (Path::from(path), store)).collect();
         parts.sort_by_key(|(path, _)| std::cmp::Reverse(path.as_ref().len()));
         Self { whole, parts }
     }
 
     /// The store of a location.
     fn of(&self, location: &Path) -> Result<&Store> {
-        match self.parts.iter().find(|(path, _)| location.prefix_matches(path)) {
-            Some((_, store)) => Ok(store),
-            None => self.whole.as_ref().map_err(refused),
-        }
+        let part = self.parts.iter().find(|(path, _)| location.prefix_matches(path));
+        part.map_or(&self.whole, |(_, store)| store).as_ref().map_err(refused)
     }
 
     /// The store of a listing: of all below `prefix`, as far as its own secret may see.
@@ -60,6 +60,9 @@ impl fmt::Display for ScopedStore {
         }
     }
 }
+
+/// Objects that are deleted beside each other.
+const DELETED_AT_ONCE: usize = 10;
 
 #[async_trait]
 impl ObjectStore for ScopedStore {
@@ -85,14 +88,16 @@ impl ObjectStore for ScopedStore {
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let of = Self { whole: self.whole.clone(), parts: self.parts.clone() };
-        let deleted = locations.and_then(move |location| {
-            let store = of.of(&location).map(Arc::clone);
+        let deleted = locations.map(move |location| {
+            let found = location.and_then(|location| Ok((Arc::clone(of.of(&location)?), location)));
             async move {
-                let mut deleted = store?.delete_stream(futures::stream::iter([Ok(location.clone())]).boxed());
+                let (store, location) = found?;
+                let mut deleted = store.delete_stream(futures::stream::iter([Ok(location.clone())]).boxed());
                 deleted.next().await.unwrap_or(Ok(location))
             }
         });
-        deleted.boxed()
+        // Each is of its own store: beside each other instead of in one request.
+        deleted.buffered(DELETED_AT_ONCE).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -119,6 +124,7 @@ impl ObjectStore for ScopedStore {
 
 #[cfg(test)]
 mod tests {
+    use futures::TryStreamExt;
     use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
 
@@ -128,7 +134,7 @@ mod tests {
     async fn each_location_has_the_store_of_its_longest_scope() -> Result<()> {
         let stores: [Store; 3] = std::array::from_fn(|_| Arc::new(InMemory::new()) as Store);
         let [whole, outer, inner] = &stores;
-        let parts = vec![("a".to_owned(), Arc::clone(outer)), ("a/b".to_owned(), Arc::clone(inner))];
+        let parts = vec![("a".to_owned(), Ok(Arc::clone(outer))), ("a/b".to_owned(), Ok(Arc::clone(inner)))];
         let scoped = ScopedStore::new(Ok(Arc::clone(whole)), parts);
         for location in ["x", "ab/x", "a/x", "a/b/x"] {
             scoped.put(&location.into(), location.as_bytes().to_vec().into()).await?;
@@ -138,10 +144,14 @@ mod tests {
         assert_eq!(found(outer).await?, ["a/x"]);
         assert_eq!(found(inner).await?, ["a/b/x"]);
         assert_eq!(scoped.list(Some(&"a/b".into())).try_collect::<Vec<_>>().await?.len(), 1);
-        let denied = ScopedStore::new(Err(Error::denied("no key")), vec![("a".to_owned(), Arc::clone(outer))]);
+        let closed = |why: &str| Err(Error::denied(why));
+        let parts = vec![("a".to_owned(), Ok(Arc::clone(outer))), ("b".to_owned(), closed("no key of b"))];
+        let denied = ScopedStore::new(closed("no key"), parts);
         assert!(denied.get(&"a/x".into()).await.is_ok());
-        let error = denied.get(&"x".into()).await.err().map(|e| crate::error::object_store_error(&e).message);
-        assert_eq!(error.as_deref(), Some("no key"));
+        for (location, why) in [("x", "no key"), ("b/x", "no key of b")] {
+            let error = denied.get(&location.into()).await.err().map(|e| crate::error::object_store_error(&e).message);
+            assert_eq!(error.as_deref(), Some(why));
+        }
         Ok(())
     }
 }

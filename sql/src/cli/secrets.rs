@@ -44,8 +44,13 @@ pub(super) fn of(file: &SettingsFile) -> Result<Secrets> {
             found.insert(name.clone(), secret);
         }
     }
-    for (variable, text) in std::env::vars().filter(|(name, _)| name.starts_with(VARIABLE)) {
-        let name = variable.trim_start_matches(VARIABLE).to_lowercase();
+    // Those of others may be no text.
+    let own = std::env::vars_os().filter_map(|(variable, text)| {
+        let variable = variable.into_string().ok().filter(|name| name.starts_with(VARIABLE))?;
+        Some((variable, text.to_string_lossy().into_owned()))
+    });
+    for (variable, text) in own {
+        let name = variable.strip_prefix(VARIABLE).unwrap_or_default().to_lowercase();
         let table = format!("{name} = {text}").parse::<Table>();
         let value = table.ok().and_then(|table| table.get(&name).cloned());
         let value = value

@@ -104,7 +104,9 @@ fn remote(command: &CreateExternalTable, directory: Option<&Path>) -> Result<(Re
             (path.display().to_string(), required(TABLE)?)
         }
     };
-    if table.contains("://") || table.is_empty() {
+    // What opens a database is not shown again: it may hold a password.
+    let is_address = table.contains("://") || kind.secret().is_some() && table.contains(['=', ';', '@']);
+    if is_address || table.is_empty() {
         let message =
             format!("LOCATION is the name of a table in the database, and not of the database: {}", example(kind));
         return Err(Error::invalid(message));

@@ -1,5 +1,6 @@
 //! Tables of other databases, see `docs/connectors.md`. `create` makes them, `table` plans their scans, `pushdown` says which
-//! filters the database may apply, `columns` how values travel; `postgres`, `mysql` and `sqlite` speak with databases.
+//! filters the database may apply, `columns` how values travel; `postgres`, `mysql` and `sqlite` speak with databases,
+//! over the connections in `servers`.
 //!
 //! Invariant: planning names a secret and never reads one but to create a table; the executor that reads looks it up itself.
 
@@ -11,6 +12,8 @@ mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod pushdown;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod servers;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod table;
@@ -21,23 +24,17 @@ use async_trait::async_trait;
 use tidemill_core::{Error, Result};
 use tidemill_engine::connector::{self, ConnectorKind, ConnectorScan, Connectors, RemoteRows, RemoteTable};
 use tidemill_engine::files::FileAccess;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-use tidemill_engine::secrets::{NamedSecret, Secret};
 
 use columns::RemoteColumn;
 pub(crate) use create::{definition, is_connector, table_of};
-
-/// Connections of a process to one server, where the secret does not say.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-const CONNECTIONS: usize = 4;
 
 /// The databases that this process speaks with, each over a few connections that all its tasks share.
 #[derive(Debug, Default)]
 struct Databases {
     #[cfg(feature = "postgres")]
-    postgres: postgres::Servers,
+    postgres: servers::Servers<datafusion_table_providers_postgres::pool::PostgresConnectionPool>,
     #[cfg(feature = "mysql")]
-    mysql: mysql::Servers,
+    mysql: servers::Servers<datafusion_table_providers_mysql::pool::MySQLConnectionPool>,
 }
 
 /// Those of this process.
@@ -95,15 +92,6 @@ impl Connectors for Databases {
 fn not_built(kind: ConnectorKind) -> Error {
     let feature = kind.name().to_lowercase();
     Error::invalid(format!("this build does not read {}: build tidemill with --features {feature}", kind.title()))
-}
-
-/// Connections of a process to one server: what its secret says, or a few.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-fn connections(secret: &NamedSecret, part: Option<Secret>) -> Result<usize> {
-    let Some(part) = part else { return Ok(CONNECTIONS) };
-    let number = part.expose().parse().ok().filter(|number| (1..=1_000).contains(number));
-    let name = &secret.name;
-    number.ok_or_else(|| Error::invalid(format!("`connections` of the secret `{name}` is no number from 1 to 1000")))
 }
 
 /// The table is not there, or this user may not see it.

@@ -1,38 +1,25 @@
 //! PostgreSQL, through the connection pools and rows of `datafusion-table-providers`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::common::TableReference;
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::error::DataFusionError;
 use datafusion_table_providers_common::sql::db_connection_pool::dbconnection::AsyncDbConnection;
 use datafusion_table_providers_common::util::secrets::to_secret_map;
 use datafusion_table_providers_postgres::conn::{PostgresConnection, PostgresError};
 use datafusion_table_providers_postgres::pool::{Error as PoolError, PostgresConnectionPool};
-use futures::StreamExt;
 use tidemill_core::{Error, Result};
 use tidemill_engine::connector::{ConnectorScan, RemoteRows, RemoteTable};
-use tidemill_engine::secrets::{NamedSecret, Secret, SecretType, Secrets};
+use tidemill_engine::secrets::{NamedSecret, SecretType};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::columns::{self, RemoteColumn};
-use super::deadline::{CONNECT, DESCRIBE, ROWS, within};
-use super::{connections, no_table, table};
+use super::deadline::{DESCRIBE, ROWS, within};
+use super::servers::{Pool, Running, Servers, Session, first_line, guarded, root_cause};
+use super::{no_table, table};
 
-/// The parts of a secret, and what the pool calls them.
-const PARTS: &[(&str, &str)] = &[
-    ("host", "host"),
-    ("port", "port"),
-    ("user", "user"),
-    ("password", "pass"),
-    ("database", "db"),
-    ("sslmode", "sslmode"),
-    ("sslrootcert", "sslrootcert"),
-    ("options", "options"),
-];
 /// What sessions are set to: they change nothing, and write and read alike wherever they are.
 const SESSION: &str =
     "-c default_transaction_read_only=on -c timezone=UTC -c datestyle=ISO -c standard_conforming_strings=on";
@@ -47,34 +34,44 @@ const COLUMNS: &str = "SELECT a.attname::text, CASE \
   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
   WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
-/// The servers that this process speaks with, by secret.
-#[derive(Default)]
-pub(super) struct Servers(Mutex<BTreeMap<String, Server>>);
+impl Pool for PostgresConnectionPool {
+    type Connection = PostgresConnection;
+    const SECRET: SecretType = SecretType::Postgres;
+    const PARTS: &'static [(&'static str, &'static str)] = &[
+        ("host", "host"),
+        ("port", "port"),
+        ("user", "user"),
+        ("password", "pass"),
+        ("database", "db"),
+        ("sslmode", "sslmode"),
+        ("sslrootcert", "sslrootcert"),
+        ("options", "options"),
+    ];
 
-/// A server, as its secret was when it was first asked.
-#[derive(Clone)]
-struct Server {
-    pool: Arc<PostgresConnectionPool>,
-    /// What the pool was opened with: another password opens another pool.
-    given: BTreeMap<String, Secret>,
-    /// The connections that nobody reads from.
-    free: Arc<Semaphore>,
-}
+    async fn open(secret: &NamedSecret, mut parameters: HashMap<String, String>, connections: usize) -> Result<Self> {
+        parameters.insert("application_name".to_owned(), "tidemill".to_owned());
+        parameters.entry("options".to_owned()).or_insert_with(|| SESSION.to_owned());
+        // One more tells the server to stop what another runs.
+        parameters.insert("connection_pool_size".to_owned(), (connections + 1).to_string());
+        Self::new(to_secret_map(parameters)).await.map_err(|e| refused(secret, &e))
+    }
 
-impl fmt::Debug for Servers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Servers")
+    async fn connect(&self, secret: &NamedSecret) -> Result<PostgresConnection> {
+        self.connect_direct().await.map_err(|e| refused(secret, &e))
+    }
+
+    fn parameter(part: &str, value: &str) -> String {
+        match part {
+            // These become words of one line.
+            "host" | "user" | "db" | "port" => quoted(value),
+            // Of two settings of one name the later counts.
+            "options" => format!("{value} {SESSION}"),
+            _ => value.to_owned(),
+        }
     }
 }
 
-/// A connection, and the right to hold one.
-struct Session {
-    connection: PostgresConnection,
-    pool: Arc<PostgresConnectionPool>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Servers {
+impl Servers<PostgresConnectionPool> {
     pub(super) async fn describe(&self, table: &RemoteTable) -> Result<Vec<RemoteColumn>> {
         let session = self.connect(table).await?;
         within(DESCRIBE, "the columns", table, describe(&session.connection, table)).await
@@ -86,7 +83,7 @@ impl Servers {
         let now = within(DESCRIBE, "the columns", table, describe(&session.connection, table)).await?;
         columns::check(scan, &now)?;
         let backend = within(DESCRIBE, "a session", table, backend(&session.connection, table)).await?;
-        let running = Running { session: Some(session), backend, runtime: Handle::current() };
+        let running = Query { session: Some(session), backend, runtime: Handle::current() };
         let asked = async {
             let Some(session) = &running.session else { return Err(Error::internal("a connection went by itself")) };
             let asked = session.connection.query_arrow(&scan.sql, &[], Some(Arc::clone(&scan.wire))).await;
@@ -94,75 +91,6 @@ impl Servers {
         };
         let rows = within(ROWS, "the first rows", table, asked).await?;
         Ok(guarded(rows, running, table.clone()))
-    }
-
-    /// A connection to the server of a table, from a pool that is opened when it is first needed.
-    async fn connect(&self, table: &RemoteTable) -> Result<Session> {
-        let secrets = Secrets::installed();
-        let secret = secrets.named(&table.database, SecretType::Postgres)?;
-        let given = secret.resolve()?;
-        let known = self.servers().get(&secret.name).filter(|server| server.given == given).cloned();
-        let server = match known {
-            Some(server) => server,
-            None => {
-                let (pool, connections) = within(CONNECT, "a connection", table, open(secret)).await?;
-                let server = Server { pool: Arc::new(pool), given, free: Arc::new(Semaphore::new(connections)) };
-                // Of two that were opened at once, the later stays.
-                self.servers().insert(secret.name.clone(), server.clone());
-                server
-            }
-        };
-        let free =
-            async { Arc::clone(&server.free).acquire_owned().await.map_err(|_| Error::internal("a pool is closed")) };
-        let permit = within(ROWS, "a free connection", table, free).await?;
-        let connecting = async { server.pool.connect_direct().await.map_err(|e| refused(secret, &e)) };
-        match within(CONNECT, "a connection", table, connecting).await {
-            Ok(connection) => Ok(Session { connection, pool: server.pool, _permit: permit }),
-            Err(error) => {
-                // Whoever comes next finds out at once whether it is there again.
-                self.servers().remove(&secret.name);
-                Err(error)
-            }
-        }
-    }
-
-    fn servers(&self) -> MutexGuard<'_, BTreeMap<String, Server>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Opens a pool. On a thread of its own: the crate waits for the address without leaving its thread.
-async fn open(secret: &NamedSecret) -> Result<(PostgresConnectionPool, usize)> {
-    let mut parameters = HashMap::from([
-        ("application_name".to_owned(), "tidemill".to_owned()),
-        ("options".to_owned(), SESSION.to_owned()),
-    ]);
-    let mut given = secret.resolve()?;
-    let connections = connections(secret, given.remove("connections"))?;
-    for (key, value) in given {
-        let Some((_, name)) = PARTS.iter().find(|(part, _)| *part == key) else {
-            let known: Vec<&str> = PARTS.iter().map(|(part, _)| *part).collect();
-            let (name, known) = (&secret.name, known.join(", "));
-            return Err(Error::invalid(format!(
-                "the secret `{name}` has a part `{key}`, which postgres does not have: use {known}"
-            )));
-        };
-        let value = value.expose();
-        // These become words of one line.
-        let value = if matches!(*name, "host" | "user" | "db" | "port") { quoted(value) } else { value.to_owned() };
-        parameters.insert((*name).to_owned(), value);
-    }
-    if !parameters.contains_key("host") {
-        return Err(Error::invalid(format!("the secret `{}` has no `host`: say where the server is", secret.name)));
-    }
-    // One more tells the server to stop what another runs.
-    parameters.insert("connection_pool_size".to_owned(), (connections + 1).to_string());
-    let runtime = Handle::current();
-    let opened =
-        tokio::task::spawn_blocking(move || runtime.block_on(PostgresConnectionPool::new(to_secret_map(parameters))));
-    match opened.await {
-        Ok(opened) => Ok((opened.map_err(|e| refused(secret, &e))?, connections)),
-        Err(panic) => Err(Error::internal(format!("opening PostgreSQL panicked: {panic}"))),
     }
 }
 
@@ -205,24 +133,25 @@ async fn backend(connection: &PostgresConnection, table: &RemoteTable) -> Result
 }
 
 /// A query that runs. Dropped before its end, the server is told to stop it: otherwise it would send the rest to nobody.
-struct Running {
-    session: Option<Session>,
+struct Query {
+    session: Option<Session<PostgresConnectionPool>>,
     backend: i32,
     runtime: Handle,
 }
 
-impl Running {
-    /// It has ended: the connection is free for others.
-    fn done(&mut self) {
+impl Running for Query {
+    fn done(mut self) {
         self.session = None;
     }
 
-    fn is_cut(&self) -> bool {
-        self.session.as_ref().is_none_or(|session| session.connection.conn.is_closed())
+    fn failed(&self, table: &RemoteTable, error: &DataFusionError) -> Error {
+        let message = format!("reading {table} stopped: {}", first_line(&error.to_string()));
+        let is_cut = self.session.as_ref().is_none_or(|session| session.connection.conn.is_closed());
+        if is_cut { Error::unavailable(message) } else { Error::invalid(message) }
     }
 }
 
-impl Drop for Running {
+impl Drop for Query {
     fn drop(&mut self) {
         // It is held until its query has ended, so that nobody else's is stopped.
         let Some(session) = self.session.take() else { return };
@@ -238,32 +167,6 @@ impl Drop for Running {
             drop(session);
         });
     }
-}
-
-/// The rows of a query, each wait for them with an end.
-fn guarded(rows: SendableRecordBatchStream, running: Running, table: RemoteTable) -> RemoteRows {
-    let state = Some((rows, running));
-    let next = move |state: Option<(SendableRecordBatchStream, Running)>| {
-        let table = table.clone();
-        async move {
-            let (mut rows, mut running) = state?;
-            let next = within(ROWS, "rows", &table, async { Ok(rows.next().await) }).await;
-            match next {
-                Ok(None) => {
-                    running.done();
-                    None
-                }
-                Ok(Some(Ok(batch))) => Some((Ok(batch), Some((rows, running)))),
-                Ok(Some(Err(error))) => {
-                    let message = format!("reading {table} stopped: {}", first_line(&error.to_string()));
-                    let error = if running.is_cut() { Error::unavailable(message) } else { Error::invalid(message) };
-                    Some((Err(error), None))
-                }
-                Err(late) => Some((Err(late), None)),
-            }
-        }
-    };
-    futures::stream::unfold(state, next).boxed()
 }
 
 /// What the pool says, without what it was given.
@@ -341,17 +244,4 @@ fn asked_wrongly(
 
 fn lost(table: &RemoteTable, error: &(dyn std::error::Error + 'static)) -> Error {
     Error::unavailable(format!("the connection for {table} was lost: {}", root_cause(error)))
-}
-
-/// The innermost of nested errors says most.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    first_line(&inner.to_string())
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim().to_owned()
 }

@@ -155,7 +155,10 @@ impl<'a, F: Fn(&str) -> Option<(Declared, &'a str)>> Judge<'a, F> {
             ScalarValue::Date32(Some(days)) => !is_sqlite && DAYS.contains(days),
             ScalarValue::TimestampMicrosecond(Some(micros), _) => !is_sqlite && self.writes(*micros),
             ScalarValue::Boolean(_) => self.kind == ConnectorKind::Postgres && equals,
-            number => number.data_type().is_integer() && declared.passage == Passage::Plain,
+            // MySQL's years of two digits are of this century or the last.
+            number => {
+                number.data_type().is_integer() && declared.passage == Passage::Plain && !source.starts_with("year")
+            }
         };
         if is_exact { Fit::Exact } else { Fit::No }
     }
@@ -205,6 +208,7 @@ mod tests {
                 "s" => (DataType::Utf8, "text", Passage::Plain),
                 "u" => (DataType::Utf8, "uuid", Passage::Text),
                 "t" => (MICROS, "datetime", Passage::Text),
+                "y" => (DataType::Int16, "year(4)", Passage::Plain),
                 _ => return None,
             };
             Some((Declared { data_type, passage }, source))
@@ -244,6 +248,7 @@ mod tests {
             (Mysql, col("t").gt(moment(1_000_000)), Fit::Exact),
             (Mysql, col("t").is_null(), Fit::No),
             (Mysql, col("n").is_null(), Fit::Exact),
+            (Mysql, col("y").gt(lit(20_i16)), Fit::No),
             (Sqlite, col("t").gt(moment(1_000_000)), Fit::No),
             (Sqlite, col("unknown").is_null(), Fit::No),
         ];

@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tidemill_core::{Error, Result};
 use tidemill_engine::connector::{ConnectorScan, RemoteRows, RemoteTable};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::columns::{self, RemoteColumn};
 use super::deadline::{DESCRIBE, ROWS, within};
@@ -27,43 +28,39 @@ const BUSY: Duration = Duration::from_secs(20);
 const BATCH_ROWS: usize = 8_192;
 /// Bytes of texts after which a batch is full.
 const BATCH_BYTES: usize = 8 << 20;
+/// Instructions of its machine after which `SQLite` asks whether to go on.
+const STEPS: i32 = 100_000;
 /// Batches read ahead.
 const AHEAD: usize = 2;
 
 pub(super) async fn describe(table: &RemoteTable) -> Result<Vec<RemoteColumn>> {
     let of = table.clone();
-    let described = blocking(move || columns_of(&open(&of)?, &of));
-    within(DESCRIBE, "the columns", table, described).await
+    let described = tokio::task::spawn_blocking(move || columns_of(&open(&of)?, &of));
+    within(DESCRIBE, "the columns", table, ended(described)).await
 }
 
 pub(super) async fn read(scan: &ConnectorScan) -> Result<RemoteRows> {
     let table = scan.table.clone();
     let (to, from) = mpsc::channel(AHEAD);
     let scan = scan.clone();
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = send_rows(&scan, &to) {
-            // Whoever asked has gone.
-            let _ = to.blocking_send(Err(error));
-        }
-    });
-    let next = move |mut from: mpsc::Receiver<Result<RecordBatch>>| {
+    let reading = tokio::task::spawn_blocking(move || send_rows(&scan, &to));
+    let next = move |state: Option<(mpsc::Receiver<RecordBatch>, JoinHandle<Result<()>>)>| {
         let table = table.clone();
         async move {
-            let next = within(ROWS, "rows", &table, async { Ok(from.recv().await) }).await;
-            match next {
-                Ok(batch) => batch.map(|batch| (batch, from)),
-                Err(late) => {
-                    from.close();
-                    Some((Err(late), from))
-                }
+            let (mut from, reading) = state?;
+            match within(ROWS, "rows", &table, async { Ok(from.recv().await) }).await {
+                Ok(Some(batch)) => Some((Ok(batch), Some((from, reading)))),
+                // The rows are all of them only if whoever read them says so.
+                Ok(None) => ended(reading).await.err().map(|error| (Err(error), None)),
+                Err(late) => Some((Err(late), None)),
             }
         }
     };
-    Ok(futures::stream::unfold(from, next).boxed())
+    Ok(futures::stream::unfold(Some((from, reading)), next).boxed())
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+async fn ended<T>(work: JoinHandle<Result<T>>) -> Result<T> {
+    match work.await {
         Ok(done) => done,
         Err(panic) => Err(Error::internal(format!("reading SQLite panicked: {panic}"))),
     }
@@ -93,10 +90,12 @@ fn columns_of(connection: &Connection, table: &RemoteTable) -> Result<Vec<Remote
     if columns.is_empty() { Err(no_table(table)) } else { Ok(columns) }
 }
 
-/// Sends all rows of a scan, until nobody takes them.
-fn send_rows(scan: &ConnectorScan, to: &mpsc::Sender<Result<RecordBatch>>) -> Result<()> {
+/// Sends all rows of a scan, until nobody takes them: also where none come for long.
+fn send_rows(scan: &ConnectorScan, to: &mpsc::Sender<RecordBatch>) -> Result<()> {
     let table = &scan.table;
     let connection = open(table)?;
+    let taker = to.clone();
+    connection.progress_handler(STEPS, Some(move || taker.is_closed()));
     columns::check(scan, &columns_of(&connection, table)?)?;
     let mut statement = connection.prepare(&scan.sql).map_err(|e| failed(table, &e))?;
     let mut rows = statement.query([]).map_err(|e| failed(table, &e))?;
@@ -105,14 +104,14 @@ fn send_rows(scan: &ConnectorScan, to: &mpsc::Sender<Result<RecordBatch>>) -> Re
         batch.push(row)?;
         if batch.is_full() {
             let full = std::mem::replace(&mut batch, Batch::new(&scan.wire, table)?);
-            if to.blocking_send(full.finish()).is_err() {
+            if to.blocking_send(full.finish()?).is_err() {
                 return Ok(());
             }
         }
     }
     if batch.rows > 0 {
         // Nobody may want it any more.
-        let _ = to.blocking_send(batch.finish());
+        let _ = to.blocking_send(batch.finish()?);
     }
     Ok(())
 }

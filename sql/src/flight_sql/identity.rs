@@ -29,12 +29,21 @@ pub(super) fn identify<T>(request: &Request<T>) -> Result<Caller> {
     let metadata = request.metadata();
     let cookies = metadata.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
     let cookie = cookies.flat_map(|value| value.split(';')).find_map(session_of);
-    let authorization = metadata.get("authorization").and_then(|value| value.to_str().ok());
-    let token = authorization.and_then(|value| value.strip_prefix("Bearer ")).filter(|token| is_of_handshake(token));
+    let token = bearer(request).filter(|token| is_of_handshake(token));
     let connection = || request.remote_addr().map(|address| format!("connection {address}"));
     // Not the token itself: it is a secret.
     let other = token.map(|token| format!("token {}", blake3::hash(token.as_bytes()))).or_else(connection);
     Ok(Caller { cookie, other, user })
+}
+
+/// The pass that a call shows: whoever has one gets no other for it, or it would be good for ever.
+pub(super) fn pass_of<T>(request: &Request<T>) -> Option<String> {
+    bearer(request).filter(|token| token.starts_with(PASS)).map(str::to_owned)
+}
+
+fn bearer<T>(request: &Request<T>) -> Option<&str> {
+    let (scheme, token) = request.metadata().get("authorization")?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// A token that nobody has yet.
@@ -59,6 +68,7 @@ fn session_of(cookie: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -82,5 +92,11 @@ mod tests {
         assert_eq!(caller("authorization", "Bearer 01JD5Y7YV0T2X3Z4A5B6C7D8E9"), known(None, Some(&token)));
         assert_eq!(caller("authorization", "Bearer of-somebody-else"), known(None, None));
         assert!(identify(&Request::new(())).is_err(), "no gate let it in");
+        for (shown, pass) in [("Bearer tms_x", Some("tms_x")), ("bearer  tms_x ", Some("tms_x")), ("Basic tms_x", None)]
+        {
+            let mut request = Request::new(());
+            request.metadata_mut().append("authorization", shown.parse().expect("a header"));
+            assert_eq!(pass_of(&request).as_deref(), pass, "{shown}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::actions::{CLOSE_SESSION, action_types, refuse_transaction};
-use super::identity::{Caller, SESSION_COOKIE, identify, new_token};
+use super::identity::{Caller, SESSION_COOKIE, identify, new_token, pass_of};
 use super::prepared::table_rows;
 use super::results::{Bound, info};
 use super::upload::{Upload, command};
@@ -180,7 +180,10 @@ impl FlightService for FlightSql {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let caller = caller(&request)?;
-        let pass = self.0.gate.pass_for(&caller.user).map_err(|e| status(&e))?;
+        let pass = match pass_of(&request) {
+            Some(shown) => Some(shown),
+            None => self.0.gate.pass_for(&caller.user).map_err(|e| status(&e))?,
+        };
         let token = pass.unwrap_or_else(new_token);
         let bearer = MetadataValue::try_from(format!("Bearer {token}"))
             .map_err(|_| status(&Error::internal("a token is no header")))?;

@@ -3,7 +3,8 @@
 //! A session begins with the first setting. Its client is told the session's id as a cookie; one that keeps no cookies is
 //! known by the token of its handshake, or by its connection.
 //!
-//! Invariant: a client whose cookie names a session that is gone is told so once, before anything runs without its settings.
+//! Invariants: a session is of one user, whoever else shares the connection; a client whose cookie names a session that is gone
+//! is told so once, before anything runs without its settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ impl Settings {
 /// The sessions of all clients.
 pub(super) struct Sessions {
     sessions: Shelf<ClientSettings>,
-    /// Sessions of clients without cookies.
+    /// Ids of the sessions of clients without cookies.
     of_others: Shelf<String>,
 }
 
@@ -74,7 +75,7 @@ impl Sessions {
     /// What the caller has set.
     pub(super) fn client_settings(&self, caller: &Caller) -> Result<ClientSettings> {
         let id = self.id(caller)?;
-        Ok(id.and_then(|id| self.sessions.with(&id, |settings| settings.clone())).unwrap_or_default())
+        Ok(id.and_then(|id| self.sessions.with(&key(caller, &id), |settings| settings.clone())).unwrap_or_default())
     }
 
     /// Carries out a `SET` or `RESET`.
@@ -111,13 +112,13 @@ impl Sessions {
             Some(id) => id,
             None => self.begin(caller)?,
         };
-        self.sessions.with(&id, change).unwrap_or_else(|| Err(gone(&id)))
+        self.sessions.with(&key(caller, &id), change).unwrap_or_else(|| Err(gone(&id)))
     }
 
     /// Ends the caller's session, if there is one; answers what it was.
     pub(super) fn close(&self, caller: &Caller) -> Option<ClientSettings> {
-        let of_other = caller.other.as_ref().and_then(|other| self.of_others.take(other));
-        self.sessions.take(&caller.cookie.clone().or(of_other)?)
+        let of_other = caller.other.as_ref().and_then(|other| self.of_others.take(&key(caller, other)));
+        self.sessions.take(&key(caller, &caller.cookie.clone().or(of_other)?))
     }
 
     /// The secret names under which coordinators keep something for sessions.
@@ -141,16 +142,16 @@ impl Sessions {
 
     fn id(&self, caller: &Caller) -> Result<Option<String>> {
         let Some(id) = &caller.cookie else { return Ok(self.of_other(caller)) };
-        if self.sessions.with(id, |_| ()).is_none() {
-            self.sessions.get_or_put(id, ClientSettings::default())?;
+        if self.sessions.with(&key(caller, id), |_| ()).is_none() {
+            self.sessions.get_or_put(&key(caller, id), ClientSettings::default())?;
             return Err(gone(id));
         }
         Ok(Some(id.clone()))
     }
 
     fn of_other(&self, caller: &Caller) -> Option<String> {
-        let id = self.of_others.with(caller.other.as_ref()?, |id| id.clone())?;
-        self.sessions.with(&id, |_| ()).map(|()| id)
+        let id = self.of_others.with(&key(caller, caller.other.as_ref()?), |id| id.clone())?;
+        self.sessions.with(&key(caller, &id), |_| ()).map(|()| id)
     }
 
     fn begin(&self, caller: &Caller) -> Result<String> {
@@ -158,10 +159,15 @@ impl Sessions {
             Error::invalid("a setting needs a session, and nothing tells this client from others: let it keep cookies")
         })?;
         // Another call of the same client may begin it just now.
-        let id = self.of_others.get_or_put(other, ulid::Ulid::new().to_string())?;
-        self.sessions.get_or_put(&id, ClientSettings::default())?;
+        let id = self.of_others.get_or_put(&key(caller, other), ulid::Ulid::new().to_string())?;
+        self.sessions.get_or_put(&key(caller, &id), ClientSettings::default())?;
         Ok(id)
     }
+}
+
+/// Under which name something of a caller is on a shelf: others may share its connection, or know its cookie.
+fn key(caller: &Caller, name: &str) -> String {
+    format!("{} {name}", caller.user.name)
 }
 
 fn gone(id: &str) -> Error {
@@ -201,6 +207,24 @@ mod tests {
         assert_eq!(batch_size(&sessions, &moved), Ok(Some("7".to_owned())));
         sessions.close(&moved);
         assert_eq!(batch_size(&sessions, &first), Ok(None));
+    }
+
+    #[test]
+    fn a_session_is_of_one_user_whoever_else_shares_the_connection() {
+        let sessions = Sessions::default();
+        let of = |name: &str, cookie: Option<&str>| {
+            let user = tidemill_core::Principal { name: name.to_owned(), role: tidemill_core::Role::Write };
+            Caller { user, ..caller(cookie, Some("connection 1")) }
+        };
+        assert_eq!(set(&sessions, &of("ann", None), "7"), Ok(()));
+        let cookie = sessions.id_to_tell(&of("ann", None));
+        assert_eq!(batch_size(&sessions, &of("bob", None)), Ok(None));
+        assert_eq!(sessions.id_to_tell(&of("bob", None)), None);
+        // Nor by her cookie.
+        assert!(batch_size(&sessions, &of("bob", cookie.as_deref())).is_err());
+        assert_eq!(batch_size(&sessions, &of("bob", cookie.as_deref())), Ok(None));
+        assert!(sessions.close(&of("bob", cookie.as_deref())).is_some_and(|closed| closed.entries().is_empty()));
+        assert_eq!(batch_size(&sessions, &of("ann", cookie.as_deref())), Ok(Some("7".to_owned())));
     }
 
     #[test]

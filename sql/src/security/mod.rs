@@ -150,8 +150,10 @@ impl SecurityConfig {
             None if users.is_some() && self.tls_client_ca.is_none() => Some(ClusterToken::random()?),
             token => token,
         };
-        let files = match (self.allow_paths.is_empty() && self.allow_urls.is_empty(), is_exposed) {
-            (true, false) => FileAccess::everything(),
+        // Where callers show who they are, they are not the user whose process it is.
+        let is_own = !is_exposed && users.is_none();
+        let files = match (self.allow_paths.is_empty() && self.allow_urls.is_empty(), is_own) {
+            (true, true) => FileAccess::everything(),
             _ => FileAccess::only(&self.allow_paths, &self.allow_urls)?,
         };
         let gate = Gate::new(users, token.as_ref(), self.tls_client_ca.is_some())?;

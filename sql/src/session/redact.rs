@@ -41,31 +41,50 @@ pub fn redact(statement: &str) -> String {
     let mut hide_next = false;
     let mut names_next = false;
     let shown = tokens.iter().map(|token| {
-        let text = match token {
-            Token::SingleQuotedString(text) | Token::DoubleQuotedString(text) => text.to_lowercase(),
-            Token::Word(word) => word.value.to_lowercase(),
-            Token::Whitespace(_) => return token.to_string(),
-            Token::Eq | Token::Colon | Token::RArrow => {
+        let string = string(token);
+        let text = match (string, token) {
+            (Some(text), _) => text.to_lowercase(),
+            (None, Token::Word(word)) => word.value.to_lowercase(),
+            (None, Token::Whitespace(_)) => return token.to_string(),
+            (None, Token::Eq | Token::Colon | Token::RArrow) => {
                 names_next = false;
                 return token.to_string();
             }
-            other => {
+            (None, other) => {
                 (hide_next, names_next) = (false, false);
                 return other.to_string();
             }
         };
-        let is_string = matches!(token, Token::SingleQuotedString(_) | Token::DoubleQuotedString(_));
-        if hide_next && is_string && !(names_next && is_name(&text)) {
+        if hide_next && string.is_some() && !(names_next && is_name(&text)) {
             (hide_next, names_next) = (false, false);
             return format!("'{HIDDEN}'");
         }
         (hide_next, names_next) = (sounds_secret(&text), text == NAME_OF_SECRET);
-        match token {
-            Token::SingleQuotedString(text) => format!("'{}'", inside(text)),
+        match string.map(|text| (text, inside(text))) {
+            Some((text, shown)) if shown != text => format!("'{shown}'"),
             _ => token.to_string(),
         }
     });
     shown.collect()
+}
+
+/// The text of a string, however it is written.
+fn string(token: &Token) -> Option<&str> {
+    match token {
+        Token::SingleQuotedString(text)
+        | Token::DoubleQuotedString(text)
+        | Token::TripleSingleQuotedString(text)
+        | Token::TripleDoubleQuotedString(text)
+        | Token::EscapedStringLiteral(text)
+        | Token::NationalStringLiteral(text)
+        | Token::UnicodeStringLiteral(text)
+        | Token::SingleQuotedByteStringLiteral(text)
+        | Token::DoubleQuotedByteStringLiteral(text)
+        | Token::SingleQuotedRawStringLiteral(text)
+        | Token::DoubleQuotedRawStringLiteral(text) => Some(text),
+        Token::DollarQuotedString(text) => Some(&text.value),
+        _ => None,
+    }
 }
 
 /// Whether a text may be the name of a secret.
@@ -75,16 +94,7 @@ fn is_name(text: &str) -> bool {
 
 /// A text without the credentials in it.
 fn inside(text: &str) -> String {
-    let mut shown = text.to_owned();
-    if let Some((before, rest)) = text.split_once("://") {
-        let end = rest.find(['/', '?', ' ']).unwrap_or(rest.len());
-        let authority = rest.get(..end).unwrap_or_default();
-        // A password may have a `/` in it, though it should not.
-        let user = if authority.contains(':') && !authority.contains('@') { rest } else { authority };
-        if let Some(at) = user.rfind('@') {
-            shown = format!("{before}://{HIDDEN}{}", rest.get(at..).unwrap_or_default());
-        }
-    }
+    let shown = without_users(text);
     let (mut from, mut hidden) = (0, String::new());
     // Bytes of ASCII stay where they are.
     let lower = shown.to_ascii_lowercase();
@@ -95,6 +105,21 @@ fn inside(text: &str) -> String {
     }
     hidden.push_str(shown.get(from..).unwrap_or_default());
     hidden
+}
+
+/// A text whose URLs name nobody.
+fn without_users(text: &str) -> String {
+    let (mut shown, mut left) = (String::new(), text);
+    while let Some((before, rest)) = left.split_once("://") {
+        let end = rest.find(['/', '?', ' ']).unwrap_or(rest.len());
+        let authority = rest.get(..end).unwrap_or_default();
+        // A password may have a `/` in it, though it should not.
+        let user = if authority.contains(':') && !authority.contains('@') { rest } else { authority };
+        let at = user.rfind('@');
+        shown.extend([before, "://", if at.is_some() { HIDDEN } else { "" }]);
+        left = rest.get(at.unwrap_or(0)..).unwrap_or_default();
+    }
+    shown + left
 }
 
 /// Where the next value begins and ends that follows a secret's name and `=`.
@@ -142,7 +167,14 @@ mod tests {
             "SELECT * FROM t WHERE secret = 'hunter2'",
             "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 'postgres://me:hunter2@host/db?x=1'",
             "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 'host=h password=hunter2 user=me'",
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 'host=h pwd=hunter2'",
             "COPY t TO 'az://c/x?se=1&sig=hunter2&sp=r'",
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 't' OPTIONS (password E'hunter2')",
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION E'postgres://me:hunter2@host/db'",
+            "SELECT * FROM t WHERE password = N'hunter2'",
+            "SELECT * FROM t WHERE password = $$hunter2$$",
+            "SELECT * FROM t WHERE x = \"postgres://me:hunter2@host/db\"",
+            "SELECT 'see http://x/y and postgres://me:hunter2@host/db'",
             "SELECT 'AccountName=a;AccountKey=hunter2==;x=1', 'https://b/x?X-Amz-Signature=hunter2'",
         ] {
             let shown = redact(sql);

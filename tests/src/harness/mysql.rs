@@ -16,6 +16,8 @@ use super::process_cluster::lasting_port;
 
 /// The package with the server and what makes its own tables.
 pub const PACKAGE: &str = "mariadb-server-core";
+/// Libraries that it needs, and that a bare Debian has not.
+pub const LIBRARIES: &[&str] = &["liburing2", "libnuma1", "libpcre2-8-0"];
 /// Who may read everything.
 pub const USER: &str = "reader";
 /// The password of that user.
@@ -43,6 +45,24 @@ pub fn base() -> Option<PathBuf> {
 
 fn server(base: &Path) -> PathBuf {
     base.join("sbin/mariadbd")
+}
+
+/// Whether the server of a folder finds its libraries.
+#[must_use]
+pub fn starts(base: &Path) -> bool {
+    program(base).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// The server, with the libraries that were unpacked beside it.
+fn program(base: &Path) -> Command {
+    let mut command = Command::new(server(base));
+    let libraries = std::fs::read_dir(base.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path());
+    if base != Path::new("/usr")
+        && let Some(folder) = libraries.filter(|path| path.join("liburing.so.2").exists()).min()
+    {
+        command.env("LD_LIBRARY_PATH", folder);
+    }
+    command
 }
 
 /// A running server, killed when dropped.
@@ -92,7 +112,7 @@ impl MariaDb {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(server(&self.base));
+        let mut command = program(&self.base);
         command.arg("--no-defaults").arg(format!("--datadir={}", self.path("data").display()));
         command.arg(format!("--lc-messages-dir={}", self.base.join("share/mysql").display()));
         command.args([
@@ -190,7 +210,7 @@ fn nobody() -> Option<u32> {
 /// The package's files, where a user without rights finds them.
 fn copied(base: &Path, to: &Path) -> PathBuf {
     let mut copy = Command::new("sh");
-    copy.args(["-c", "mkdir -p \"$1\"/usr/share \"$1\"/usr/sbin && cp -r \"$0\"/share/mysql \"$1\"/usr/share/ && cp \"$0\"/sbin/mariadbd \"$1\"/usr/sbin/"]);
+    copy.args(["-c", "mkdir -p \"$1\"/usr/share \"$1\"/usr/sbin \"$1\"/usr/lib && cp -r \"$0\"/share/mysql \"$1\"/usr/share/ && { [ ! -d \"$0\"/lib ] || cp -r \"$0\"/lib/. \"$1\"/usr/lib/; } && cp \"$0\"/sbin/mariadbd \"$1\"/usr/sbin/"]);
     assert!(copy.arg(base).arg(to).status().expect("cp runs").success(), "the package cannot be copied");
     to.join("usr")
 }

@@ -42,7 +42,12 @@ pub fn binaries() -> Option<PathBuf> {
 
 fn installed() -> Option<PathBuf> {
     let versions = std::fs::read_dir(INSTALLED).ok()?.flatten().map(|version| version.path().join("bin"));
-    versions.filter(|bin| bin.join("initdb").exists()).max()
+    // By number: 9.6 is older than 17.
+    let number = |bin: &PathBuf| {
+        let name = bin.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+        name.split('.').map(|part| part.parse::<u32>().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    versions.filter(|bin| bin.join("initdb").exists()).max_by_key(number)
 }
 
 fn site_packages() -> Option<PathBuf> {
@@ -68,7 +73,7 @@ impl Postgres {
     pub fn start() -> Self {
         let found = binaries().expect("PostgreSQL is missing: `cargo run -p tidemill-tests` sets it up");
         let data = tempfile::tempdir().expect("a temporary folder");
-        let bin = if installed().is_some() { found } else { copied(data.path()) };
+        let bin = if installed().is_some() || nobody().is_none() { found } else { copied(data.path()) };
         std::fs::write(data.path().join("password"), PASSWORD).expect("a password");
         if let Some(nobody) = nobody() {
             for path in [data.path().to_owned(), data.path().join("password")] {

@@ -72,8 +72,7 @@ async fn nothing_that_is_written_anywhere_holds_a_secret() {
     let url = cluster.coordinator.url();
     let typed = typed_statements();
     let home = written.path().to_owned();
-    let told = tokio::task::spawn_blocking(move || at_the_shell(&home, &url, &typed)).await.expect("a shell");
-    let mut shown = vec![told];
+    let mut shown = tokio::task::spawn_blocking(move || at_the_shell(&home, &url, &typed)).await.expect("a shell");
     for sql in typed_statements() {
         let error = client.execute(&sql).await.err().unwrap_or_else(|| panic!("{sql} is right"));
         shown.push(error.to_string());
@@ -125,16 +124,21 @@ fn typed_statements() -> Vec<String> {
         orders("a", "s3://lake/raw/", &format!(" OPTIONS ('aws.secret_access_key' '{TYPED}')")),
         orders("a", &format!("s3://key:{TYPED}@lake/raw/"), ""),
         format!("COPY (SELECT 1) TO 's3://key:{TYPED}@lake/x.csv'"),
+        format!("CREATE EXTERNAL TABLE a STORED AS POSTGRES LOCATION 'known' OPTIONS (password E'{TYPED}')"),
+        format!("CREATE EXTERNAL TABLE a STORED AS POSTGRES LOCATION 'host=h password={TYPED}' OPTIONS (secret 'pg')"),
     ]
 }
 
-/// Types statements into the shell, which keeps a history in `home`; what is seen of it.
-fn at_the_shell(home: &Path, url: &str, statements: &[String]) -> String {
+/// Types statements into the shell, which keeps a history in `home`: that, and each error that it shows.
+fn at_the_shell(home: &Path, url: &str, statements: &[String]) -> Vec<String> {
     let mut terminal = Terminal::start(home, &["sql", "--connect", url]);
     terminal.sees("Ctrl-D leaves");
+    let mut shown = Vec::new();
     for statement in statements {
         terminal.types(&format!("{statement};"));
+        // Before it is what was typed.
         terminal.sees("error: ");
+        shown.push(terminal.sees("tidemill>"));
     }
     terminal.types("SELECT 'remembered' AS x;");
     terminal.sees("1 row");
@@ -142,7 +146,9 @@ fn at_the_shell(home: &Path, url: &str, statements: &[String]) -> String {
     let ended = terminal.ends();
     let history = std::fs::read_to_string(home.join("history")).expect("a history");
     assert!(ended == 0 && history.contains("remembered"), "{history}");
-    history
+    assert!(shown.iter().all(|error| error.len() > 40), "{shown:?}");
+    shown.push(history);
+    shown
 }
 
 async fn shown_by(client: &mut Client, sql: &str) -> String {
@@ -228,6 +234,26 @@ async fn the_longest_scope_opens_a_location_unnamed() {
     assert!(named.message.contains("is opened with the secret `raw`"), "{named}");
     let unknown = client.execute(&orders("named", "gs://lake/raw/", " OPTIONS (secret 'mine')")).await.err();
     assert!(unknown.expect("no such secret").message.contains("no secret `mine` of this server opens gs://lake/raw/"));
+}
+
+/// A folder may be called what a secret's name is.
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_that_sound_like_secrets_are_read_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data/token=5");
+    std::fs::create_dir_all(&data).expect("a folder");
+    std::fs::copy(tpch().join("orders/part-000.parquet"), data.join("part-000.parquet")).expect("a file");
+    let state = format!("file://{}", folder.path().join("state").display());
+    let start = || Process::start(&["server", "--bind", "127.0.0.1:0", "--slots", "1", "--state", &state]);
+    let server = start();
+    let mut client = Client::connect(&server.url()).await.expect("a client");
+    rows(&mut client, &orders("orders", &format!("{}/", data.display()), "")).await;
+    let expected = value(&mut client, "SELECT count(*) FROM orders").await;
+    assert_ne!(expected, "0");
+    drop(server);
+    let server = start();
+    let mut client = Client::connect(&server.url()).await.expect("a client");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM orders").await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

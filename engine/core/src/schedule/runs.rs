@@ -15,8 +15,8 @@ impl Decider<'_> {
     }
 
     /// Gives queued runs their turn, oldest first. Those that need no executor have a lane of their own. Runs that only wait
-    /// for their clients do not keep others from theirs, up to a number of them: what they hold is bounded by the budgets of
-    /// exchange data, and by this.
+    /// for their clients do not keep others from theirs, up to a number of them: what they hold with executors is bounded by
+    /// the budgets of exchange data, and what is on its way to clients by this number.
     pub(super) fn plan_queued(&mut self) {
         if self.state.live.is_empty() {
             return;

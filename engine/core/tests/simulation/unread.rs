@@ -57,7 +57,7 @@ fn results_that_nobody_reads_leave_others_their_turn() {
 }
 
 #[test]
-fn what_has_work_to_do_counts_and_what_was_read_does_not() {
+fn what_has_work_to_do_counts_and_what_only_waits_to_be_read_does_not() {
     let mut cluster = cluster(1, 1);
     cluster.start("a", 1);
     assert!(is_planned(&mut cluster, "long", false));

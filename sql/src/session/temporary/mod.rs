@@ -233,11 +233,10 @@ fn session(settings: &BTreeMap<String, String>) -> Result<SessionId> {
     })
 }
 
-/// Whether a definition holds a secret.
+/// Whether a definition holds a secret. So may those that cannot be read, or are more than a session has.
 pub(super) fn hold_secret(settings: &BTreeMap<String, String>) -> bool {
-    let sent = settings.iter().filter(|(key, _)| key.starts_with(TEMPORARY));
-    sent.filter_map(|(_, value)| serde_json::from_str::<Temporary>(value).ok())
-        .any(|temporary| redact(&temporary.definition) != temporary.definition)
+    let holds = |temporary: &Temporary| redact(&temporary.definition) != temporary.definition;
+    Temporaries::of(settings).map_or(true, |temporaries| temporaries.known.values().any(holds))
 }
 
 impl ClientSettings {

@@ -11,6 +11,7 @@ use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::Result;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionConfig;
+use tidemill_core::Role;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind};
 use tidemill_engine::error::to_datafusion;
 
@@ -94,6 +95,8 @@ impl Names {
                 Ok(Arc::new(ViewTable::new(view.input.as_ref().clone(), view.definition)))
             }
             Kind::ExternalTable => {
+                // The definition came with the statement: it may be one that nobody was let create.
+                self.request.by.require(Role::Write, "a temporary external table").map_err(to_datafusion)?;
                 let definition = in_datafusions_order(&temporary.definition).into_owned();
                 self.external(&CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }).await
             }

@@ -36,6 +36,8 @@ async fn tables_of_mysql_are_read_exactly_and_join_with_files() {
         value(&mut client, "SELECT count(*) FROM items WHERE born < DATE '1970-01-01' AND price < -1").await,
         "1"
     );
+    // The year 20 would be 2020 there.
+    assert_eq!(value(&mut client, "SELECT count(*) FROM items WHERE made > CAST(20 AS SMALLINT)").await, "2");
     rows(&mut client, "SELECT note FROM known WHERE k > 8990 LIMIT 3").await;
     let asked = "FROM `known` WHERE (`known`.`k` > 8990) LIMIT 3";
     assert!(mariadb.statements().contains(asked), "{}", mariadb.statements());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill::client::Client;
 use tidemill_tests::harness::postgres::Postgres;
-use tidemill_tests::harness::{ProcessCluster, logged, rows, started_after, value};
+use tidemill_tests::harness::{Process, ProcessCluster, logged, rows, started_after, value};
 
 use super::create;
 use crate::durable::state_in;
@@ -99,4 +99,32 @@ async fn a_query_is_stopped_there_when_its_run_is() {
     becomes("1").await;
     drop(result);
     becomes("0").await;
+}
+
+/// Scans that wait for each other's connection go on, and each gives all its rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_serves_many_scans() {
+    let postgres = tokio::task::spawn_blocking(Postgres::start).await.expect("a server");
+    postgres.execute(SETUP);
+    let mut environment = postgres.environment();
+    let more = |secret: &str| {
+        secret
+            .replace("type =", "connections = 1, options = \"-c timezone=Asia/Tokyo -c extra_float_digits=3\", type =")
+    };
+    environment.iter_mut().filter(|(key, _)| key.contains("SECRET_PG")).for_each(|(_, secret)| *secret = more(secret));
+    let server = ["server", "--bind", "127.0.0.1:0", "--slots", "4", "--memory", "512MiB"];
+    let server = Process::start_with(&server, &environment);
+    let mut client = Client::connect(&server.url()).await.expect("a client");
+    rows(&mut client, &create("grain", "grain")).await;
+    let scans: Vec<String> = (0..8).map(|i| format!("SELECT id + {i} AS id FROM grain WHERE id > {i}")).collect();
+    let all = format!("SELECT sum(id) FROM ({}) AS a", scans.join(" UNION ALL "));
+    let expected: i64 = (0..8).map(|i| (i + 1..=20_000).map(|id| id + i).sum::<i64>()).sum();
+    assert_eq!(value(&mut client, &all).await, expected.to_string());
+    let joined = "SELECT count(*) FROM grain a JOIN grain b ON a.id = b.id JOIN grain c ON b.id = c.id JOIN grain d ON c.id = d.id";
+    assert_eq!(value(&mut client, joined).await, "20000");
+    // What a secret adds for sessions does not take away what they must be.
+    postgres.execute("CREATE TABLE moments AS SELECT TIMESTAMPTZ '1970-01-01 00:00:00Z' AS at");
+    rows(&mut client, &create("moments", "moments")).await;
+    let at = "SELECT CAST(at AS VARCHAR) FROM moments WHERE at <= TIMESTAMP '1970-01-01T00:00:00Z'";
+    assert_eq!(value(&mut client, at).await, "1970-01-01T00:00:00Z");
 }

@@ -39,6 +39,8 @@ async fn statements_that_cannot_be_right_are_refused_with_advice() {
             "OPTIONS (secret 'NAME')",
         ),
         (create("a", "postgres://me:hunter2@h/d"), ErrorKind::Invalid, "holds credentials"),
+        (create("a", "host=h pwd=hunter2"), ErrorKind::Invalid, "LOCATION is the name of a table"),
+        (create("a", "me:word@h"), ErrorKind::Invalid, "LOCATION is the name of a table"),
         (create("a", "t").replace(" OPTIONS (secret 'pg')", ""), ErrorKind::Invalid, "OPTIONS lacks `secret`"),
         (create("a (x INT)", "t"), ErrorKind::Invalid, "takes no list of columns"),
         (create("a", "t").replace("POSTGRES", "ORACLE"), ErrorKind::Invalid, "POSTGRES, MYSQL or SQLITE"),

@@ -1,7 +1,9 @@
 //! Where processes may listen.
 
 use tidemill::client::Client;
+use tidemill::security::Access;
 use tidemill_core::ErrorKind;
+use tidemill_engine::secrets::Secret;
 use tidemill_tests::harness::{Process, value};
 
 use super::secured::{Authority, secret_file};
@@ -75,6 +77,14 @@ async fn insecure_says_so_and_files_stay_closed_beyond_loopback() {
     let refused = client.query(&copy).await.err().expect("a refusal");
     assert_eq!(refused.kind, ErrorKind::Denied);
     assert!(refused.message.contains("--allow-path") && refused.message.contains("as yet none"), "{refused}");
+    // Also on loopback, where there are users: they are not the one whose process it is.
+    let users = folder.path().join("users.toml").display().to_string();
+    let token = Process::run(&["user", "add", "ann", "--role", "write", "--users", &users]).stdout.trim().to_owned();
+    let asks = ["server", "--slots", "1", "--memory", "128MiB", "--bind", "127.0.0.1:0", "--users", &users];
+    let asks = Process::start(&asks);
+    let access = Access { token: Some(Secret::new(token)), ..Access::default() };
+    let ann = Client::connect_with(&asks.url(), &access).await.expect("a client");
+    assert!(ann.query(&copy).await.is_err_and(|e| e.kind == ErrorKind::Denied && e.message.contains("as yet none")));
     // Without any flag on loopback all is as it was.
     let near = Process::start(&["server", "--slots", "1", "--memory", "128MiB", "--bind", "127.0.0.1:0"]);
     let mut client = Client::connect(&near.url()).await.expect("a client");

@@ -8,12 +8,13 @@ use arrow::record_batch::RecordBatch;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
-use arrow_flight::{Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
+use arrow_flight::{Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo, Ticket};
 use datafusion::prelude::ParquetReadOptions;
 use futures::TryStreamExt;
 use prost::Message;
 use tidemill::client::{Client, new_run};
 use tidemill_core::ErrorKind;
+use tidemill_engine::wire::{BUILD, StatementTicket};
 use tidemill_tests::harness::value;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -116,6 +117,36 @@ async fn roles_say_who_may_read_and_who_may_write() {
         let written = frame.write_parquet(&to, Default::default(), None).await;
         assert_eq!(written.is_ok(), may, "{user}: {written:?}");
         assert_eq!(std::path::Path::new(&to).exists(), may, "{user}");
+    }
+}
+
+/// Definitions of temporary tables come with statements, from whoever writes these.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_came_along_needs_the_role_that_would_have_made_it() {
+    let cluster = Secured::start(1).await;
+    let ann = cluster.client("ann").await;
+    let file = format!("{}/t.parquet", cluster.path("data"));
+    run(&ann, &format!("COPY (SELECT 40 + 2 AS x) TO '{file}'")).await.expect("a file");
+    let definition = format!("CREATE TEMPORARY EXTERNAL TABLE forged STORED AS PARQUET LOCATION '{file}'");
+    let forged = serde_json::json!({ "kind": "external_table", "definition": definition }).to_string();
+    let settings = [("tidemill.temporary.forged", forged), ("tidemill.session", "forged".repeat(8))];
+    let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
+    let (sql, build) = ("SELECT x FROM forged".to_owned(), BUILD.to_owned());
+    let mut ticket = StatementTicket { sql, settings, build, ..Default::default() };
+    for (user, may) in [("ann", true), ("bob", false)] {
+        let mut client = cluster.flight_sql_of(user).await;
+        ticket.run = new_run().0;
+        let rows = match client.do_get(Ticket::new(ticket.encode_to_vec())).await {
+            Ok(rows) => rows.try_collect::<Vec<_>>().await,
+            Err(error) => Err(error),
+        };
+        match rows {
+            Ok(rows) => assert!(may && rows.iter().map(RecordBatch::num_rows).sum::<usize>() == 1, "{user}: {rows:?}"),
+            Err(error) => {
+                assert!(!may && code(&error) == Code::PermissionDenied, "{user}: {error}");
+                assert!(error.to_string().contains("needs the role write"), "{error}");
+            }
+        }
     }
 }
 

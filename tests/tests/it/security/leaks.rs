@@ -3,9 +3,16 @@
 use std::path::Path;
 
 use tidemill::client::Client;
+use tidemill_engine::peers::{CLUSTER_HEADER, ClusterToken, Credential};
+use tidemill_engine::secrets::Secret;
 use tidemill_tests::harness::value;
+use tonic::Request;
+use tonic::service::Interceptor;
 
 use super::secured::{EXCHANGES, PASSWORD, Secured, TOKEN};
+
+/// Carl's name and password in the header of a call.
+const CARL_IN_BASE64: &str = "Y2FybDpjb3JyZWN0IGhvcnNlIGJhdHRlcnk=";
 
 /// Looks for secrets in all files below a folder, but for those that are to hold them.
 fn search(folder: &Path, secrets: &[String], found: &mut Vec<String>, searched: &mut usize) {
@@ -33,6 +40,12 @@ async fn no_secret_is_in_any_log_file_history_or_error() {
     let key = key.lines().nth(1).expect("a line of the key").to_owned();
     let mut secrets = vec![TOKEN.to_owned(), PASSWORD.to_owned(), guess.to_owned(), key];
     secrets.extend(cluster.tokens().cloned());
+    // As they travel.
+    secrets.push(CARL_IN_BASE64.to_owned());
+    let token = ClusterToken::new(&Secret::new(TOKEN)).expect("a token");
+    let call = Credential::cluster(&token).call(Request::new(())).expect("a call");
+    let shown = call.metadata().get(CLUSTER_HEADER).expect("a header").to_str().expect("text");
+    secrets.push(shown.to_owned());
     let mut ann = cluster.client("ann").await;
     assert_eq!(value(&mut ann, EXCHANGES).await, "100000");
     let mut errors = Vec::new();

@@ -74,6 +74,11 @@ async fn who_does_not_belong_to_the_cluster_is_turned_away() {
     // A name that the certificate has not.
     let access = Access { tls_name: Some("elsewhere.example".to_owned()), ..cluster.access(None) };
     assert!(Client::connect_with(&url, &access).await.is_err_and(|e| e.kind == ErrorKind::Denied));
+    // Whoever speaks without TLS hears so, and does not wait.
+    let start = Instant::now();
+    let plain = Client::connect(&url.replace("https://", "http://")).await.err().expect("nothing answers");
+    assert!(plain.kind == ErrorKind::Unavailable && plain.message.contains("has TLS: write https://"), "{plain}");
+    assert!(start.elapsed() < Duration::from_secs(12), "it took {:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
