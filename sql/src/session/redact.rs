@@ -60,7 +60,7 @@ pub fn redact(statement: &str) -> String {
             return format!("'{HIDDEN}'");
         }
         (hide_next, names_next) = (sounds_secret(&text), text == NAME_OF_SECRET);
-        match string.map(|text| (text, inside(text))) {
+        match string.or_else(|| quoted_name(token)).map(|text| (text, inside(text))) {
             Some((text, shown)) if shown != text => format!("'{shown}'"),
             _ => token.to_string(),
         }
@@ -83,6 +83,14 @@ fn string(token: &Token) -> Option<&str> {
         | Token::SingleQuotedRawStringLiteral(text)
         | Token::DoubleQuotedRawStringLiteral(text) => Some(text),
         Token::DollarQuotedString(text) => Some(&text.value),
+        _ => None,
+    }
+}
+
+/// A name between quotes: for some databases that is a text.
+fn quoted_name(token: &Token) -> Option<&str> {
+    match token {
+        Token::Word(word) if word.quote_style.is_some() => Some(&word.value),
         _ => None,
     }
 }
