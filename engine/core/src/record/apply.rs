@@ -100,8 +100,10 @@ impl State {
                 })
             }
             Record::AttemptLost { run, task, attempt, cause, at } => {
+                // Where the leader died as well, the task is not to blame.
+                let is_its_own = self.epoch == Some(attempt.epoch);
                 self.end_attempt(run, *task, *attempt, *at, |_, t| {
-                    t.executor_losses += u32::from(*cause == super::Loss::Executor);
+                    t.executor_losses += u32::from(*cause == super::Loss::Executor && is_its_own);
                     t.input_losses += u32::from(*cause == super::Loss::Input);
                     t.state = TaskState::Lost;
                 })
