@@ -16,7 +16,8 @@ pub struct Settings {
     pub no_executor_timeout_ms: u64,
     /// A task fails its run after this many failed attempts; lost executors do not count.
     pub task_attempts: u32,
-    /// A task fails its run after it was running on this many executors when they died.
+    /// A task fails its run after it was running on this many executors when they died. One that died with its leader, or
+    /// before the next one knew it, does not count: whoever kills everybody says nothing of the task.
     pub task_executor_losses: u32,
     /// A task fails its run after its inputs were lost under it this often: it may never be able to read them.
     pub task_input_losses: u32,

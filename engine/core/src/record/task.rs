@@ -20,7 +20,7 @@ pub struct Task {
     pub output: Option<Output>,
     /// Attempts that failed by themselves.
     pub failures: u32,
-    /// Executors that died while running it.
+    /// Executors that died while running it, under the leader that gave it to them.
     pub executor_losses: u32,
     /// Attempts that ended because an input was lost.
     pub input_losses: u32,

@@ -3,7 +3,7 @@
 use tidemill_core::graph::{Determinism, ExchangeKind, Input, Stage, StageGraph, TaskShape};
 use tidemill_core::record::{RunState, TaskState};
 use tidemill_core::schedule::{Action, Event, Lost, LostOutput, waiting_for};
-use tidemill_core::{Error, ErrorKind, Millis, StageId, TaskId};
+use tidemill_core::{Epoch, Error, ErrorKind, Millis, StageId, TaskId};
 
 use crate::cluster::{Cluster, failed, launch, launches, succeeded};
 use crate::graphs::{chain, stage};
@@ -52,6 +52,27 @@ fn a_task_that_outlives_three_executors_fails_its_run() {
     let error = run.error.as_ref().unwrap();
     assert_eq!(error.kind, ErrorKind::ResourcesExhausted);
     assert!(error.message.contains("task 0.0 was running on 3 executors when they died, the last was c"), "{error}");
+}
+
+#[test]
+fn a_task_survives_any_number_of_kills_of_everybody() {
+    let mut cluster = Cluster::new();
+    cluster.start("0", 1);
+    cluster.submit("run", chain(&[1]));
+    for life in 1..10_u64 {
+        cluster.send(Event::Elected { epoch: Epoch(1 + life), build: "1".to_owned() });
+        cluster.kill(&(life - 1).to_string());
+        let begun = [cluster.start(&life.to_string(), 1), cluster.wait(2_000)].concat();
+        assert_eq!(launches(&begun).len(), 1, "life {life}");
+        assert_eq!(cluster.run("run").state, RunState::Running, "life {life}");
+    }
+    // What kills its executors, and nobody else, is still found out.
+    for executor in ["9", "a", "b"] {
+        assert_eq!(cluster.run("run").state, RunState::Running);
+        cluster.kill(executor);
+        cluster.start(if executor == "9" { "a" } else { "b" }, 1);
+    }
+    assert_eq!(cluster.run("run").error.as_ref().unwrap().kind, ErrorKind::ResourcesExhausted);
 }
 
 #[test]

@@ -101,11 +101,12 @@ impl Ledger {
                 history.failures += 1;
                 history.settled = goes_on;
             }
-            Record::AttemptLost { run, task, cause, .. } => {
+            Record::AttemptLost { run, task, attempt, cause, .. } => {
+                let under_this_leader = self.replayed.epoch == Some(attempt.epoch);
                 let goes_on = self.runs_of(run, *task) > 1;
                 let history = self.history(run, *task);
                 history.settled = goes_on;
-                history.executor_losses += u32::from(*cause == Loss::Executor);
+                history.executor_losses += u32::from(*cause == Loss::Executor && under_this_leader);
             }
             Record::OutputLost { run, task } => self.history(run, *task).settled = false,
             Record::RunRestarted { run } => {
