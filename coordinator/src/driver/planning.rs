@@ -22,7 +22,7 @@ use crate::delivery::Keeper;
 use crate::runs::{RunMessage, StatementRequest, tell};
 
 /// How long a client may leave a batch unread before its run counts as one that waits for nothing else.
-const SLOW_CLIENT: Duration = Duration::from_secs(1);
+const SLOW_CLIENT: Duration = Duration::from_millis(100);
 
 impl Driver {
     /// Plans a run on the cpu runtime.
@@ -178,8 +178,9 @@ impl Driver {
         }
         // What changed of a session may hold the secret for which its statement is written nowhere.
         let is_written = self.state.runs.get(&run).is_some_and(|known| known.spec.request.is_some());
+        let tells_nothing = answer.metadata().is_empty();
         let nothing = || Keeper::nothing(answer, &self.config.pond);
-        let (kept, answer) = if is_written { nothing() } else { (None, None) };
+        let (kept, answer) = if is_written || tells_nothing { nothing() } else { (None, None) };
         self.keep(answer);
         self.handle(Event::CatalogueChanged { run, record, rows: 0, kept });
     }

@@ -47,9 +47,10 @@ pub(super) fn of(file: &SettingsFile) -> Result<Secrets> {
     // Those of others may be no text.
     let own = std::env::vars_os().filter_map(|(variable, text)| {
         let variable = variable.into_string().ok().filter(|name| name.starts_with(VARIABLE))?;
-        Some((variable, text.to_string_lossy().into_owned()))
+        Some((variable, text.into_string()))
     });
     for (variable, text) in own {
+        let text = text.map_err(|_| Error::invalid(format!("{variable} is no text in UTF-8: write it anew")))?;
         let name = variable.strip_prefix(VARIABLE).unwrap_or_default().to_lowercase();
         let table = format!("{name} = {text}").parse::<Table>();
         let value = table.ok().and_then(|table| table.get(&name).cloned());

@@ -56,7 +56,7 @@ pub(super) struct SecurityArgs {
     )]
     cluster_token: Option<Secret>,
     /// Folder that statements may read and write; several with several flags, or divided by commas
-    /// [default: all on loopback without users, none otherwise]
+    /// [default: all on loopback where nobody is asked who they are, none otherwise]
     #[arg(long, env = "TIDEMILL_ALLOW_PATH", value_name = "FOLDER", value_delimiter = ',')]
     allow_path: Vec<PathBuf>,
     /// The same in object stores, such as s3://BUCKET/FOLDER

@@ -18,7 +18,6 @@ use tidemill_engine::secrets::Secrets;
 
 use super::columns::RemoteColumn;
 use super::databases;
-use super::deadline::{CONNECT, DESCRIBE, within};
 use super::table::ConnectorTable;
 
 /// The option that names a secret.
@@ -47,10 +46,11 @@ pub(crate) async fn definition(
     let (table, _) = remote(command, directory)?;
     check_plain(command)?;
     match table.kind.secret() {
+        Some(_) if is_address(&table.table) => return Err(no_name(table.kind)),
         Some(of) => Secrets::installed().named(&table.database, of).map(|_| ())?,
         None => files.check(&table.database)?,
     }
-    let described = within(CONNECT + DESCRIBE, "the columns", &table, databases().describe(&table)).await?;
+    let described = databases().describe(&table).await?;
     // What is not read is refused now, and not by the first query.
     ConnectorTable::new(table.clone(), described.clone())?;
     let columns =
@@ -104,14 +104,23 @@ fn remote(command: &CreateExternalTable, directory: Option<&Path>) -> Result<(Re
             (path.display().to_string(), required(TABLE)?)
         }
     };
-    // What opens a database is not shown again: it may hold a password.
-    let is_address = table.contains("://") || kind.secret().is_some() && table.contains(['=', ';', '@']);
-    if is_address || table.is_empty() {
-        let message =
-            format!("LOCATION is the name of a table in the database, and not of the database: {}", example(kind));
-        return Err(Error::invalid(message));
+    if table.contains("://") || table.is_empty() {
+        return Err(no_name(kind));
     }
     Ok((RemoteTable { kind, database, table }, columns))
+}
+
+/// Whether a text opens a database instead of naming a table: such a text may hold a password. Names may have anything
+/// between quotes.
+fn is_address(table: &str) -> bool {
+    table.split('"').step_by(2).any(|unquoted| unquoted.contains(['=', ';', '@']))
+}
+
+fn no_name(kind: ConnectorKind) -> Error {
+    Error::invalid(format!(
+        "LOCATION is the name of a table in the database, and not of the database: {}",
+        example(kind)
+    ))
 }
 
 fn example(kind: ConnectorKind) -> String {
@@ -150,4 +159,19 @@ fn statement(command: &CreateExternalTable, table: &RemoteTable, columns: &str) 
         quoted(value),
         quoted(columns)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_address;
+
+    #[test]
+    fn names_are_told_from_addresses() {
+        for address in ["host=h password=x", "me:x@h", "Server=h;Pwd=x", "password=\"x\""] {
+            assert!(is_address(address), "{address}");
+        }
+        for name in ["shop.orders", "\"a@b\"", "shop.\"x = y;\""] {
+            assert!(!is_address(name), "{name}");
+        }
+    }
 }

@@ -38,7 +38,8 @@ impl Pool for MySQLConnectionPool {
 
     async fn open(secret: &NamedSecret, mut parameters: HashMap<String, String>, connections: usize) -> Result<Self> {
         parameters.insert("pool_min".to_owned(), "0".to_owned());
-        parameters.insert("pool_max".to_owned(), connections.to_string());
+        // Those whose query was dropped read the rest of it away, beside those that others read from.
+        parameters.insert("pool_max".to_owned(), (connections * 2).to_string());
         Self::new(to_secret_map(parameters)).await.map_err(|e| refused(secret, &e))
     }
 
@@ -49,13 +50,13 @@ impl Pool for MySQLConnectionPool {
 
 impl Servers<MySQLConnectionPool> {
     pub(super) async fn describe(&self, table: &RemoteTable) -> Result<Vec<RemoteColumn>> {
-        let session = self.connect(table).await?;
+        let session = self.connect(table, DESCRIBE).await?;
         within(DESCRIBE, "the columns", table, describe(&session.connection, table)).await
     }
 
     pub(super) async fn read(&self, scan: &ConnectorScan) -> Result<RemoteRows> {
         let table = &scan.table;
-        let session = self.connect(table).await?;
+        let session = self.connect(table, ROWS).await?;
         let now = within(DESCRIBE, "the columns", table, describe(&session.connection, table)).await?;
         columns::check(scan, &now)?;
         let asked = async {

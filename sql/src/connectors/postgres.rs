@@ -73,13 +73,13 @@ impl Pool for PostgresConnectionPool {
 
 impl Servers<PostgresConnectionPool> {
     pub(super) async fn describe(&self, table: &RemoteTable) -> Result<Vec<RemoteColumn>> {
-        let session = self.connect(table).await?;
+        let session = self.connect(table, DESCRIBE).await?;
         within(DESCRIBE, "the columns", table, describe(&session.connection, table)).await
     }
 
     pub(super) async fn read(&self, scan: &ConnectorScan) -> Result<RemoteRows> {
         let table = &scan.table;
-        let session = self.connect(table).await?;
+        let session = self.connect(table, ROWS).await?;
         let now = within(DESCRIBE, "the columns", table, describe(&session.connection, table)).await?;
         columns::check(scan, &now)?;
         let backend = within(DESCRIBE, "a session", table, backend(&session.connection, table)).await?;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -49,14 +50,17 @@ pub(super) struct Servers<P>(Mutex<BTreeMap<String, Arc<Server<P>>>>);
 
 /// A server, as its secret was when it was first asked.
 struct Server<P> {
-    /// Opened by whoever needs it first; the others wait for that.
-    pool: OnceCell<Arc<P>>,
+    /// Opened by whoever needs it first; the others wait for that. After a failure it is another.
+    pool: Mutex<Opening<P>>,
     /// What it is opened with: another password opens another pool.
     given: BTreeMap<String, Secret>,
     /// The connections that nobody reads from.
     free: Arc<Semaphore>,
     connections: usize,
 }
+
+/// A pool that is opened once.
+type Opening<P> = Arc<OnceCell<Arc<P>>>;
 
 /// A connection, and the right to hold one.
 pub(super) struct Session<P: Pool> {
@@ -78,23 +82,22 @@ impl<P> fmt::Debug for Servers<P> {
 }
 
 impl<P: Pool> Servers<P> {
-    /// A connection to the server of a table.
-    pub(super) async fn connect(&self, table: &RemoteTable) -> Result<Session<P>> {
+    /// A connection to the server of a table, for which others may have to end first.
+    pub(super) async fn connect(&self, table: &RemoteTable, patience: Duration) -> Result<Session<P>> {
         let secrets = Secrets::installed();
         let secret = secrets.named(&table.database, P::SECRET)?;
         let server = self.server(secret)?;
-        let free =
-            async { Arc::clone(&server.free).acquire_owned().await.map_err(|_| Error::internal("a pool is closed")) };
-        let permit = within(ROWS, "a free connection", table, free).await?;
+        let permit = server.permit(&secret.name, patience).await?;
+        let opening = Arc::clone(&server.opening());
         let connecting = async {
-            let pool = server.pool.get_or_try_init(|| open(secret, &server)).await?;
+            let pool = opening.get_or_try_init(|| open(secret, &server)).await?;
             Ok((pool.connect(secret).await?, Arc::clone(pool)))
         };
         match within(CONNECT, "a connection", table, connecting).await {
             Ok((connection, pool)) => Ok(Session { connection, pool, _permit: permit }),
             Err(error) => {
                 // Whoever comes next finds out at once whether it is there again.
-                self.forget(&secret.name, &server);
+                server.renew(&opening);
                 Err(error)
             }
         }
@@ -108,22 +111,43 @@ impl<P: Pool> Servers<P> {
             return Ok(Arc::clone(known));
         }
         let connections = connections(secret, given.get("connections"))?;
-        let free = Arc::new(Semaphore::new(connections));
-        let server = Arc::new(Server { pool: OnceCell::new(), given, free, connections });
+        // Those that read with the password of before are connections, too.
+        let before = servers.get(&secret.name).filter(|before| before.connections == connections);
+        let free = before.map_or_else(|| Arc::new(Semaphore::new(connections)), |before| Arc::clone(&before.free));
+        let server = Arc::new(Server { pool: Mutex::default(), given, free, connections });
         servers.insert(secret.name.clone(), Arc::clone(&server));
         Ok(server)
     }
 
-    /// Forgets a server, if no other has taken its place.
-    fn forget(&self, name: &str, server: &Arc<Server<P>>) {
-        let mut servers = self.servers();
-        if servers.get(name).is_some_and(|known| Arc::ptr_eq(known, server)) {
-            servers.remove(name);
+    fn servers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Server<P>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P> Server<P> {
+    /// The right to hold a connection.
+    async fn permit(&self, secret: &str, patience: Duration) -> Result<OwnedSemaphorePermit> {
+        match tokio::time::timeout(patience, Arc::clone(&self.free).acquire_owned()).await {
+            Ok(permit) => permit.map_err(|_| Error::internal("a pool is closed")),
+            Err(_) => Err(Error::unavailable(format!(
+                "all {} connections of the secret `{secret}` were in use for {} s: give it more `connections`, or wait for the \
+                 queries that read with it",
+                self.connections,
+                patience.as_secs()
+            ))),
         }
     }
 
-    fn servers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Server<P>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn opening(&self) -> MutexGuard<'_, Opening<P>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens another pool for whoever comes next, unless somebody has already.
+    fn renew(&self, failed: &Opening<P>) {
+        let mut opening = self.opening();
+        if Arc::ptr_eq(&opening, failed) {
+            *opening = Arc::default();
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl SecurityConfig {
             token => token,
         };
         // Where callers show who they are, they are not the user whose process it is.
-        let is_own = !is_exposed && users.is_none();
+        let is_own = !is_exposed && users.is_none() && !knows_peers;
         let files = match (self.allow_paths.is_empty() && self.allow_urls.is_empty(), is_own) {
             (true, true) => FileAccess::everything(),
             _ => FileAccess::only(&self.allow_paths, &self.allow_urls)?,

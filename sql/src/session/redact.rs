@@ -32,7 +32,8 @@ pub(crate) fn sounds_secret(name: &str) -> bool {
 }
 
 /// Hides the string after a name that sounds secret (`'aws.secret_access_key' '…'`, `password = '…'`) and what a string itself
-/// says after one (`password=…`, `postgres://user:…@host`). Names of secrets, `OPTIONS (secret 'NAME')`, are shown.
+/// says after one (`password=…`, `postgres://user:…@host`). Among options, a word or number behind such a name is a value, too.
+/// Names of secrets, `OPTIONS (secret 'NAME')`, are shown.
 pub fn redact(statement: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, statement).with_unescape(false).tokenize() else {
         // What cannot be read cannot be judged.
@@ -40,11 +41,14 @@ pub fn redact(statement: &str) -> String {
     };
     let mut hide_next = false;
     let mut names_next = false;
+    let mut options = Options::Elsewhere;
     let shown = tokens.iter().map(|token| {
         let string = string(token);
+        options = options.at(token);
         let text = match (string, token) {
             (Some(text), _) => text.to_lowercase(),
             (None, Token::Word(word)) => word.value.to_lowercase(),
+            (None, Token::Number(digits, _)) => digits.clone(),
             (None, Token::Whitespace(_)) => return token.to_string(),
             (None, Token::Eq | Token::Colon | Token::RArrow) => {
                 names_next = false;
@@ -55,7 +59,8 @@ pub fn redact(statement: &str) -> String {
                 return other.to_string();
             }
         };
-        if hide_next && string.is_some() && !(names_next && is_name(&text)) {
+        let is_value = string.is_some() || options == Options::Within;
+        if hide_next && is_value && !(names_next && is_name(&text)) {
             (hide_next, names_next) = (false, false);
             return format!("'{HIDDEN}'");
         }
@@ -66,6 +71,29 @@ pub fn redact(statement: &str) -> String {
         }
     });
     shown.collect()
+}
+
+/// Where a token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Options {
+    Elsewhere,
+    /// Behind the word `OPTIONS`.
+    Before,
+    /// Between their parentheses.
+    Within,
+}
+
+impl Options {
+    fn at(self, token: &Token) -> Self {
+        match (self, token) {
+            (_, Token::Whitespace(_)) => self,
+            (Self::Before, Token::LParen) => Self::Within,
+            (Self::Within, Token::RParen) => Self::Elsewhere,
+            (Self::Within, _) => Self::Within,
+            (_, Token::Word(word)) if word.value.eq_ignore_ascii_case("options") => Self::Before,
+            (Self::Elsewhere | Self::Before, _) => Self::Elsewhere,
+        }
+    }
 }
 
 /// The text of a string, however it is written.
@@ -163,6 +191,8 @@ mod tests {
             "SELECT token FROM t WHERE name = 'a''b' AND n > 1 -- note",
             "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 'public.t' OPTIONS (secret 'pg_1', columns '[[\"password\",\"text\"]]')",
             "COPY t TO 's3://b/designs=1/x.csv'",
+            "SELECT a.token, b.x FROM a JOIN b ON a.token = b.token AND b.password > 5",
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 't' OPTIONS (secret pg_1)",
         ] {
             assert_eq!(redact(sql), sql);
         }
@@ -179,6 +209,8 @@ mod tests {
             "COPY t TO 'az://c/x?se=1&sig=hunter2&sp=r'",
             "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 't' OPTIONS (password E'hunter2')",
             "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION E'postgres://me:hunter2@host/db'",
+            "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 't' OPTIONS (password hunter2)",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 't' OPTIONS (format.has_header true, aws.secret_access_key \"hunter2\")",
             "SELECT * FROM t WHERE password = N'hunter2'",
             "SELECT * FROM t WHERE password = $$hunter2$$",
             "SELECT * FROM t WHERE x = \"postgres://me:hunter2@host/db\"",
@@ -188,5 +220,8 @@ mod tests {
             let shown = redact(sql);
             assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
         }
+        assert!(
+            !redact("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 't' OPTIONS (password 123456)").contains("123456")
+        );
     }
 }

@@ -291,7 +291,7 @@ async fn unread_rows_of_the_coordinators_own_keep_nobody_from_an_answer() {
     }
     let answer = tokio::time::timeout(PATIENCE, value(&mut client, "SELECT count(*) FROM system.executors"));
     assert_eq!(answer.await.expect("an answer in time"), "1");
-    // A client counts as slow after a second.
+    // A client counts as slow after a moment.
     let start = Instant::now();
     loop {
         let state = cluster.coordinator.coordinator().state().await.expect("a state");

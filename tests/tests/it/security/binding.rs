@@ -85,6 +85,18 @@ async fn insecure_says_so_and_files_stay_closed_beyond_loopback() {
     let access = Access { token: Some(Secret::new(token)), ..Access::default() };
     let ann = Client::connect_with(&asks.url(), &access).await.expect("a client");
     assert!(ann.query(&copy).await.is_err_and(|e| e.kind == ErrorKind::Denied && e.message.contains("as yet none")));
+    // Nor is whoever asks an executor that asks back, also where its coordinator would let them.
+    let token = secret_file(folder.path(), "cluster.token", "a-token-of-this-cluster-0123456789");
+    let (data, work) = (folder.path().display().to_string(), folder.path().join("work").display().to_string());
+    let known = ["--cluster-token-file", &token];
+    let leads = ["coordinator", "--bind", "127.0.0.1:0", "--users", &users, "--allow-path", &data];
+    let leads = Process::start(&[&leads[..], &known].concat());
+    let url = leads.url();
+    let works = ["executor", "--connect", &url, "--slots", "1", "--memory", "128MiB", "--work-dir", &work];
+    let _works = Process::start(&[&works[..], &known].concat());
+    let ann = Client::connect_with(&url, &access).await.expect("a client");
+    let refused = ann.query(&copy).await.expect("a run").collect().await.expect_err("a refusal");
+    assert!(refused.kind == ErrorKind::Denied && refused.message.contains("as yet none"), "{refused}");
     // Without any flag on loopback all is as it was.
     let near = Process::start(&["server", "--slots", "1", "--memory", "128MiB", "--bind", "127.0.0.1:0"]);
     let mut client = Client::connect(&near.url()).await.expect("a client");
