@@ -21,6 +21,7 @@ use crate::blobs::BlobCache;
 use crate::memory::{MemoryLimits, runtime_env};
 use crate::packer::{Packer, PackerParts, StoreRate};
 use crate::store::BlockStore;
+use crate::trim;
 use crate::work_dir::WorkDir;
 
 /// Deep plans recurse in DataFusion's optimiser and codec; the memory is only reserved.
@@ -176,7 +177,11 @@ impl Executor {
     /// # Errors
     /// The coordinator refused this executor, or never answered.
     pub async fn serve(&self, link: Arc<dyn ControlLink>) -> Result<()> {
-        agent::serve(Arc::clone(&self.shared), link, self.stop.subscribe()).await
+        let MemoryLimits { operators, exchange } = self.shared.config.memory;
+        tokio::select! {
+            served = agent::serve(Arc::clone(&self.shared), link, self.stop.subscribe()) => served,
+            never = trim::keep_below(operators + exchange) => match never {},
+        }
     }
 
     /// Removes the executor's files, for a process that ends without waiting for its tasks.

@@ -2,7 +2,7 @@
 //!
 //! A frame is a list of Arrow IPC messages, dictionaries before the batch. The same bytes lie on disk and travel over
 //! Flight; a CRC32C over all messages goes with them. Where whole numbers have fewer bytes than in their batch, a message
-//! before the others says how many.
+//! before the others says how they are written.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -21,9 +21,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tidemill_core::{Error, Result};
 
 use super::claims;
-use super::widths::{narrow, narrow_schema, widen};
+use super::widths::{self, narrow, narrow_schema, widen};
 
-/// The header of the message whose body is the bytes per value of each column.
+/// The header of the message whose body says how each column is written.
 const WIDTHS: &[u8] = b"TMWIDTHS";
 
 /// How frames are compressed.
@@ -31,7 +31,7 @@ const WIDTHS: &[u8] = b"TMWIDTHS";
 pub enum Compression {
     /// Not at all: for peers on the same host.
     None,
-    /// Whole numbers in the fewest bytes that hold them, then each buffer in LZ4's frame format.
+    /// Whole numbers, or their differences, in the fewest bytes that hold them, then each buffer in LZ4's frame format.
     Lz4,
 }
 
@@ -72,7 +72,7 @@ impl Frame {
         generator.schema_to_bytes_with_dictionary_tracker(batch.schema_ref(), &mut tracker, &options);
         let (dictionaries, encoded) =
             generator.encode(batch, &mut tracker, &options, &mut IpcWriteContext::default()).map_err(damaged)?;
-        let widths = widths.map(|w| Message { header: Bytes::from_static(WIDTHS), body: Bytes::copy_from_slice(w) });
+        let widths = widths.map(|w| Message { header: Bytes::from_static(WIDTHS), body: widths::to_bytes(w) });
         Ok(Self::of(widths.into_iter().chain(dictionaries.into_iter().chain([encoded]).map(message)).collect()))
     }
 
@@ -103,9 +103,11 @@ impl Frame {
 
     fn try_decode(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         let (widths, messages) = match self.messages.split_first() {
-            Some((first, rest)) if first.header == WIDTHS => (Some(&first.body), rest),
+            Some((first, rest)) if first.header == WIDTHS => (Some(widths::from_bytes(&first.body)), rest),
             _ => (None, self.messages.as_slice()),
         };
+        let widths = widths.transpose().map_err(undecodable)?;
+        let widths = widths.as_deref();
         let written = widths.map_or_else(|| Ok(Arc::clone(schema)), |widths| narrow_schema(schema, widths));
         let numbered = numbered(&written.map_err(undecodable)?)?;
         let mut dictionaries: HashMap<i64, ArrayRef> = HashMap::new();
