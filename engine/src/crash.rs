@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The variable that names a point, a side of it, and how often it is passed first.
 pub const VARIABLE: &str = "TIDEMILL_CRASH_AT";
 
-pub use tidemill_core::POINTS;
+pub use tidemill_core::{DATASET_POINTS, POINTS};
 
 /// How long a stalled task does nothing.
 const STALL: Duration = Duration::from_secs(60);

@@ -9,6 +9,7 @@ pub mod connector;
 pub mod control;
 pub mod coordinators;
 pub mod crash;
+pub mod dataset;
 pub mod error;
 pub mod exchange;
 pub mod files;

@@ -91,6 +91,12 @@ impl ObjectStoreRegistry for PinnedStores {
     }
 }
 
+/// Whether nothing is known of when a file was written: so it is of files that are named by a dataset's log. They are
+/// written once, under names of their own.
+fn is_untimed(planned: &ObjectMeta) -> bool {
+    planned.last_modified.timestamp() == 0
+}
+
 #[derive(Debug, Clone)]
 struct PinnedStore {
     store: Arc<dyn ObjectStore>,
@@ -112,6 +118,7 @@ impl PinnedStore {
         let same = match (&planned.e_tag, &now.e_tag) {
             (Some(planned), Some(now)) => planned == now,
             // What stores say of time has whole seconds in one answer and parts of them in another.
+            _ if is_untimed(planned) => planned.size == now.size,
             _ => planned.size == now.size && planned.last_modified.timestamp() == now.last_modified.timestamp(),
         };
         if same { Ok(()) } else { Err(self.changed(&now.location, "changed")) }
@@ -119,8 +126,14 @@ impl PinnedStore {
 
     fn changed(&self, location: &Path, what: &str) -> object_store::Error {
         let root = if self.is_local { "/" } else { "" };
-        let message =
-            format!("the input file {root}{location} was {what} after the run was planned: run the statement again");
+        let message = match self.files.get(location).is_some_and(is_untimed) {
+            true => format!(
+                "the file {root}{location} of a dataset was {what}: the version that the run reads is complete no more, read a newer one"
+            ),
+            false => {
+                format!("the input file {root}{location} was {what} after the run was planned: run the statement again")
+            }
+        };
         let error = Error::conflict(message);
         // The first one stays.
         let _ = self.changed.set(error.clone());

@@ -151,6 +151,8 @@ impl Finish {
         match self {
             Self::Report(report) => report.columns(),
             Self::Keep(keep) => keep.told(),
+            // It makes a table: what was written is the table's.
+            Self::Commit(commit) if commit.entry().is_some() => Arc::new(Schema::empty()),
             Self::Deliver | Self::Commit(_) => Arc::clone(root),
         }
     }
@@ -165,6 +167,15 @@ impl Finish {
     }
 }
 
+/// A change of the catalogue.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// The change.
+    pub record: Record,
+    /// The entry that it was planned to replace; another one by now is a conflict.
+    pub expected: Option<CatalogueEntry>,
+}
+
 /// Publishes what sink tasks wrote.
 #[async_trait]
 pub trait Commit: Send + Sync {
@@ -172,11 +183,16 @@ pub trait Commit: Send + Sync {
     /// done before, by a coordinator that could not say so: then what is done already is no error.
     ///
     /// # Errors
-    /// The store refused: nothing is published.
+    /// The store refused: nothing is published. `Conflict` and `Invalid` are final.
     async fn commit(&self, winners: &[tidemill_core::Attempt], again: bool) -> Result<()>;
 
     /// Removes what losers and failed runs left. Called when the run ended without a commit.
     async fn abort(&self);
+
+    /// The table that stands in the catalogue once this is committed, and not before.
+    fn entry(&self) -> Option<NewEntry> {
+        None
+    }
 }
 
 /// Keeps a result as a table.

@@ -106,6 +106,7 @@ pub mod client;
 pub mod compose;
 mod connectors;
 pub mod dataframe;
+mod datasets;
 pub mod flight_sql;
 pub mod generate;
 pub mod oracle;

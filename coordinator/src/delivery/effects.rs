@@ -7,8 +7,8 @@ use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
 use tidemill_core::record::Intent;
 use tidemill_core::schedule::Event;
-use tidemill_core::{Error, Result};
-use tidemill_engine::planner::{Commit, Keep};
+use tidemill_core::{Error, ErrorKind, Result};
+use tidemill_engine::planner::{Commit, Keep, NewEntry};
 
 use super::{Delivery, Next, count};
 use crate::driver::Input;
@@ -22,6 +22,9 @@ async fn publish(commit: &dyn Commit, intent: &Intent, again: bool) -> Result<()
     let mut published = commit.commit(&intent.winners, again).await;
     for pause in PUBLISH_PAUSES {
         let Err(error) = &published else { break };
+        if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Invalid) {
+            break;
+        }
         tracing::warn!(%error, "publishing is tried again");
         tokio::time::sleep(pause).await;
         published = commit.commit(&intent.winners, true).await;
@@ -30,8 +33,23 @@ async fn publish(commit: &dyn Commit, intent: &Intent, again: bool) -> Result<()
 }
 
 impl Delivery {
-    /// Counts what was written, asks whether it may be published, and publishes it; `None` if the run ended first.
-    pub(super) async fn commit(&mut self, commit: Box<dyn Commit>) -> Result<Option<u64>> {
+    /// Publishes what was written, and gives the run its end: that is a table's beginning, where it makes one.
+    pub(super) async fn publish(mut self, commit: Box<dyn Commit>) {
+        let (run, number) = (self.run.clone(), self.number);
+        let entry = commit.entry();
+        match (self.commit(commit, entry.is_none()).await, entry) {
+            (Ok(Some(rows)), Some(NewEntry { record, expected })) => {
+                self.note_requests().await;
+                let answer = std::mem::take(&mut self.keeper).finish().await;
+                self.inbox.send(Input::Kept { run, number, record, expected, blob: None, rows, answer }).await;
+            }
+            (ended, _) => self.end(ended.map(|rows| rows.map(|_| 1))).await,
+        }
+    }
+
+    /// Counts what was written, asks whether it may be published, and publishes it; `None` if the run ended first, or the
+    /// rows that were written.
+    async fn commit(&mut self, commit: Box<dyn Commit>, tells: bool) -> Result<Option<u64>> {
         let again = match self.count().await {
             Ok(Next::All) => false,
             // A leader that took over a run past that point says so instead.
@@ -56,8 +74,10 @@ impl Delivery {
         };
         publish(commit.as_ref(), &intent, again).await?;
         // Whoever listens then is told the count when the run has ended.
-        self.keeper.push(&count(intent.rows)?).await;
-        Ok(Some(1))
+        if tells {
+            self.keeper.push(&count(intent.rows)?).await;
+        }
+        Ok(Some(intent.rows))
     }
 
     /// Adds up what the tasks wrote and asks whether it may be published.
@@ -87,7 +107,7 @@ impl Delivery {
             Ok(Some((record, blob, rows))) => {
                 let answer = std::mem::take(&mut self.keeper).finish().await;
                 let expected = keep.expected();
-                self.inbox.send(Input::Kept { run, number, record, expected, blob, rows, answer }).await;
+                self.inbox.send(Input::Kept { run, number, record, expected, blob: Some(blob), rows, answer }).await;
             }
             Ok(None) => {}
             Err(error) => self.say(Event::ResultFailed { run, error }, None).await,

@@ -162,10 +162,15 @@ impl Delivery {
     async fn finish(mut self, finish: Finish) {
         let ended = match finish {
             Finish::Deliver => self.deliver().await,
-            Finish::Commit(commit) => self.commit(commit).await,
+            Finish::Commit(commit) => return self.publish(commit).await,
             Finish::Keep(keep) => return self.keep(keep).await,
             Finish::Report(report) => self.report(report.as_ref()).await,
         };
+        self.end(ended).await;
+    }
+
+    /// Gives the run its end; `None` leaves that to others.
+    async fn end(&mut self, ended: Result<Option<u64>>) {
         let run = self.run.clone();
         match ended {
             Ok(Some(rows)) => {

@@ -121,8 +121,11 @@ impl Driver {
         self.deliveries.forget(run);
         self.requests.remove(run);
         self.unheard.remove(run);
+        let is_table = self.tables.remove(run);
         let Some(client) = self.clients.remove(run) else { return };
-        if let (Outcome::Succeeded { .. }, Some(Ok(count))) = (&outcome, published.map(count)) {
+        // What makes a table answers nothing else.
+        let counts = published.filter(|_| !is_table);
+        if let (Outcome::Succeeded { .. }, Some(Ok(count))) = (&outcome, counts.map(count)) {
             tell(&client.messages, RunMessage::Batch(count));
         }
         let message = match outcome {

@@ -73,6 +73,7 @@ impl Coordinator {
             clients: Clients::new(),
             unclaimed: BTreeMap::new(),
             unheard: BTreeSet::new(),
+            tables: BTreeSet::new(),
             requests: BTreeMap::new(),
             inbox: inbox.downgrade(),
             blobs: Arc::clone(&blobs),

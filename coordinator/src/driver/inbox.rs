@@ -28,13 +28,13 @@ pub(crate) enum Input {
     Left { run: RunId, attachment: u64 },
     /// The planner answered.
     Planned { run: RunId, plan: Result<Plan> },
-    /// A result was collected to become a table.
+    /// A result was collected, or committed, to become a table.
     Kept {
         run: RunId,
         number: u64,
         record: Record,
         expected: Option<CatalogueEntry>,
-        blob: Blob,
+        blob: Option<Blob>,
         rows: u64,
         answer: (Option<Kept>, Option<Blob>),
     },

@@ -76,6 +76,8 @@ struct Driver {
     unclaimed: BTreeMap<RunId, Instant>,
     /// Runs whose rows only the coordinator has, and nobody was there to take them.
     unheard: BTreeSet<RunId>,
+    /// Runs whose rows are a table's, until they have ended: they answer nothing.
+    tables: BTreeSet<RunId>,
     requests: BTreeMap<RunId, StatementRequest>,
     inbox: WeakInbox,
     blobs: Arc<Blobs>,

@@ -191,7 +191,7 @@ impl Driver {
         run: RunId,
         record: Record,
         expected: Option<&CatalogueEntry>,
-        rows: (Blob, u64),
+        rows: (Option<Blob>, u64),
         (kept, answer): (Option<Kept>, Option<Blob>),
     ) {
         if !self.state.live.contains(&run) {
@@ -200,7 +200,8 @@ impl Driver {
         if let Some(error) = self.conflict(&record, expected) {
             return self.handle(Event::ResultFailed { run, error });
         }
-        self.keep([rows.0].into_iter().chain(answer));
+        self.keep(rows.0.into_iter().chain(answer));
+        self.tables.insert(run.clone());
         self.handle(Event::CatalogueChanged { run, record: Some(record), rows: rows.1, kept });
     }
 

@@ -17,5 +17,5 @@ mod settings;
 pub use access::{Principal, Role};
 pub use error::{Error, ErrorKind, Place, Result};
 pub use id::{Attempt, BlobHash, Epoch, ExecutorId, Millis, RunId, SessionId, StageId, TaskId};
-pub use points::POINTS;
+pub use points::{DATASET_POINTS, POINTS};
 pub use settings::Settings;

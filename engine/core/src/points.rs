@@ -30,3 +30,6 @@ pub const POINTS: [&str; 26] = [
     "snapshot.write",
     "task.report",
 ];
+
+/// Those of statements that write into datasets: the list of a task's files, the version, and the lists' end.
+pub const DATASET_POINTS: [&str; 3] = ["dataset.clean", "dataset.commit", "dataset.manifest"];

@@ -20,6 +20,7 @@ use super::{PlannedStage, StagedQuery, decoded, with_children};
 use crate::blob::Blob;
 use crate::codec::{EncodedPlan, EncodedScan, StageCodec, TaskScans, encode_schema, file_scan};
 use crate::connector::ConnectorNodes;
+use crate::dataset::DatasetNodes;
 use crate::error::to_datafusion;
 use crate::exchange::{ExchangeNodes, ExchangeWriterExec};
 use crate::runtime::config_entries;
@@ -59,7 +60,7 @@ pub struct ExchangeSettings {
 /// The codec that knows all of Tidemill's nodes.
 #[must_use]
 pub fn stage_codec() -> StageCodec {
-    StageCodec::new(vec![Box::new(ExchangeNodes), Box::new(ConnectorNodes)])
+    StageCodec::new(vec![Box::new(ExchangeNodes), Box::new(ConnectorNodes), Box::new(DatasetNodes)])
 }
 
 /// Encodes a verified query. With `sink`, the root's tasks write their rows through it.

@@ -13,6 +13,8 @@ use datafusion::error::Result;
 use std::sync::Arc;
 use tidemill_core::{Attempt, RunId};
 
+use crate::dataset::DatasetSink;
+
 /// The file that one attempt writes: rule 14.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SinkTarget {
@@ -102,6 +104,9 @@ pub(super) fn check_options(exec: &DataSinkExec) -> Result<()> {
 /// The URL of the object store that a sink writes to.
 pub(super) fn store_url(exec: &DataSinkExec) -> Result<String> {
     let sink = exec.sink();
+    if let Some(dataset) = sink.downcast_ref::<DatasetSink>() {
+        return Ok(dataset.write().folder()?.object_store().as_str().to_owned());
+    }
     let config = sink.downcast_ref::<ParquetSink>().map(FileSink::config);
     let config = config.or_else(|| sink.downcast_ref::<CsvSink>().map(FileSink::config));
     let config = config.or_else(|| sink.downcast_ref::<JsonSink>().map(FileSink::config));

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use arrow::array::UInt64Array;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
-use datafusion::datasource::sink::DataSinkExec;
+use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::DataFusionError;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use tidemill_core::Error;
 use tidemill_engine::crash;
+use tidemill_engine::dataset::DatasetSink;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{BlockSink, ExchangeWriterExec, IoMetrics};
 use tidemill_engine::plan::{SinkTarget, redirect, stage_codec};
@@ -22,6 +24,30 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
     let Some(exec) = exec.downcast_ref::<DataSinkExec>() else {
         return Err(Error::internal("rule 14: a sink decoded as something else").into());
     };
+    let sink = sink_of(spec, prepared, exec)?;
+    let Some(writer) = prepared.plan.downcast_ref::<ExchangeWriterExec>() else {
+        return Err(Error::internal("a stage's plan has no exchange writer").into());
+    };
+    let rows = match prepared.partition {
+        Some(partition) => writer.input.execute(partition, Arc::clone(&prepared.context))?,
+        None => merged(&writer.input).execute(0, Arc::clone(&prepared.context))?,
+    };
+    crash::before("sink.write");
+    let count = sink.write_all(rows, &prepared.context).await?;
+    crash::after("sink.write");
+    let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
+    let counts = Arc::new(UInt64Array::from(vec![count]));
+    let batch = RecordBatch::try_new(schema, vec![counts]).map_err(DataFusionError::from)?;
+    IoMetrics::add(&prepared.io.metrics.rows_out, 1);
+    prepared.sink.push(0, batch).await
+}
+
+/// The statement's sink, for this attempt alone.
+fn sink_of(spec: &AttemptSpec, prepared: &Prepared, exec: &DataSinkExec) -> Result<Arc<dyn DataSink>, TaskError> {
+    if let Some(dataset) = exec.sink().downcast_ref::<DatasetSink>() {
+        prepared.files.check(&dataset.write().location)?;
+        return Ok(Arc::new(dataset.of_attempt(&spec.run, spec.task.index, spec.attempt)));
+    }
     let single = prepared.stage.sink_single_file;
     let mut refused = None;
     let sink = redirect(exec, |config| {
@@ -38,19 +64,13 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
     if let Some(refused) = refused {
         return Err(refused.into());
     }
-    let Some(writer) = prepared.plan.downcast_ref::<ExchangeWriterExec>() else {
-        return Err(Error::internal("a stage's plan has no exchange writer").into());
-    };
-    let rows = match prepared.partition {
-        Some(partition) => writer.input.execute(partition, Arc::clone(&prepared.context))?,
-        None => CoalescePartitionsExec::new(Arc::clone(&writer.input)).execute(0, Arc::clone(&prepared.context))?,
-    };
-    crash::before("sink.write");
-    let count = sink.write_all(rows, &prepared.context).await?;
-    crash::after("sink.write");
-    let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
-    let counts = Arc::new(UInt64Array::from(vec![count]));
-    let batch = RecordBatch::try_new(schema, vec![counts]).map_err(DataFusionError::from)?;
-    IoMetrics::add(&prepared.io.metrics.rows_out, 1);
-    prepared.sink.push(0, batch).await
+    Ok(sink)
+}
+
+/// All partitions as one, in their order if they have one.
+fn merged(input: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    match input.output_ordering() {
+        Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering.clone(), Arc::clone(input))),
+        None => Arc::new(CoalescePartitionsExec::new(Arc::clone(input))),
+    }
 }

@@ -24,7 +24,8 @@ use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
 use super::settings::RunSettings;
 use super::temporary::Temporaries;
-use super::{ddl, memory_table, system, temporary};
+use super::{ddl, memory_table, statements, system, temporary};
+use crate::datasets::{AsOf, DatasetTable, is_dataset, reopened, table_name, table_of};
 
 /// How deep views may name views.
 const MAX_VIEW_DEPTH: usize = 64;
@@ -106,9 +107,12 @@ pub(super) struct Names {
 }
 
 impl Names {
-    async fn table(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
+    async fn table(&self, entry: &CatalogueEntry, at: &AsOf) -> DataFusionResult<Arc<dyn TableProvider>> {
         match &entry.kind {
-            CatalogueKind::ExternalTable => self.external(entry).await,
+            CatalogueKind::ExternalTable => self.external(entry, at).await,
+            _ if *at != AsOf::Newest => {
+                plan_err!("it has no versions: only datasets have, CREATE EXTERNAL TABLE … STORED AS DELTA")
+            }
             CatalogueKind::View => self.view(entry).await,
             CatalogueKind::Schema => plan_err!("a schema is no table"),
             CatalogueKind::Table { rows } => {
@@ -125,10 +129,24 @@ impl Names {
         }
     }
 
-    pub(super) async fn external(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
-        if let Some(table) = self.cache.get(&entry.definition) {
-            return ddl::still_there(table).map_err(to_datafusion);
+    pub(super) async fn external(&self, entry: &CatalogueEntry, at: &AsOf) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let table = match self.cache.get(&entry.definition) {
+            Some(table) => table,
+            None => self.made(entry).await?,
+        };
+        if let Some(dataset) = table.downcast_ref::<DatasetTable>() {
+            // The newest version when it was first named is not that of this statement.
+            let opened = reopened(&self.settings.pins, dataset.location(), at, &self.runtime).await;
+            return Ok(Arc::new(opened.map_err(to_datafusion)?));
         }
+        match at {
+            AsOf::Newest => ddl::still_there(table).map_err(to_datafusion),
+            _ => plan_err!("these files have no versions: only datasets have, CREATE EXTERNAL TABLE … STORED AS DELTA"),
+        }
+    }
+
+    /// The table of a definition, which is kept.
+    async fn made(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
         // It names no other table; of its own name, planning would ask what it means.
         let nothing = PlanRequest { catalogue: Arc::default(), ..self.request.clone() };
         let settings = self.settings.seeing(Temporaries::default());
@@ -138,7 +156,12 @@ impl Names {
         let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(command)) = plan else {
             return plan_err!("the definition of an external table is no CREATE EXTERNAL TABLE");
         };
-        let table = ddl::external_table(&context, &command).await?;
+        let table = match is_dataset(&command) {
+            true => Arc::new(
+                table_of(&self.settings.pins, &command, &AsOf::Newest, &self.runtime).await.map_err(to_datafusion)?,
+            ),
+            false => ddl::external_table(&context, &command).await?,
+        };
         self.cache.put(entry.definition.clone(), Arc::clone(&table));
         Ok(table)
     }
@@ -146,7 +169,8 @@ impl Names {
     async fn view(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
         // A view that lasts means the same to all.
         let context = self.deeper(Temporaries::default())?;
-        let plan = context.state().create_logical_plan(&entry.definition).await?;
+        let statement = statements::parse_one(&entry.definition).map_err(to_datafusion)?;
+        let plan = context.state().statement_to_plan(statement).await?;
         let LogicalPlan::Ddl(DdlStatement::CreateView(view)) = plan else {
             return plan_err!("the definition of a view is no CREATE VIEW");
         };
@@ -224,8 +248,13 @@ impl SchemaProvider for Schema {
         if self.is_system {
             return system::table(name, &self.names.request).await;
         }
-        match self.tables.get(name) {
-            Some(entry) => self.names.table(entry).await.map(Some),
+        // One that is called like that itself comes first.
+        let (table, at) = match self.tables.contains_key(name) {
+            true => (name, AsOf::Newest),
+            false => AsOf::of_name(name).map_err(to_datafusion)?,
+        };
+        match self.tables.get(table) {
+            Some(entry) => self.names.table(entry, &at).await.map(Some),
             None => Ok(None),
         }
     }
@@ -244,7 +273,7 @@ impl SchemaProvider for Schema {
     fn table_exist(&self, name: &str) -> bool {
         match self.is_system {
             true => system::TABLES.contains(&name),
-            false => self.tables.contains_key(name),
+            false => self.tables.contains_key(name) || self.tables.contains_key(table_name(name)),
         }
     }
 }

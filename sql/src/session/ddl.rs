@@ -19,6 +19,7 @@ use url::Url;
 
 use super::{Planning, options, schemas, system, temporary};
 use crate::connectors;
+use crate::datasets::{check_external, create_external as create_external_dataset, is_dataset};
 
 /// The formats that are read.
 const FORMATS: &[&str] = &["PARQUET", "CSV", "JSON", "NDJSON", "ARROW"];
@@ -64,23 +65,45 @@ async fn create_external(planning: &Planning<'_>, command: CreateExternalTable) 
     if let Some(done) = check_new(planning, &name, command.if_not_exists, command.or_replace)? {
         return Ok(done);
     }
+    if is_dataset(&command) {
+        let (command, definition) = anywhere(planning, command)?;
+        return create_external_dataset(planning, name, &command, definition).await;
+    }
     let definition = external_definition(planning, command).await?;
     Ok(set(planning, name, CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }))
 }
 
 /// The definition of an external table that can be read: its locations mean the same wherever it is.
-pub(super) async fn external_definition(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<String> {
+pub(super) async fn external_definition(planning: &Planning<'_>, command: CreateExternalTable) -> Result<String> {
     options::refuse_secrets(&command)?;
+    if is_dataset(&command) {
+        let (command, definition) = anywhere(planning, command)?;
+        check_external(planning, &command).await?;
+        return Ok(definition);
+    }
     if connectors::is_connector(&command) {
         return connectors::definition(&command, planning.settings.directory.as_deref(), &planning.files).await;
     }
     if !FORMATS.contains(&command.file_type.to_uppercase().as_str()) {
         let known = FORMATS.join(", ");
         return Err(Error::invalid(format!(
-            "STORED AS {} is not read: use {known}, or POSTGRES, MYSQL or SQLITE for tables of other databases",
+            "STORED AS {} is not read: use {known}, DELTA for datasets, or POSTGRES, MYSQL or SQLITE for tables of other databases",
             command.file_type
         )));
     }
+    let (command, definition) = anywhere(planning, command)?;
+    let shown = command.locations.join(", ");
+    let table = external_table(&planning.context, &command).await.map_err(|e| located(&e, &shown))?;
+    if table.schema().fields().is_empty() {
+        return Err(Error::not_found(format!("{shown} holds no {} file to read columns from", command.file_type)));
+    }
+    planning.tables.put(definition.clone(), table);
+    Ok(definition)
+}
+
+/// The command and its text with locations that mean the same wherever they are read, as far as they may be.
+fn anywhere(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<(CreateExternalTable, String)> {
+    options::refuse_secrets(&command)?;
     let quoted = |l: &str| format!("'{}'", l.replace('\'', "''"));
     // What must not be kept was refused: what is kept means the same later, also where a folder is called `token=5`.
     let mut definition = planning.request.statement.clone();
@@ -90,13 +113,8 @@ pub(super) async fn external_definition(planning: &Planning<'_>, mut command: Cr
         definition = definition.replacen(&written, &quoted(location), 1);
     }
     command.locations.iter().try_for_each(|location| planning.files.check(location))?;
-    let shown = command.locations.join(", ");
-    let table = external_table(&planning.context, &command).await.map_err(|e| located(&e, &shown))?;
-    if table.schema().fields().is_empty() {
-        return Err(Error::not_found(format!("{shown} holds no {} file to read columns from", command.file_type)));
-    }
-    planning.tables.put(definition.clone(), table);
-    Ok(definition)
+    options::with_secret(&command)?;
+    Ok((command, definition))
 }
 
 fn located(error: &DataFusionError, location: &str) -> Error {
@@ -157,7 +175,7 @@ fn check_path(location: &str) -> Result<()> {
 }
 
 /// A location that means the same wherever it is read: relative paths start where the client is.
-pub(super) fn absolute(location: &str, directory: Option<&Path>) -> String {
+pub(crate) fn absolute(location: &str, directory: Option<&Path>) -> String {
     let has_scheme = location.contains("://");
     match directory {
         Some(directory) if !has_scheme && !Path::new(location).is_absolute() => {
@@ -187,7 +205,7 @@ fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, k
 }
 
 /// `schema.table`, in the only catalogue.
-pub(super) fn qualified(planning: &Planning<'_>, name: &TableReference) -> Result<String> {
+pub(crate) fn qualified(planning: &Planning<'_>, name: &TableReference) -> Result<String> {
     let resolved = name.clone().resolve(CATALOG, SCHEMA);
     if &*resolved.catalog != CATALOG {
         return Err(Error::not_found(format!(
@@ -214,7 +232,7 @@ pub(super) fn qualified(planning: &Planning<'_>, name: &TableReference) -> Resul
 }
 
 /// Checks that a name is free; `Some` where there is nothing to do.
-pub(super) fn check_new(
+pub(crate) fn check_new(
     planning: &Planning<'_>,
     name: &str,
     if_not_exists: bool,

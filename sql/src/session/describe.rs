@@ -17,6 +17,7 @@ use tidemill_engine::planner::PlanRequest;
 use tidemill_engine::runtime::CATALOG;
 
 use super::{SqlPlanner, explain, parameters};
+use crate::datasets;
 
 /// A statement that does not run yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,10 @@ impl SqlPlanner {
     /// The statement is wrong, or names what does not exist.
     pub async fn describe(&self, request: &PlanRequest) -> Result<Description> {
         let planning = self.planning(request)?;
+        if let Some(statement) = datasets::parse(&request.statement)? {
+            let columns = datasets::answer_columns(&statement);
+            return Ok(Description { columns, ..Description::nothing() });
+        }
         let plan = planning.logical(planning.statement()?).await?;
         let parameters = parameters::schema(&parameters::expected(&plan)?);
         let plan = match request.parameters.is_empty() {

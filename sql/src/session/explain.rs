@@ -20,6 +20,7 @@ use super::{Planning, query};
 pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Result<Plan> {
     let explained = match explain.plan.as_ref() {
         LogicalPlan::Copy(copy) => copy.input.as_ref(),
+        LogicalPlan::Dml(dml) => dml.input.as_ref(),
         plan => plan,
     };
     let physical = query::physical(planning, explained).await?;

@@ -10,6 +10,7 @@ use super::analyze::StageReport;
 use super::copy;
 use super::keep::KeepTable;
 use super::temporary::KeepTemporary;
+use crate::datasets::Target;
 
 /// What becomes of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub(super) enum FinishSpec {
     Deliver,
     /// It counts the rows of files that are published together.
     Copy(copy::Target),
+    /// It counts the rows of files that become a version of a dataset.
+    Dataset(Box<Target>),
     /// It becomes a table.
     Keep {
         /// The table.
@@ -57,6 +60,7 @@ impl FinishSpec {
         Ok(match spec {
             Self::Deliver => Finish::Deliver,
             Self::Copy(target) => Finish::Commit(target.commit(run, runtime)?),
+            Self::Dataset(target) => Finish::Commit(target.commit(run, runtime)?),
             Self::Keep { name, definition, expected } => {
                 Finish::Keep(Box::new(KeepTable { name, definition, expected }))
             }
@@ -66,4 +70,9 @@ impl FinishSpec {
             Self::Report(report) => Finish::Report(Box::new(report)),
         })
     }
+}
+
+/// What becomes of rows that were written into a dataset.
+pub(crate) fn dataset_finish(target: Target) -> Result<Vec<u8>> {
+    FinishSpec::Dataset(Box::new(target)).encode()
 }

@@ -41,11 +41,16 @@ use tidemill_engine::files::FileAccess;
 use tidemill_engine::functions::Functions;
 use tidemill_engine::planner::{Finish, Plan, PlanRequest, Planner};
 
+use crate::datasets::{self, Datasets, Pins};
 use crate::security::check_plan;
 use catalogue::TableCache;
+pub(crate) use ddl::{absolute, check_new, qualified};
 pub use describe::{Description, ListedTable, Listing, TABLE_KINDS};
 pub use explain::LINES;
+pub(crate) use finish::dataset_finish;
 pub use ingest::{IfMissing, IfPresent, Ingest};
+pub(crate) use names::{check as check_names, check_table};
+pub(crate) use query::physical;
 pub use redact::redact;
 pub(crate) use redact::sounds_secret;
 pub(crate) use settings::RunSettings;
@@ -59,6 +64,7 @@ const PLANNING_MEMORY: usize = 256 << 20;
 pub struct SqlPlanner {
     runtime: Arc<RuntimeEnv>,
     tables: Arc<TableCache>,
+    datasets: Arc<Datasets>,
     functions: Functions,
     files: FileAccess,
 }
@@ -83,11 +89,13 @@ impl SqlPlanner {
         let caches = CacheManagerConfig::default().with_list_files_cache_limit(0);
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(PLANNING_MEMORY, 1.0).with_cache_manager(caches);
         let runtime = runtime.with_object_store_registry(files.registry()).build_arc();
-        Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default(), functions, files })
+        let runtime = runtime.map_err(|e| from_datafusion(&e))?;
+        Ok(Self { runtime, tables: Arc::default(), datasets: Arc::default(), functions, files })
     }
 
     fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
-        let settings = RunSettings::new(&request.settings, request.slots, request.task_memory)?;
+        let mut settings = RunSettings::new(&request.settings, request.slots, request.task_memory)?;
+        settings.pins = Pins::of_run(&self.datasets, &request.run);
         let context = catalogue::session(request, &settings, &self.runtime, &self.tables, &self.functions)?;
         let (tables, files) = (Arc::clone(&self.tables), self.files.clone());
         Ok(Planning { request, settings, context, tables, files })
@@ -114,6 +122,9 @@ impl Planner for SqlPlanner {
         if let Some(ingest) = ingest::parse(&request.statement)? {
             request.by.require(Role::Write, "INGEST")?;
             return ingest::ingest(&planning, &ingest);
+        }
+        if let Some(statement) = datasets::parse(&request.statement)? {
+            return datasets::carry_out(&planning, statement).await;
         }
         let statement = planning.statement()?;
         if let Some(answer) = show::create(&planning, &statement)? {
@@ -167,6 +178,13 @@ impl Planning<'_> {
         self.context.state().statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))
     }
 
+    /// The same, with its values in their places, for those who may run it.
+    pub(crate) async fn logical_bound(&self, statement: Statement) -> Result<LogicalPlan> {
+        let plan = parameters::bind(self.logical(statement).await?, &self.request.parameters)?;
+        check_plan(&self.request.by, &plan)?;
+        Ok(plan)
+    }
+
     async fn meaning(&self, plan: LogicalPlan) -> Result<Plan> {
         check_plan(&self.request.by, &plan)?;
         match plan {
@@ -175,10 +193,7 @@ impl Planning<'_> {
             LogicalPlan::Copy(copy) => copy::copy_to(self, copy).await,
             LogicalPlan::Explain(explain) => explain::explain(self, &explain).await,
             LogicalPlan::Analyze(analyze) => analyze::analyze(self, analyze).await,
-            LogicalPlan::Dml(dml) => Err(Error::invalid(format!(
-                "{} is not supported: write with COPY … TO, or make a table with CREATE TABLE … AS",
-                dml.op.name().to_uppercase()
-            ))),
+            LogicalPlan::Dml(dml) => datasets::insert(self, dml).await,
             LogicalPlan::Statement(statement) => Err(Error::invalid(format!(
                 "{} is not a statement for the server: SET and RESET belong to the client",
                 statement.name()

@@ -11,12 +11,13 @@ use tidemill_engine::error::from_datafusion;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
 use super::{Planning, statements, system};
+use crate::datasets::table_name;
 
 /// Names less alike than this are no suggestion.
 const LEAST_LIKENESS: f64 = 0.5;
 
 /// Checks that every table the statement reads exists.
-pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()> {
+pub(crate) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()> {
     if !matches!(statement, Statement::Statement(_) | Statement::Explain(_) | Statement::CopyTo(_))
         || creates_or_drops(statement)
     {
@@ -32,7 +33,7 @@ pub(super) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()
 }
 
 /// Checks that a table exists.
-pub(super) fn check_table(planning: &Planning<'_>, reference: &TableReference) -> Result<()> {
+pub(crate) fn check_table(planning: &Planning<'_>, reference: &TableReference) -> Result<()> {
     let name = reference.clone().resolve(CATALOG, SCHEMA);
     let is_known = planning.settings.temporaries.named(reference).is_some() || is_known(planning, &name);
     if is_known { Ok(()) } else { Err(unknown(planning, reference, &name)) }
@@ -71,7 +72,10 @@ fn is_known(planning: &Planning<'_>, name: &ResolvedTableReference) -> bool {
     match (&*name.catalog, &*name.schema) {
         (CATALOG, "information_schema") => true,
         (CATALOG, system::SCHEMA) => system::TABLES.contains(&&*name.table),
-        (CATALOG, schema) => planning.request.catalogue.entries.contains_key(&format!("{schema}.{}", name.table)),
+        (CATALOG, schema) => {
+            let has = |table: &str| planning.request.catalogue.entries.contains_key(&format!("{schema}.{table}"));
+            has(&name.table) || has(table_name(&name.table))
+        }
         _ => false,
     }
 }

@@ -57,7 +57,7 @@ pub(super) async fn staged_with(
 }
 
 /// The physical plan of a logical one.
-pub(super) async fn physical(planning: &Planning<'_>, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+pub(crate) async fn physical(planning: &Planning<'_>, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     let state = planning.context.state();
     if planning.request.plan.is_some() {
         reserve_aliases(plan, &state.execution_props().alias_generator).map_err(|e| from_datafusion(&e))?;

@@ -17,6 +17,7 @@ use tidemill_engine::wire::Durability;
 
 use super::statements;
 use super::temporary::Temporaries;
+use crate::datasets::Pins;
 
 /// The directory that relative locations in a client's statements belong to.
 pub const CLIENT_DIRECTORY: &str = "tidemill.client_directory";
@@ -164,6 +165,8 @@ pub(crate) struct RunSettings {
     pub(crate) directory: Option<PathBuf>,
     /// What becomes of exchange data.
     pub(crate) exchange: ExchangeSettings,
+    /// Which versions of datasets the run reads.
+    pub(crate) pins: Pins,
     /// The session's own views and tables.
     pub(super) temporaries: Arc<Temporaries>,
 }
@@ -212,6 +215,7 @@ impl RunSettings {
         };
         let exchange = ExchangeSettings { force_encode, durability, operator_metrics: false };
         let temporaries = Arc::new(Temporaries::of(settings)?);
-        Ok(Self { config, directory: settings.get(CLIENT_DIRECTORY).map(PathBuf::from), exchange, temporaries })
+        let directory = settings.get(CLIENT_DIRECTORY).map(PathBuf::from);
+        Ok(Self { config, directory, exchange, pins: Pins::default(), temporaries })
     }
 }

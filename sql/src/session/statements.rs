@@ -11,6 +11,7 @@ use tidemill_core::{Error, Place, Result};
 use tidemill_engine::error::from_datafusion;
 
 use super::temporary;
+use crate::datasets;
 
 /// The dialect of Tidemill's SQL: DataFusion's default.
 const DIALECT: &str = "generic";
@@ -135,6 +136,7 @@ fn parse(text: &str) -> Result<VecDeque<Statement>> {
     let dialect = dialect()?;
     let text = temporary::in_datafusions_order(text);
     let text = datafusions_formats(&text);
+    let text = datasets::named(&text);
     let parser =
         DFParserBuilder::new(text.as_ref()).with_dialect(dialect.as_ref()).with_recursion_limit(MAX_DEPTH).build();
     let mut parser: DFParser<'_> = parser.map_err(|e| wrong(&e))?;

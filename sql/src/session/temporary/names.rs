@@ -16,6 +16,7 @@ use tidemill_core::record::{CatalogueEntry, CatalogueKind};
 use tidemill_engine::error::to_datafusion;
 
 use super::{Kind, SCHEMA, Temporaries, Temporary, in_datafusions_order, plain, rows_of};
+use crate::datasets::AsOf;
 use crate::session::catalogue::Names;
 use crate::session::{memory_table, statements};
 
@@ -98,7 +99,7 @@ impl Names {
                 // The definition came with the statement: it may be one that nobody was let create.
                 self.request.by.require(Role::Write, "a temporary external table").map_err(to_datafusion)?;
                 let definition = in_datafusions_order(&temporary.definition).into_owned();
-                self.external(&CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }).await
+                self.external(&CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }, &AsOf::Newest).await
             }
             Kind::Table { run } => {
                 // Not among the tables that are kept made: these outlive sessions.

@@ -1,0 +1,288 @@
+//! The sink of a task that writes into a dataset.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::compute::partition;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::common::{ScalarValue, internal_err};
+use datafusion::datasource::sink::DataSink;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tidemill_core::{Attempt, Error, RunId};
+
+use super::file::{NewFile, OpenFile};
+use super::values::folder_name;
+use super::written::file_name;
+use super::{DatasetWrite, PartitionValues, Within, Written, WrittenFile, manifest_name, value_of, value_text};
+use crate::crash;
+use crate::error::to_datafusion;
+
+/// Files of one task: more would be a mistake in what the table is divided by.
+const MAX_FILES: usize = 20_000;
+
+/// Writes rows, which come sorted by the partition columns, into files of a dataset.
+#[derive(Debug, Clone)]
+pub struct DatasetSink {
+    write: DatasetWrite,
+    /// Whose files they are; none while nobody writes.
+    attempt: Option<(RunId, u32, Attempt)>,
+}
+
+impl DatasetSink {
+    /// The sink of a run.
+    #[must_use]
+    pub const fn new(write: DatasetWrite) -> Self {
+        Self { write, attempt: None }
+    }
+
+    /// What is written.
+    #[must_use]
+    pub const fn write(&self) -> &DatasetWrite {
+        &self.write
+    }
+
+    /// The sink of one attempt of one of the run's tasks.
+    #[must_use]
+    pub fn of_attempt(&self, run: &RunId, task: u32, attempt: Attempt) -> Self {
+        Self { write: self.write.clone(), attempt: Some((run.clone(), task, attempt)) }
+    }
+}
+
+impl DisplayAs for DatasetSink {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatasetSink({})", self.write.location)
+    }
+}
+
+#[async_trait]
+impl DataSink for DatasetSink {
+    fn schema(&self) -> &SchemaRef {
+        &self.write.schema
+    }
+
+    async fn write_all(&self, mut data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
+        let Some((run, task, attempt)) = &self.attempt else { return internal_err!("a dataset's sink has no attempt") };
+        let folder = self.write.folder()?;
+        let store = context.runtime_env().object_store(&folder)?;
+        let name = |number| file_name(run, *task, *attempt, number);
+        let mut files = Files::new(&self.write, folder.prefix().clone(), Arc::clone(&store), context)?;
+        let written = files.write_all(&mut data, &name).await;
+        if let Err(error) = written {
+            files.abort().await;
+            return Err(error);
+        }
+        let (written, rows) = (Written { files: files.done }, files.rows);
+        let list = below(folder.prefix(), &manifest_name(run, *task, *attempt))?;
+        crash::before("dataset.manifest");
+        store.put(&list, written.encode().map_err(to_datafusion)?.into()).await?;
+        crash::after("dataset.manifest");
+        Ok(rows)
+    }
+}
+
+/// A path below a table's folder.
+fn below(folder: &Path, path: &str) -> Result<Path> {
+    let whole = format!("{folder}/{path}");
+    Path::parse(whole.trim_start_matches('/')).map_err(|e| DataFusionError::External(Box::new(e)))
+}
+
+/// The files of a task: at most one is open.
+struct Files<'a> {
+    write: &'a DatasetWrite,
+    folder: Path,
+    store: Arc<dyn ObjectStore>,
+    context: &'a Arc<TaskContext>,
+    /// Positions of the partition columns, in the order in which they divide.
+    keys: Vec<usize>,
+    /// Positions of the other columns, which are in the files.
+    values: Vec<usize>,
+    schema: SchemaRef,
+    open: Option<OpenFile>,
+    done: Vec<WrittenFile>,
+    begun: usize,
+    rows: u64,
+}
+
+impl<'a> Files<'a> {
+    fn new(
+        write: &'a DatasetWrite,
+        folder: Path,
+        store: Arc<dyn ObjectStore>,
+        context: &'a Arc<TaskContext>,
+    ) -> Result<Self> {
+        let keys: Vec<usize> =
+            write.partition_by.iter().map(|name| write.schema.index_of(name)).collect::<Result<_, _>>()?;
+        let values: Vec<usize> = (0..write.schema.fields().len()).filter(|index| !keys.contains(index)).collect();
+        // What Arrow knows beside names and types is of no interest to other readers.
+        let schema = Arc::new(Schema::new(write.schema.project(&values)?.fields().clone()));
+        let done = Vec::new();
+        Ok(Self { write, folder, store, context, keys, values, schema, open: None, done, begun: 0, rows: 0 })
+    }
+
+    async fn write_all(
+        &mut self,
+        data: &mut SendableRecordBatchStream,
+        name: &(impl Fn(usize) -> String + Sync),
+    ) -> Result<()> {
+        while let Some(batch) = data.try_next().await? {
+            self.write(&batch, name).await?;
+        }
+        self.close().await
+    }
+
+    async fn write(&mut self, batch: &RecordBatch, name: &(impl Fn(usize) -> String + Sync)) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.check_nulls(batch)?;
+        let keys: Vec<ArrayRef> = self.keys.iter().map(|index| Arc::clone(batch.column(*index))).collect();
+        let ranges =
+            if keys.is_empty() { std::iter::once(0..batch.num_rows()).collect() } else { partition(&keys)?.ranges() };
+        let values = batch.project(&self.values)?;
+        for range in ranges {
+            let of = self.partition(&keys, range.start)?;
+            let rows = values.slice(range.start, range.len());
+            let rows = RecordBatch::try_new(Arc::clone(&self.schema), rows.columns().to_vec())?;
+            if self.open.as_ref().is_some_and(|open| !open.is_of(&of)) {
+                self.close().await?;
+            }
+            let mut open = match self.open.take() {
+                Some(open) => open,
+                None => self.begin(of, name)?,
+            };
+            let written = open.write(&rows).await;
+            let is_full = open.size() >= self.write.file_bytes;
+            self.open = Some(open);
+            written?;
+            if is_full {
+                self.close().await?;
+            }
+        }
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// A table's columns may be declared to have values always.
+    fn check_nulls(&self, batch: &RecordBatch) -> Result<()> {
+        for (field, column) in self.write.schema.fields().iter().zip(batch.columns()) {
+            if !field.is_nullable() && column.null_count() > 0 {
+                return refused(format!("the column `{}` is NOT NULL, and some row has no value for it", field.name()));
+            }
+        }
+        Ok(())
+    }
+
+    fn partition(&self, keys: &[ArrayRef], row: usize) -> Result<PartitionValues> {
+        let columns = self.write.partition_by.iter().zip(keys);
+        columns
+            .map(|(name, key)| Ok((name.clone(), value_text(name, &ScalarValue::try_from_array(key, row)?)?)))
+            .collect()
+    }
+
+    fn begin(&mut self, partition: PartitionValues, name: &impl Fn(usize) -> String) -> Result<OpenFile> {
+        if self.begun >= MAX_FILES {
+            return Err(to_datafusion(Error::resources_exhausted(format!(
+                "a task writes more than {MAX_FILES} files: divide the table by columns with fewer values"
+            ))));
+        }
+        self.check_partition(&partition)?;
+        let folders = self.write.partition_by.iter();
+        let folders = folders.map(|column| folder_name(column, partition.get(column).and_then(|v| v.as_deref())));
+        let path = folders.chain([name(self.begun)]).collect::<Vec<_>>().join("/");
+        self.begun += 1;
+        let location = below(&self.folder, &path)?;
+        let also = match &self.write.within {
+            Within::Interval { column, .. } => Some(column.as_str()),
+            Within::Everything | Within::Partitions(_) => None,
+        };
+        let file = NewFile { path, location, partition, schema: &self.schema, also };
+        OpenFile::create(file, Arc::clone(&self.store), self.context.memory_pool())
+    }
+
+    /// Rows outside of what is replaced would stay when it is replaced again.
+    fn check_partition(&self, partition: &PartitionValues) -> Result<()> {
+        match &self.write.within {
+            Within::Partitions(allowed) => {
+                let fits = |of: &PartitionValues| of.iter().all(|(column, value)| partition.get(column) == Some(value));
+                match allowed.iter().any(fits) {
+                    true => Ok(()),
+                    false => refused(format!("some row belongs to {}, which is not replaced", shown(partition))),
+                }
+            }
+            Within::Interval { column, from, to } => match partition.get(column) {
+                None => Ok(()),
+                Some(text) => {
+                    let value = value_of(column, text.as_deref(), &from.data_type())?;
+                    check_interval(column, u64::from(value.is_null()), Some((&value, &value)), from, to)
+                }
+            },
+            Within::Everything => Ok(()),
+        }
+    }
+
+    /// Completes the open file.
+    async fn close(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let checked = match &self.write.within {
+            Within::Interval { column, from, to } => match open.statistics.of(column) {
+                Some((nulls, bounds)) => check_interval(column, nulls, bounds, from, to),
+                None => Ok(()),
+            },
+            Within::Everything | Within::Partitions(_) => Ok(()),
+        };
+        if let Err(error) = checked {
+            open.abort().await;
+            return Err(error);
+        }
+        self.done.push(open.close().await?);
+        Ok(())
+    }
+
+    async fn abort(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.abort().await;
+        }
+    }
+}
+
+fn check_interval(
+    column: &str,
+    nulls: u64,
+    bounds: Option<(&ScalarValue, &ScalarValue)>,
+    from: &ScalarValue,
+    to: &ScalarValue,
+) -> Result<()> {
+    let outside = |what: &dyn fmt::Display| {
+        refused(format!(
+            "some row has {what} in `{column}`, which is outside of the interval from {from} to before {to}"
+        ))
+    };
+    if nulls > 0 {
+        return outside(&"no value");
+    }
+    match bounds {
+        Some((min, _)) if !min.partial_cmp(from).is_some_and(std::cmp::Ordering::is_ge) => outside(min),
+        Some((_, max)) if !max.partial_cmp(to).is_some_and(std::cmp::Ordering::is_lt) => outside(max),
+        _ => Ok(()),
+    }
+}
+
+fn refused(what: String) -> Result<()> {
+    Err(to_datafusion(Error::invalid(what)))
+}
+
+fn shown(partition: &PartitionValues) -> String {
+    let value = |(column, value): (&String, &Option<String>)| match value {
+        Some(value) => format!("{column} = '{value}'"),
+        None => format!("{column} IS NULL"),
+    };
+    partition.iter().map(value).collect::<Vec<_>>().join(" AND ")
+}

@@ -1,0 +1,117 @@
+//! Values of partition columns as Delta Lake writes them, and the names of the folders that people see.
+
+use arrow::datatypes::{DataType, TimeUnit};
+use arrow::util::display::array_value_to_string;
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use tidemill_core::Error;
+
+use crate::error::to_datafusion;
+
+/// How a folder's name says that there is no value, as other engines write it.
+pub const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
+/// The longest part of a folder's name that is taken from a value.
+const MAX_NAME: usize = 80;
+
+/// A value as the log has it; `None` for no value.
+///
+/// # Errors
+/// It is an empty string, which the log cannot tell from no value.
+pub fn value_text(column: &str, value: &ScalarValue) -> Result<Option<String>> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let plain = match value.data_type() {
+        DataType::Timestamp(unit, Some(_)) => value.cast_to(&DataType::Timestamp(unit, None))?,
+        _ => value.clone(),
+    };
+    let text = array_value_to_string(&plain.to_array()?, 0)?;
+    if text.is_empty() {
+        return Err(to_datafusion(Error::invalid(format!(
+            "the partition column `{column}` is the empty string in some row, which a Delta table cannot tell from NULL: write \
+             NULL or another value"
+        ))));
+    }
+    Ok(Some(match plain.data_type() {
+        DataType::Timestamp(..) => text.replacen('T', " ", 1),
+        _ => text,
+    }))
+}
+
+/// The value that the log has as `text`, in its column's type.
+///
+/// # Errors
+/// The text is none of that type.
+pub fn value_of(column: &str, text: Option<&str>, kind: &DataType) -> Result<ScalarValue> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return ScalarValue::try_from(kind) };
+    let wrong = |why: &dyn std::fmt::Display| {
+        to_datafusion(Error::invalid(format!("the partition value `{text}` of `{column}` is no {kind}: {why}")))
+    };
+    match kind {
+        DataType::Binary => Err(wrong(&"binary partition columns are not read")),
+        DataType::Utf8 => Ok(ScalarValue::Utf8(Some(text.to_owned()))),
+        // Without a zone it is UTC, whatever the column's zone is called.
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let text = text.trim_end_matches(['Z', 'z']).to_owned();
+            let plain = ScalarValue::try_from_string(text, &DataType::Timestamp(TimeUnit::Microsecond, None));
+            match plain.map_err(|e| wrong(&e))? {
+                ScalarValue::TimestampMicrosecond(value, _) => {
+                    Ok(ScalarValue::TimestampMicrosecond(value, zone.clone()))
+                }
+                other => Ok(other),
+            }
+        }
+        kind => ScalarValue::try_from_string(text.to_owned(), kind).map_err(|e| wrong(&e)),
+    }
+}
+
+/// The name of a folder for people: what rows are in it stands in the log. Two values may share a folder.
+pub(super) fn folder_name(column: &str, value: Option<&str>) -> String {
+    format!("{}={}", plain(column), value.map_or_else(|| NO_VALUE.to_owned(), plain))
+}
+
+/// Only signs that no store, URL or shell reads in its own way.
+fn plain(text: &str) -> String {
+    let sign = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let name: String = text.chars().take(MAX_NAME).map(sign).collect();
+    // A name that begins with these is hidden from readers, or means another folder.
+    match name.strip_prefix(['.', '_']) {
+        Some(rest) if name != NO_VALUE => format!("-{rest}"),
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_and_read_again() -> Result<()> {
+        let zone = Some("UTC".into());
+        for (value, expected) in [
+            (ScalarValue::Date32(Some(20_454)), Some("2026-01-01")),
+            (ScalarValue::Int64(Some(-5)), Some("-5")),
+            (ScalarValue::Boolean(Some(true)), Some("true")),
+            (ScalarValue::Utf8(Some("a/b=%20 ü".to_owned())), Some("a/b=%20 ü")),
+            (ScalarValue::Utf8(None), None),
+            (ScalarValue::Decimal128(Some(12_345), 10, 2), Some("123.45")),
+            (ScalarValue::TimestampMicrosecond(Some(1_767_225_600_000_001), None), Some("2026-01-01 00:00:00.000001")),
+            (ScalarValue::TimestampMicrosecond(Some(1_767_225_600_000_000), zone), Some("2026-01-01 00:00:00")),
+        ] {
+            let text = value_text("c", &value)?;
+            assert_eq!(text.as_deref(), expected, "{value:?}");
+            assert_eq!(value_of("c", text.as_deref(), &value.data_type())?, value);
+        }
+        assert!(value_text("c", &ScalarValue::Utf8(Some(String::new()))).is_err());
+        assert!(value_of("c", Some("yesterday"), &DataType::Date32).is_err());
+        assert_eq!(value_of("c", Some(""), &DataType::Int32)?, ScalarValue::Int32(None));
+        Ok(())
+    }
+
+    #[test]
+    fn folders_have_names_that_mean_the_same_everywhere() {
+        assert_eq!(folder_name("day", Some("2026-01-01")), "day=2026-01-01");
+        assert_eq!(folder_name("a b", Some("x/../y%20#")), "a-b=x-..-y-20-");
+        assert_eq!(folder_name("k", None), format!("k={NO_VALUE}"));
+    }
+}

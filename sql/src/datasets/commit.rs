@@ -1,0 +1,262 @@
+//! One version for one run: the lists of what the winning attempts wrote become an entry of the log.
+//!
+//! ```text
+//! planned on version P ──► read entries P+1, P+2, … until there is none ──► create that one, if it is absent
+//!                             │ ours: done                                     │ taken: read it
+//!                             │ against what is replaced: Conflict             │ no answer: read it
+//! ```
+//!
+//! Every leader that finds the intent in the log does this, from the same lists and from the same P. Nothing is decided by silence:
+//! whether the entry is there is looked for, by the application's id.
+//!
+//! Invariant: an entry that names a run's files was created at most once.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
+use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
+use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
+use tidemill_engine::crash;
+use tidemill_engine::dataset::{Written, WrittenFile, manifest_name, names_run, run_folder};
+use tidemill_engine::error::object_store_error;
+use tidemill_engine::planner::{Commit, NewEntry};
+
+use super::conflicts::{Seen, look};
+use super::entry::{Entry, now};
+use super::folder::Folder;
+use super::log::{Created, Log};
+use super::pins::numbered;
+use super::target::{Made, Target};
+
+/// When a failed run's files are removed: a task that was told to stop may just then have finished one.
+const ABORT_PASSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(5)];
+/// Between tries to create an entry that the store did not answer.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
+/// Lists that are read at once.
+const AT_ONCE: usize = 16;
+
+pub(super) struct DatasetCommit {
+    pub(super) target: Target,
+    pub(super) run: RunId,
+    pub(super) folder: Folder,
+}
+
+impl DatasetCommit {
+    fn log(&self) -> Log {
+        Log::new(self.folder.clone())
+    }
+
+    /// What the version consists of.
+    async fn entry(&self, log: &Log, winners: &[Attempt]) -> Result<Entry> {
+        let added = self.written(winners).await?;
+        let mut entry = Entry::new(&self.target, &self.run, now());
+        if let Some(Made { protocol, metadata }) = &self.target.made {
+            entry.make(protocol, metadata);
+        }
+        if let (Some(base), true) = (self.target.base, self.target.mode.replaces()) {
+            let version = numbered(log, base).await?;
+            for file in self.target.mode.replaced(&version)? {
+                entry.remove(file);
+            }
+        }
+        for file in &added {
+            entry.add(file);
+        }
+        Ok(entry)
+    }
+
+    /// What the winners wrote.
+    async fn written(&self, winners: &[Attempt]) -> Result<Vec<WrittenFile>> {
+        let read = |(task, attempt): (u32, Attempt)| async move {
+            let name = manifest_name(&self.run, task, attempt);
+            let path = self.folder.path(&name)?;
+            let found = async { self.folder.store.get(&path).await?.bytes().await };
+            match found.await {
+                Ok(bytes) => Written::decode(&bytes, &name).map(|written| written.files),
+                Err(object_store::Error::NotFound { .. }) => Err(Error::conflict(format!(
+                    "what run {} wrote into {} is gone: it was given up after a conflict, or VACUUM took it; run the statement \
+                     again",
+                    self.run,
+                    self.folder.location()
+                ))),
+                Err(error) => Err(object_store_error(&error)),
+            }
+        };
+        let lists = futures::stream::iter((0u32..).zip(winners.to_vec())).map(read).buffered(AT_ONCE);
+        let lists: Vec<Vec<WrittenFile>> = lists.try_collect().await?;
+        Ok(lists.into_iter().flatten().collect())
+    }
+
+    /// Removes the run's lists, and the files of those attempts that did not win.
+    async fn clean(&self, winners: &[Attempt]) -> Result<()> {
+        let kept: Vec<String> =
+            (0u32..).zip(winners).map(|(task, attempt)| manifest_name(&self.run, task, *attempt)).collect();
+        let folder = self.folder.path(&run_folder(&self.run))?;
+        let listed = self.folder.store.list_with_delimiter(Some(&folder)).await.map_err(|e| object_store_error(&e))?;
+        crash::before("dataset.clean");
+        for list in listed.objects {
+            let name = list.location.filename().unwrap_or_default().to_owned();
+            if !kept.iter().any(|kept| kept.rsplit('/').next() == Some(name.as_str())) {
+                self.remove_files_of(&list.location).await?;
+            }
+            self.folder.delete(&list.location).await?;
+        }
+        crash::after("dataset.clean");
+        self.folder.remove_empty(&run_folder(&self.run));
+        Ok(())
+    }
+
+    async fn remove_files_of(&self, list: &object_store::path::Path) -> Result<()> {
+        let found = async { self.folder.store.get(list).await?.bytes().await };
+        let bytes = match found.await {
+            Ok(bytes) => bytes,
+            Err(object_store::Error::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(object_store_error(&error)),
+        };
+        for file in Written::decode(&bytes, list.as_ref())?.files {
+            // What is named by a list is of this run, unless somebody else wrote the list.
+            if file.path.rsplit('/').next().is_some_and(|name| names_run(name, &self.run)) {
+                self.folder.delete(&self.folder.path(&file.path)?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all that the run wrote. The listing finds only what has the run's name.
+    async fn remove_all(&self) -> Result<()> {
+        let files: Vec<_> = self
+            .folder
+            .store
+            .list(Some(&self.folder.prefix))
+            .try_filter(|file| {
+                let name = file.location.filename().unwrap_or_default();
+                std::future::ready(names_run(name, &self.run))
+            })
+            .try_collect()
+            .await
+            .map_err(|e| object_store_error(&e))?;
+        for file in files {
+            self.folder.delete(&file.location).await?;
+        }
+        self.clean(&[]).await
+    }
+}
+
+#[async_trait]
+impl Commit for DatasetCommit {
+    async fn commit(&self, winners: &[Attempt], _: bool) -> Result<()> {
+        let version = match publish(&self.log(), &self.target, &OfWinners { commit: self, winners }).await {
+            Ok(version) => version,
+            Err(error) => {
+                // Every entry that a call of ours may still create exists already: the files are nobody's.
+                if error.kind == ErrorKind::Conflict
+                    && let Err(error) = self.remove_all().await
+                {
+                    tracing::warn!(%error, run = %self.run, "files of a run that was refused could not be removed");
+                }
+                return Err(error);
+            }
+        };
+        tracing::info!(run = %self.run, version, table = self.folder.location(), "a version was committed");
+        // It is published: what else lies there can wait.
+        if let Err(error) = self.clean(winners).await {
+            tracing::warn!(%error, run = %self.run, "lists of written files could not be removed");
+        }
+        checkpoint(self.log(), version, self.target.checkpoint_interval);
+        Ok(())
+    }
+
+    async fn abort(&self) {
+        for pause in ABORT_PASSES {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = self.remove_all().await {
+                tracing::warn!(%error, run = %self.run, "files of a failed run could not be removed");
+            }
+        }
+    }
+
+    fn entry(&self) -> Option<NewEntry> {
+        let named = self.target.entry.as_ref()?;
+        let entry = CatalogueEntry { kind: CatalogueKind::ExternalTable, definition: named.definition.clone() };
+        Some(NewEntry {
+            record: Record::CatalogueSet { name: named.name.clone(), entry },
+            expected: named.expected.clone(),
+        })
+    }
+}
+
+/// What makes an entry, once it is known that it has to be made.
+#[async_trait]
+pub(super) trait MakeEntry: Sync {
+    async fn entry(&self, log: &Log) -> Result<Entry>;
+}
+
+struct OfWinners<'a> {
+    commit: &'a DatasetCommit,
+    winners: &'a [Attempt],
+}
+
+#[async_trait]
+impl MakeEntry for OfWinners<'_> {
+    async fn entry(&self, log: &Log) -> Result<Entry> {
+        self.commit.entry(log, self.winners).await
+    }
+}
+
+/// Creates the target's entry, or finds that it was created: its version.
+pub(super) async fn publish(log: &Log, target: &Target, of: &dyn MakeEntry) -> Result<u64> {
+    let mut next = target.base.map_or(0, |base| base + 1);
+    let (mut entry, mut unanswered) = (None, 0);
+    loop {
+        if let Some(other) = log.entry(next).await? {
+            match look(&other, target)? {
+                Seen::Ours => return Ok(next),
+                Seen::Harmless => next += 1,
+                Seen::Conflict(why) => {
+                    return Err(Error::conflict(format!(
+                        "version {next} of {}, which another writer made meanwhile, {why}: nothing was changed, run the \
+                         statement again",
+                        log.folder.location()
+                    )));
+                }
+            }
+            continue;
+        }
+        let bytes = match &entry {
+            Some(bytes) => bytes,
+            None => entry.insert(of.entry(log).await?.encode()?),
+        };
+        crash::before("dataset.commit");
+        let created = log.create(next, Bytes::clone(bytes)).await;
+        crash::after("dataset.commit");
+        match created {
+            Ok(Created::Yes) => return Ok(next),
+            Ok(Created::Taken) => {}
+            Err(error) => {
+                // It may be there all the same: the log is read again.
+                let Some(pause) = PAUSES.get(unanswered).filter(|_| error.kind != ErrorKind::Invalid) else {
+                    return Err(error);
+                };
+                tracing::warn!(%error, version = next, "whether a version was created is looked for");
+                tokio::time::sleep(*pause).await;
+                unanswered += 1;
+            }
+        }
+    }
+}
+
+/// A checkpoint, where it is time for one: behind the answer.
+pub(super) fn checkpoint(log: Log, version: u64, interval: u64) {
+    if version == 0 || !version.is_multiple_of(interval) {
+        return;
+    }
+    tokio::spawn(async move {
+        if let Err(error) = log.checkpoint(version).await {
+            tracing::warn!(%error, version, "a checkpoint could not be written: reading the table takes longer");
+        }
+    });
+}

@@ -1,0 +1,182 @@
+//! A dataset's log: its versions, and the creation of the next one.
+//!
+//! `deltalake-core` reads what many commits made together: checkpoints of any kind, and the entries after them. Single entries are
+//! JSON, which is read and written here.
+//!
+//! Invariant: an entry is created if it is absent, and never otherwise.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deltalake_core::kernel::{EagerSnapshot, Snapshot};
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use deltalake_core::{DeltaTable, DeltaTableError, checkpoints};
+use futures::{StreamExt, TryStreamExt};
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
+use tidemill_core::{Error, Result};
+use tidemill_engine::error::object_store_error;
+
+use super::folder::Folder;
+
+/// The folder of the log below the table's.
+pub(super) const LOG: &str = "_delta_log";
+/// How long the store may take for all that one statement reads of a log.
+const READ_WITHIN: Duration = Duration::from_secs(120);
+/// The same for one entry.
+const ENTRY_WITHIN: Duration = Duration::from_secs(60);
+/// Entries that are read at once.
+const AT_ONCE: usize = 16;
+
+/// The log of a dataset.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    pub(super) folder: Folder,
+    store: LogStoreRef,
+}
+
+/// What became of an entry that was to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Created {
+    Yes,
+    /// There is one already, perhaps ours.
+    Taken,
+}
+
+impl Log {
+    pub(super) fn new(folder: Folder) -> Self {
+        let below = Arc::new(PrefixStore::new(Arc::clone(&folder.store), folder.prefix.clone()));
+        let store = default_logstore(below, Arc::clone(&folder.store), &folder.url, &StorageConfig::default());
+        Self { folder, store }
+    }
+
+    /// A version; the newest where none is named. `None` if there is no table.
+    pub(super) async fn snapshot(&self, version: Option<u64>) -> Result<Option<Arc<Snapshot>>> {
+        match in_time(&self.folder, READ_WITHIN, Snapshot::try_new(self.store.as_ref(), version)).await? {
+            Ok(snapshot) => Ok(Some(Arc::new(snapshot))),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(error) => Err(self.error(&error)),
+        }
+    }
+
+    /// The active files of a version, as the log has them.
+    pub(super) async fn files(&self, snapshot: &Snapshot) -> Result<Vec<arrow::record_batch::RecordBatch>> {
+        let files = snapshot.files(self.store.as_ref(), None).try_collect();
+        in_time(&self.folder, READ_WITHIN, files).await?.map_err(|e| self.error(&e))
+    }
+
+    /// The highest version of an application that a version of the table has.
+    pub(super) async fn application(&self, version: u64, application: &str) -> Result<Option<i64>> {
+        let found = async {
+            let snapshot = EagerSnapshot::try_new(self.store.as_ref(), Some(version)).await?;
+            snapshot.transaction_version(self.store.as_ref(), application).await
+        };
+        in_time(&self.folder, READ_WITHIN, found).await?.map_err(|e| self.error(&e))
+    }
+
+    /// An entry; `None` if there is none of that number.
+    pub(super) async fn entry(&self, version: u64) -> Result<Option<Bytes>> {
+        let path = self.folder.path(&entry_name(version))?;
+        let read = async {
+            match self.folder.store.get(&path).await {
+                Ok(found) => found.bytes().await.map(Some),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        in_time(&self.folder, ENTRY_WITHIN, read).await?.map_err(|e| object_store_error(&e))
+    }
+
+    /// The same of several versions, in their order.
+    pub(super) async fn entries(&self, versions: Vec<u64>) -> Result<Vec<(u64, Option<Bytes>)>> {
+        let read = |version| async move { self.entry(version).await.map(|entry| (version, entry)) };
+        futures::stream::iter(versions).map(read).buffered(AT_ONCE).try_collect().await
+    }
+
+    /// Which entries there are, oldest first.
+    pub(super) async fn listed(&self) -> Result<Vec<(u64, ObjectMeta)>> {
+        let folder = self.folder.path(LOG)?;
+        let list = self.folder.store.list_with_delimiter(Some(&folder));
+        let found = in_time(&self.folder, READ_WITHIN, list).await?.map_err(|e| object_store_error(&e))?;
+        let number = |object: ObjectMeta| {
+            let name = object.location.filename()?.strip_suffix(".json")?;
+            (name.len() == 20).then(|| name.parse().ok())?.map(|version| (version, object))
+        };
+        let mut entries: Vec<(u64, ObjectMeta)> = found.objects.into_iter().filter_map(number).collect();
+        entries.sort_by_key(|(version, _)| *version);
+        Ok(entries)
+    }
+
+    /// What tells an entry from another one of its number.
+    pub(super) async fn mark(&self, version: u64) -> Result<Option<String>> {
+        let path = self.folder.path(&entry_name(version))?;
+        match in_time(&self.folder, ENTRY_WITHIN, self.folder.store.head(&path)).await? {
+            Ok(meta) => Ok(Some(meta.e_tag.unwrap_or_else(|| format!("{}-{}", meta.size, meta.last_modified)))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(object_store_error(&error)),
+        }
+    }
+
+    /// Creates an entry. No answer, or an error, does not say that it was not created.
+    pub(super) async fn create(&self, version: u64, entry: Bytes) -> Result<Created> {
+        let path = self.folder.path(&entry_name(version))?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = self.folder.store.put_opts(&path, entry.into(), options);
+        match in_time(&self.folder, ENTRY_WITHIN, put).await? {
+            Ok(_) => Ok(Created::Yes),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Ok(Created::Taken)
+            }
+            Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
+                Err(Error::invalid(format!(
+                    "the store of {} cannot create an object only if it is absent, without which two writers could lose rows: \
+                     use one that has conditional writes",
+                    self.folder.location()
+                )))
+            }
+            Err(error) => Err(object_store_error(&error)),
+        }
+    }
+
+    /// Writes what all entries up to a version come to, so that readers need not read them.
+    pub(super) async fn checkpoint(&self, version: u64) -> Result<()> {
+        let mut table = DeltaTable::new(Arc::clone(&self.store));
+        let written = async {
+            table.load_version(version).await?;
+            checkpoints::create_checkpoint(&table, None).await
+        };
+        in_time(&self.folder, READ_WITHIN, written).await?.map_err(|e| self.error(&e))
+    }
+
+    /// Our error for the crate's.
+    fn error(&self, error: &DeltaTableError) -> Error {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(inner) = source {
+            if let Some(ours) = inner.downcast_ref::<Error>() {
+                return ours.clone();
+            }
+            if let Some(store) = inner.downcast_ref::<object_store::Error>() {
+                return object_store_error(store);
+            }
+            source = inner.source();
+        }
+        let what = error.to_string();
+        let what = what.lines().next().unwrap_or_default().trim_start_matches("Kernel error: ");
+        Error::invalid(format!("the Delta table {} cannot be read: {what}", self.folder.location()))
+    }
+}
+
+/// The name of an entry below the table's folder.
+pub(super) fn entry_name(version: u64) -> String {
+    format!("{LOG}/{version:020}.json")
+}
+
+/// The same answer, or that the store took too long.
+async fn in_time<T>(folder: &Folder, limit: Duration, work: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(limit, work).await.map_err(|_| {
+        let seconds = limit.as_secs();
+        Error::unavailable(format!("the log of {} was not answered within {seconds} s: try again", folder.location()))
+    })
+}

@@ -1,0 +1,185 @@
+//! Which version of a dataset a statement reads: one, for all of it. And what is remembered of that by the process.
+//!
+//! ```text
+//! statement ──► Pins: its own versions ──► Datasets: the newest known of each table, which runs read what
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use datafusion::execution::runtime_env::RuntimeEnv;
+use tidemill_core::{Error, Result, RunId};
+
+use super::as_of::AsOf;
+use super::folder::Folder;
+use super::log::Log;
+use super::version::Version;
+
+/// Tables whose newest version is remembered.
+const MAX_KNOWN: usize = 256;
+/// Runs whose versions are remembered: VACUUM refuses while one lives that is not.
+const MAX_RUNS: usize = 10_000;
+
+/// What a planner remembers of datasets.
+#[derive(Debug, Default)]
+pub(crate) struct Datasets {
+    /// By location.
+    known: Mutex<HashMap<String, Version>>,
+    /// Which versions runs read, by location.
+    read: Mutex<BTreeMap<RunId, Vec<(String, u64)>>>,
+}
+
+impl Datasets {
+    /// The newest version of a table; `None` if there is none.
+    pub(super) async fn newest(&self, log: &Log) -> Result<Option<Version>> {
+        let location = log.folder.location().to_owned();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&location).cloned();
+        let newer = match &known {
+            Some(known) => known.newer(log).await?,
+            None => None,
+        };
+        let newest = match newer {
+            Some(newer) => Some(newer),
+            None => Version::read(log, None).await?,
+        };
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &newest {
+            Some(version) => {
+                if all.len() >= MAX_KNOWN && !all.contains_key(&location) {
+                    all.clear();
+                }
+                all.insert(location, version.clone());
+            }
+            None => {
+                all.remove(&location);
+            }
+        }
+        Ok(newest)
+    }
+
+    fn note(&self, run: &RunId, location: &str, version: u64) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() >= MAX_RUNS && !read.contains_key(run) {
+            // The oldest: names of runs are sorted by time.
+            read.pop_first();
+        }
+        let of_run = read.entry(run.clone()).or_default();
+        if !of_run.iter().any(|known| known.0 == location && known.1 == version) {
+            of_run.push((location.to_owned(), version));
+        }
+    }
+
+    /// What a run reads of a table; `None` if nothing is known of the run.
+    pub(super) fn read_by(&self, run: &RunId, location: &str) -> Option<Vec<u64>> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_run = read.get(run)?;
+        Some(of_run.iter().filter(|(of, _)| of == location).map(|(_, version)| *version).collect())
+    }
+
+    /// Notes that a run was planned here, whatever it reads.
+    fn planned(&self, run: &RunId) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() >= MAX_RUNS && !read.contains_key(run) {
+            read.pop_first();
+        }
+        read.entry(run.clone()).or_default();
+    }
+}
+
+/// The versions of one statement.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pins {
+    datasets: Arc<Datasets>,
+    run: Option<RunId>,
+    pinned: Arc<tokio::sync::Mutex<BTreeMap<(String, AsOf), Version>>>,
+}
+
+impl Pins {
+    /// None yet, for the statement of a run.
+    pub(crate) fn of_run(datasets: &Arc<Datasets>, run: &RunId) -> Self {
+        datasets.planned(run);
+        Self { datasets: Arc::clone(datasets), run: Some(run.clone()), pinned: Arc::default() }
+    }
+
+    pub(super) const fn datasets(&self) -> &Arc<Datasets> {
+        &self.datasets
+    }
+
+    /// The version that this statement reads of a table; `None` if there is no table.
+    pub(super) async fn version(&self, folder: &Folder, at: &AsOf) -> Result<Option<Version>> {
+        let key = (folder.location().to_owned(), at.clone());
+        let mut pinned = self.pinned.lock().await;
+        if let Some(version) = pinned.get(&key) {
+            return Ok(Some(version.clone()));
+        }
+        let log = Log::new(folder.clone());
+        let version = match at {
+            AsOf::Newest => self.datasets.newest(&log).await?,
+            AsOf::Version(number) => Some(numbered(&log, *number).await?),
+            AsOf::Time(time) => Some(at_time(&log, time).await?),
+        };
+        if let (Some(run), Some(version)) = (&self.run, &version) {
+            self.datasets.note(run, folder.location(), version.number);
+            pinned.insert(key, version.clone());
+        }
+        Ok(version)
+    }
+
+    /// What the statement reads, by location.
+    pub(super) async fn inputs(&self) -> BTreeMap<String, u64> {
+        let pinned = self.pinned.lock().await;
+        pinned.iter().map(|((location, _), version)| (location.clone(), version.number)).collect()
+    }
+}
+
+/// A version by its number.
+pub(super) async fn numbered(log: &Log, number: u64) -> Result<Version> {
+    let location = log.folder.location();
+    let listed = log.listed().await?;
+    let newest = listed.last().map(|(version, _)| *version);
+    let missing = |why: String| Error::not_found(format!("there is no version {number} of {location}: {why}"));
+    match newest {
+        None => Err(missing("there is no table".to_owned())),
+        Some(newest) if number > newest => Err(missing(format!("the newest is {newest}"))),
+        Some(_) => match Version::read(log, Some(number)).await {
+            Ok(Some(version)) => Ok(version),
+            Ok(None) => Err(missing("its log was cleaned up".to_owned())),
+            Err(error) if listed.first().is_some_and(|(oldest, _)| number < *oldest) => {
+                Err(missing(format!("its log was cleaned up ({})", error.message)))
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// The version that was the newest at a time.
+pub(super) async fn at_time(log: &Log, time: &str) -> Result<Version> {
+    let millis = super::as_of::millis(time)?;
+    let since = |object: &object_store::ObjectMeta| {
+        let modified = SystemTime::from(object.last_modified).duration_since(SystemTime::UNIX_EPOCH);
+        i64::try_from(modified.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+    };
+    let listed = log.listed().await?;
+    let found = listed.iter().rev().find(|(_, object)| since(object) <= millis);
+    match (found, listed.first()) {
+        (Some((version, _)), _) => numbered(log, *version).await,
+        (None, Some((oldest, _))) => Err(Error::not_found(format!(
+            "{} had no version at {time} yet, or its log was cleaned up: the oldest is {oldest}, see DESCRIBE HISTORY",
+            log.folder.location()
+        ))),
+        (None, None) => Err(Error::not_found(format!("there is no table at {}", log.folder.location()))),
+    }
+}
+
+/// Opens the folder of a table and its version for one statement.
+pub(super) async fn open(
+    pins: &Pins,
+    location: &str,
+    at: &AsOf,
+    runtime: &RuntimeEnv,
+) -> Result<(Folder, Option<Version>)> {
+    let folder = Folder::open(location, runtime)?;
+    let version = pins.version(&folder, at).await?;
+    Ok((folder, version))
+}

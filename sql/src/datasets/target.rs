@@ -1,0 +1,177 @@
+//! What a run does to a dataset, in a form that outlives the coordinator that planned it.
+
+use std::collections::BTreeMap;
+
+use datafusion::common::ScalarValue;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tidemill_core::record::CatalogueEntry;
+use tidemill_core::{Error, Result, RunId};
+use tidemill_engine::dataset::{PartitionValues, decode_scalar, encode_scalar};
+use tidemill_engine::error::from_datafusion;
+use tidemill_engine::planner::Commit;
+
+use super::commit::DatasetCommit;
+use super::folder::Folder;
+use super::pruning::{Bound, bound_of, nulls_of};
+use super::version::{ActiveFile, FileStatistics, Version};
+
+/// What a run commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Target {
+    pub(super) location: String,
+    /// The version that it was planned on; none if it makes the table.
+    pub(super) base: Option<u64>,
+    /// What it makes the table with.
+    pub(super) made: Option<Made>,
+    pub(super) mode: Mode,
+    /// By which it is known whether it was done.
+    pub(super) application: String,
+    pub(super) version: i64,
+    /// What the commit says of itself.
+    pub(super) info: BTreeMap<String, String>,
+    pub(super) operation: String,
+    pub(super) checkpoint_interval: u64,
+    /// The table that stands in the catalogue then.
+    pub(super) entry: Option<Named>,
+}
+
+/// A table's first words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Made {
+    pub(super) protocol: Value,
+    pub(super) metadata: Value,
+}
+
+/// A table of the catalogue that is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) definition: String,
+    /// The entry that it was planned to replace.
+    pub(super) expected: Option<CatalogueEntry>,
+}
+
+/// Which files go when new ones come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Mode {
+    /// None.
+    Append,
+    /// All.
+    Overwrite,
+    /// Those of these partitions.
+    Partitions(Vec<PartitionValues>),
+    /// Those with rows from `from` to before `to`, and no others.
+    Interval { column: String, from: Scalar, to: Scalar },
+    /// These, by their names in the log: their rows come in other files.
+    Rewrite(Vec<String>),
+}
+
+/// A value of a column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Scalar(Vec<u8>);
+
+impl Scalar {
+    pub(super) fn new(value: &ScalarValue) -> Result<Self> {
+        encode_scalar(value).map(Self).map_err(|e| from_datafusion(&e))
+    }
+
+    pub(super) fn value(&self) -> Result<ScalarValue> {
+        decode_scalar(&self.0).map_err(|e| from_datafusion(&e))
+    }
+}
+
+impl Target {
+    /// What commits it.
+    pub(crate) fn commit(&self, run: &RunId, runtime: &RuntimeEnv) -> Result<Box<dyn Commit>> {
+        let folder = Folder::open(&self.location, runtime)?;
+        Ok(Box::new(DatasetCommit { target: self.clone(), run: run.clone(), folder }))
+    }
+}
+
+impl Mode {
+    /// As the log calls it.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Append => "Append",
+            Self::Overwrite | Self::Partitions(_) | Self::Interval { .. } => "Overwrite",
+            Self::Rewrite(_) => "Rewrite",
+        }
+    }
+
+    pub(super) const fn replaces(&self) -> bool {
+        !matches!(self, Self::Append)
+    }
+
+    /// The files of a version that go.
+    pub(super) fn replaced<'a>(&self, version: &'a Version) -> Result<Vec<&'a ActiveFile>> {
+        let mut replaced = Vec::new();
+        for file in version.files.values() {
+            let goes = match self {
+                Self::Append => false,
+                Self::Overwrite => true,
+                Self::Partitions(partitions) => partitions.iter().any(|of| is_of(&file.partition, of)),
+                Self::Rewrite(files) => files.contains(&file.raw),
+                Self::Interval { column, from, to } => {
+                    let interval = (from.value()?, to.value()?);
+                    match place_of(Some(&file.partition), file.statistics.as_deref(), column, &interval) {
+                        Place::Inside => true,
+                        Place::Outside => false,
+                        Place::Across => return Err(across(file, column)),
+                    }
+                }
+            };
+            if goes {
+                replaced.push(file);
+            }
+        }
+        Ok(replaced)
+    }
+}
+
+fn across(file: &ActiveFile, column: &str) -> Error {
+    Error::conflict(format!(
+        "the file {} has rows inside of the interval that is to be replaced and may have others: divide the table by `{column}`, or \
+         write it in intervals that do not overlap",
+        file.raw
+    ))
+}
+
+/// Whether a partition is one of those that `of` means.
+pub(super) fn is_of(partition: &PartitionValues, of: &PartitionValues) -> bool {
+    let plain = |value: Option<&Option<String>>| value.cloned().flatten().filter(|value| !value.is_empty());
+    of.iter().all(|(column, value)| plain(partition.get(column)) == value.clone().filter(|value| !value.is_empty()))
+}
+
+/// Where a file's rows are, seen from an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Inside,
+    Outside,
+    /// Both, or who knows.
+    Across,
+}
+
+/// Where the rows of a file of this partition and with these statistics are.
+pub(super) fn place_of(
+    partition: Option<&PartitionValues>,
+    statistics: Option<&str>,
+    column: &str,
+    (from, to): &(ScalarValue, ScalarValue),
+) -> Place {
+    let Some(partition) = partition else { return Place::Across };
+    let told = FileStatistics::of(statistics);
+    let bound = |bound| bound_of(partition, &told, column, &from.data_type(), bound);
+    let nulls = nulls_of(partition, &told, column);
+    if nulls.is_some() && nulls == told.num_records {
+        return Place::Outside;
+    }
+    let (Some(least), Some(greatest)) = (bound(Bound::Least), bound(Bound::Greatest)) else { return Place::Across };
+    let is_before = |a: &ScalarValue, b: &ScalarValue| a.partial_cmp(b).is_some_and(std::cmp::Ordering::is_lt);
+    if !is_before(&least, to) || is_before(&greatest, from) {
+        return Place::Outside;
+    }
+    let is_inside = !is_before(&least, from) && is_before(&greatest, to) && nulls == Some(0);
+    if is_inside { Place::Inside } else { Place::Across }
+}

@@ -1,0 +1,128 @@
+//! Columns of new tables: which of Arrow's types a Delta table has, and in which form it has them.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use serde_json::{Value, json};
+use tidemill_core::{Error, Result};
+
+use super::version::columns_json;
+
+/// Signs that other engines do not read in names of columns.
+const NOT_IN_NAMES: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
+
+/// A table that is to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NewTable {
+    pub(super) schema: SchemaRef,
+    pub(super) protocol: Value,
+    pub(super) metadata: Value,
+}
+
+/// A table of these columns.
+pub(super) fn new_table(schema: &Schema, partition_by: &[String], id: &str, now: u64) -> Result<NewTable> {
+    let schema = stored(schema)?;
+    check_partitions(&schema, partition_by)?;
+    let has_plain_times = schema.fields().iter().any(|field| contains_plain_time(field.data_type()));
+    let protocol = match has_plain_times {
+        true => json!({ "minReaderVersion": 3, "minWriterVersion": 7,
+                        "readerFeatures": ["timestampNtz"], "writerFeatures": ["timestampNtz"] }),
+        false => json!({ "minReaderVersion": 1, "minWriterVersion": 2 }),
+    };
+    let metadata = json!({
+        "id": id,
+        "format": { "provider": "parquet", "options": {} },
+        "schemaString": columns_json(&schema)?,
+        "partitionColumns": partition_by,
+        "configuration": {},
+        "createdTime": now,
+    });
+    Ok(NewTable { schema: Arc::new(schema), protocol, metadata })
+}
+
+/// The columns as a Delta table has them.
+pub(super) fn stored(schema: &Schema) -> Result<Schema> {
+    let mut names: Vec<String> = Vec::new();
+    let mut fields = Vec::new();
+    for field in schema.fields() {
+        let name = field.name();
+        if name.is_empty() || name.contains(NOT_IN_NAMES) {
+            return Err(Error::invalid(format!(
+                "`{name}` cannot be the name of a column of a Delta table: give it one without spaces and without any of ,;{{}}()="
+            )));
+        }
+        if names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            return Err(Error::invalid(format!(
+                "there are two columns `{name}`: a Delta table does not tell case apart"
+            )));
+        }
+        names.push(name.clone());
+        fields.push(Field::new(name, stored_type(field.data_type(), name)?, field.is_nullable()));
+    }
+    Ok(Schema::new(fields))
+}
+
+fn stored_type(kind: &DataType, name: &str) -> Result<DataType> {
+    let inner = |field: &FieldRef| -> Result<FieldRef> {
+        Ok(Arc::new(Field::new(field.name(), stored_type(field.data_type(), name)?, field.is_nullable())))
+    };
+    Ok(match kind {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        DataType::Timestamp(_, None) => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Timestamp(_, Some(_)) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::Dictionary(_, values) => stored_type(values, name)?,
+        DataType::List(field) | DataType::LargeList(field) | DataType::ListView(field) => {
+            let element = inner(field)?;
+            DataType::List(Arc::new(Field::new("element", element.data_type().clone(), element.is_nullable())))
+        }
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect::<Result<_>>()?),
+        DataType::Decimal128(_, scale) if *scale >= 0 => kind.clone(),
+        DataType::Boolean
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Date32 => kind.clone(),
+        other => {
+            return Err(Error::invalid(format!(
+                "the column `{name}` is of type {other}, which a Delta table does not have: cast it, unsigned numbers to BIGINT, \
+                 or others to VARCHAR"
+            )));
+        }
+    })
+}
+
+fn contains_plain_time(kind: &DataType) -> bool {
+    match kind {
+        DataType::Timestamp(_, None) => true,
+        DataType::List(field) => contains_plain_time(field.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| contains_plain_time(field.data_type())),
+        _ => false,
+    }
+}
+
+fn check_partitions(schema: &Schema, partition_by: &[String]) -> Result<()> {
+    for (position, column) in partition_by.iter().enumerate() {
+        let Ok(field) = schema.field_with_name(column) else {
+            return Err(Error::invalid(format!("PARTITIONED BY names `{column}`, which is no column of the table")));
+        };
+        if partition_by.iter().take(position).any(|other| other == column) {
+            return Err(Error::invalid(format!("PARTITIONED BY names `{column}` twice")));
+        }
+        let kind = field.data_type();
+        let divides = kind.is_integer()
+            || matches!(kind, DataType::Utf8 | DataType::Date32 | DataType::Boolean | DataType::Decimal128(..));
+        if !divides {
+            return Err(Error::invalid(format!(
+                "the table cannot be divided by `{column}`, which is {kind}: divide it by a DATE, by text or by a whole number"
+            )));
+        }
+    }
+    match partition_by.len() == schema.fields().len() {
+        true => Err(Error::invalid("a table needs a column beside those that divide it")),
+        false => Ok(()),
+    }
+}

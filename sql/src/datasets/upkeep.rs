@@ -1,0 +1,324 @@
+//! `OPTIMIZE`, `RESTORE` and `VACUUM`.
+//!
+//! Invariant: a file is deleted only if no version of the retention and no live run needs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::common::TableReference;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
+use tidemill_core::record::State;
+use tidemill_core::{Error, Result, RunId};
+use tidemill_engine::dataset::{DatasetWrite, MANIFESTS, Within};
+use tidemill_engine::error::{object_store_error, to_datafusion};
+use tidemill_engine::planner::{Plan, StateReader};
+
+use super::Publication;
+use super::as_of::AsOf;
+use super::commit::{MakeEntry, checkpoint, publish};
+use super::entry::{Entry, now};
+use super::log::Log;
+use super::pins::{Datasets, at_time, numbered};
+use super::statement::planned;
+use super::table::DatasetTable;
+use super::target::{Mode, Target};
+use super::version::{ActiveFile, Version, actions};
+use super::write::{count, dataset, staged};
+use crate::session::Planning;
+
+/// A file of less than this part of the size to which files grow is small.
+const SMALL_PART: u64 = 2;
+/// Tasks of one OPTIMIZE.
+const MAX_TASKS: usize = 256;
+/// How long what is not needed any more is kept where neither statement nor table say.
+const RETENTION: Duration = Duration::from_secs(168 * 3600);
+/// What RESTORE and VACUUM answer.
+pub(super) const RESTORED: [&str; 4] = ["version", "restored", "files_added", "files_removed"];
+pub(super) const VACUUMED: [&str; 2] = ["files", "bytes"];
+/// Requests at once.
+const AT_ONCE: usize = 16;
+
+/// `OPTIMIZE`: small files of a partition become large ones, in a version whose rows are the same.
+pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> Result<Plan> {
+    let table = dataset(planning, name, "OPTIMIZE").await?;
+    let (version, profile) = (&table.version, &table.version.profile);
+    profile.check_write(table.folder.location())?;
+    let bins = bins(version, profile.file_bytes());
+    if bins.is_empty() {
+        return count(0);
+    }
+    let files: Vec<String> = bins.iter().flatten().map(|file| file.raw.clone()).collect();
+    let Publication { application, version: number, info } = Publication::of_run(&planning.request.run);
+    let rows: Arc<dyn ExecutionPlan> = planned(table.scan_in(&planning.context.state(), &bins).await)?;
+    let write = DatasetWrite {
+        location: table.folder.location().to_owned(),
+        schema: Arc::clone(&version.schema),
+        partition_by: version.partition_by().to_vec(),
+        within: Within::Everything,
+        file_bytes: profile.file_bytes(),
+    };
+    let target = Target {
+        location: write.location.clone(),
+        base: Some(version.number),
+        made: None,
+        mode: Mode::Rewrite(files),
+        application,
+        version: number,
+        info,
+        operation: "OPTIMIZE".to_owned(),
+        checkpoint_interval: profile.checkpoint_interval(),
+        entry: None,
+    };
+    staged(planning, rows, write, target).await
+}
+
+/// Small files that belong together, for each task.
+fn bins(version: &Version, file_bytes: u64) -> Vec<Vec<&ActiveFile>> {
+    let mut partitions: BTreeMap<Vec<Option<&str>>, Vec<&ActiveFile>> = BTreeMap::new();
+    for file in version.files.values().filter(|file| file.size < file_bytes / SMALL_PART) {
+        let key = version.partition_by().iter().map(|column| file.partition.get(column).and_then(|v| v.as_deref()));
+        partitions.entry(key.collect()).or_default().push(file);
+    }
+    let mut bins: Vec<Vec<&ActiveFile>> = Vec::new();
+    for small in partitions.into_values().filter(|small| small.len() > 1) {
+        let (mut bin, mut bytes) = (Vec::new(), 0);
+        for file in small {
+            if bytes + file.size > file_bytes && bin.len() > 1 {
+                bins.push(std::mem::take(&mut bin));
+                bytes = 0;
+            }
+            bytes += file.size;
+            bin.push(file);
+        }
+        // One alone would be written as it is.
+        if bin.len() > 1 {
+            bins.push(bin);
+        }
+    }
+    let mut tasks: Vec<Vec<&ActiveFile>> = Vec::new();
+    for (number, bin) in bins.into_iter().enumerate() {
+        match tasks.get_mut(number % MAX_TASKS) {
+            Some(task) => task.extend(bin),
+            None => tasks.push(bin),
+        }
+    }
+    tasks
+}
+
+struct Ready(Entry);
+
+#[async_trait]
+impl MakeEntry for Ready {
+    async fn entry(&self, _: &Log) -> Result<Entry> {
+        Ok(self.0.clone())
+    }
+}
+
+/// `RESTORE`: a new version with the files of an old one.
+pub(super) async fn restore(planning: &Planning<'_>, name: &TableReference, at: AsOf) -> Result<Plan> {
+    let table = dataset(planning, name, "RESTORE").await?;
+    let profile = &table.version.profile;
+    profile.check_write(table.folder.location())?;
+    profile.check_removal(table.folder.location())?;
+    let run = planning.request.run.clone();
+    one_row(&RESTORED, async move { restored(table, at, run).await })
+}
+
+async fn restored(table: DatasetTable, at: AsOf, run: RunId) -> Result<Vec<u64>> {
+    let log = Log::new(table.folder.clone());
+    let old = match &at {
+        AsOf::Version(number) => numbered(&log, *number).await?,
+        AsOf::Time(time) => at_time(&log, time).await?,
+        AsOf::Newest => return Err(Error::invalid("RESTORE needs a version: write TO VERSION AS OF n")),
+    };
+    let new = &table.version;
+    if old.profile != new.profile {
+        return Err(Error::invalid(format!(
+            "version {} had other columns or properties than version {}: read it with VERSION AS OF and INSERT OVERWRITE",
+            old.number, new.number
+        )));
+    }
+    let gone: Vec<&ActiveFile> = new.files.values().filter(|file| !old.files.contains_key(&file.raw)).collect();
+    let back: Vec<&ActiveFile> = old.files.values().filter(|file| !new.files.contains_key(&file.raw)).collect();
+    check_there(&table, &back).await?;
+    let Publication { application, version, mut info } = Publication::of_run(&run);
+    info.insert("restored".to_owned(), old.number.to_string());
+    let target = Target {
+        location: table.folder.location().to_owned(),
+        base: Some(new.number),
+        made: None,
+        mode: Mode::Overwrite,
+        application,
+        version,
+        info,
+        operation: "RESTORE".to_owned(),
+        checkpoint_interval: new.profile.checkpoint_interval(),
+        entry: None,
+    };
+    let mut entry = Entry::new(&target, &run, now());
+    gone.iter().for_each(|file| entry.remove(file));
+    back.iter().for_each(|file| entry.add_again(file));
+    let made = publish(&log, &target, &Ready(entry)).await?;
+    checkpoint(log, made, target.checkpoint_interval);
+    Ok(vec![made, old.number, back.len() as u64, gone.len() as u64])
+}
+
+/// A version whose files were deleted is not made again.
+async fn check_there(table: &DatasetTable, files: &[&ActiveFile]) -> Result<()> {
+    let look = |path: Path| async move {
+        match table.folder.store.head(&path).await {
+            Ok(_) => Ok(()),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(Error::not_found(format!("the version cannot be restored: VACUUM deleted {path}")))
+            }
+            Err(error) => Err(object_store_error(&error)),
+        }
+    };
+    let paths = files.iter().map(|file| table.folder.path(file.path()?.as_ref())).collect::<Result<Vec<Path>>>()?;
+    futures::stream::iter(paths).map(look).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// `VACUUM`: deletes what no version of the retention needs, and no live run.
+pub(super) async fn vacuum(
+    planning: &Planning<'_>,
+    name: &TableReference,
+    hours: Option<u64>,
+    dry_run: bool,
+) -> Result<Plan> {
+    let table = dataset(planning, name, "VACUUM").await?;
+    // What its features would need is not known otherwise.
+    table.version.profile.check_write(table.folder.location())?;
+    let retention = hours.map_or(RETENTION, |hours| Duration::from_secs(hours.saturating_mul(3600)));
+    let (state, datasets) = (Arc::clone(&planning.request.state), Arc::clone(planning.settings.pins.datasets()));
+    let run = planning.request.run.clone();
+    let work = Vacuum { table, retention, dry_run, state, datasets, run };
+    one_row(&VACUUMED, async move { work.run().await })
+}
+
+struct Vacuum {
+    table: DatasetTable,
+    retention: Duration,
+    dry_run: bool,
+    state: Arc<dyn StateReader>,
+    datasets: Arc<Datasets>,
+    run: RunId,
+}
+
+impl Vacuum {
+    async fn run(self) -> Result<Vec<u64>> {
+        let cutoff = SystemTime::now().checked_sub(self.retention).unwrap_or(SystemTime::UNIX_EPOCH);
+        let log = Log::new(self.table.folder.clone());
+        let live = self.state.state().await?;
+        let kept = self.kept(&log, cutoff, &live).await?;
+        let (mut old, mut bytes) = (Vec::new(), 0);
+        let mut listed = self.table.folder.store.list(Some(&self.table.folder.prefix));
+        while let Some(file) = listed.try_next().await.map_err(|e| object_store_error(&e))? {
+            if SystemTime::from(file.last_modified) < cutoff && self.is_needless(&file, &kept, &live) {
+                bytes += file.size;
+                old.push(file.location);
+            }
+        }
+        if !self.dry_run {
+            let folder = &self.table.folder;
+            futures::stream::iter(&old)
+                .map(|path| folder.delete(path))
+                .buffer_unordered(AT_ONCE)
+                .try_collect::<()>()
+                .await?;
+        }
+        Ok(vec![old.len() as u64, bytes])
+    }
+
+    /// The files of all versions that are needed.
+    async fn kept(&self, log: &Log, cutoff: SystemTime, live: &State) -> Result<BTreeSet<Path>> {
+        let folder = &self.table.folder;
+        let mut kept = BTreeSet::new();
+        let mut keep = |file: &ActiveFile| -> Result<()> {
+            kept.insert(folder.path(file.path()?.as_ref())?);
+            Ok(())
+        };
+        self.table.version.files.values().try_for_each(&mut keep)?;
+        let listed = log.listed().await?;
+        let before = listed.iter().rev().find(|(_, object)| SystemTime::from(object.last_modified) <= cutoff);
+        let since = match before.or_else(|| listed.first()) {
+            Some((number, _)) => {
+                // The oldest one may have no checkpoint below it: then what its entries add is all that there is.
+                if let Ok(version) = numbered(log, *number).await {
+                    version.files.values().try_for_each(&mut keep)?;
+                }
+                *number
+            }
+            None => 0,
+        };
+        let later = listed.iter().map(|(number, _)| *number).filter(|number| *number >= since).collect();
+        for (_, entry) in log.entries(later).await? {
+            let lines = entry.map(|entry| actions(&entry)).transpose()?.flatten().unwrap_or_default();
+            for add in lines.into_iter().filter_map(|line| line.add) {
+                keep(&ActiveFile::from(add))?;
+            }
+        }
+        for version in self.pinned(live)? {
+            numbered(log, version).await?.files.values().try_for_each(&mut keep)?;
+        }
+        Ok(kept)
+    }
+
+    /// The versions that live runs read.
+    fn pinned(&self, live: &State) -> Result<BTreeSet<u64>> {
+        let mut pinned = BTreeSet::new();
+        for run in live.live.iter().filter(|run| **run != self.run) {
+            let is_planned = live.runs.get(run).is_some_and(|run| run.graph.is_some());
+            match self.datasets.read_by(run, self.table.folder.location()) {
+                Some(versions) => pinned.extend(versions),
+                None if is_planned => {
+                    return Err(Error::unavailable(format!(
+                        "run {run} was planned by an earlier coordinator and may read an old version of {}: try again when it has \
+                         ended",
+                        self.table.folder.location()
+                    )));
+                }
+                // It reads the newest when it is planned.
+                None => {}
+            }
+        }
+        Ok(pinned)
+    }
+
+    fn is_needless(&self, file: &ObjectMeta, kept: &BTreeSet<Path>, live: &State) -> bool {
+        let below: Vec<String> = file
+            .location
+            .prefix_match(&self.table.folder.prefix)
+            .map(|parts| parts.map(|part| part.as_ref().to_owned()).collect())
+            .unwrap_or_default();
+        let Some(first) = below.first() else { return false };
+        // The log, and what other engines hide.
+        if first.starts_with(['_', '.']) && first != MANIFESTS {
+            return false;
+        }
+        let is_written = live.live.iter().any(|run| below.iter().any(|part| part.contains(&run.0)));
+        !is_written && !kept.contains(&file.location)
+    }
+}
+
+/// A row of numbers, when they are there.
+fn one_row(names: &[&str], work: impl Future<Output = Result<Vec<u64>>> + Send + 'static) -> Result<Plan> {
+    let field = |name: &&str| Field::new(*name, DataType::Int64, false);
+    let schema: SchemaRef = Arc::new(Schema::new(names.iter().map(field).collect::<Vec<_>>()));
+    let columns = Arc::clone(&schema);
+    let rows = futures::stream::once(async move {
+        let number =
+            |value: u64| Arc::new(Int64Array::from(vec![i64::try_from(value).unwrap_or(i64::MAX)])) as ArrayRef;
+        let values = work.await.map_err(to_datafusion)?;
+        Ok(RecordBatch::try_new(columns, values.into_iter().map(number).collect())?)
+    });
+    Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
+}
