@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
-use tidemill_tests::harness::{FULL, adbc, mysql, postgres, s3};
+use tidemill_tests::harness::{FULL, adbc, delta, mysql, postgres, s3};
 use tidemill_tests::{faults, mutants};
 
 /// Seeds of the scheduler's simulation in the full run.
@@ -37,9 +37,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) =
-        set_up_s3().and_then(|()| set_up_adbc()).and_then(|()| set_up_postgres()).and_then(|()| set_up_mysql())
-    {
+    let set_up = [set_up_s3, set_up_adbc, set_up_delta, set_up_postgres, set_up_mysql];
+    if let Err(error) = set_up.into_iter().try_for_each(|set_up| set_up()) {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
@@ -120,6 +119,15 @@ fn set_up_adbc() -> Result<(), String> {
     }
     install(&adbc::python(), &adbc::PACKAGES)?;
     if adbc::is_set_up() { Ok(()) } else { Err(format!("{:?} are installed and cannot be imported", adbc::PACKAGES)) }
+}
+
+/// Installs the Python in which other engines read Delta tables, once.
+fn set_up_delta() -> Result<(), String> {
+    if delta::is_set_up() {
+        return Ok(());
+    }
+    install(&delta::python(), &delta::PACKAGES)?;
+    if delta::is_set_up() { Ok(()) } else { Err(format!("{:?} are installed and cannot be imported", delta::PACKAGES)) }
 }
 
 /// Installs PostgreSQL, once, where the machine has none.

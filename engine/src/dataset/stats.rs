@@ -45,7 +45,7 @@ impl Statistics {
     /// Of the first columns, and of `also` wherever it is.
     pub(super) fn new(schema: &SchemaRef, also: Option<&str>) -> Self {
         let fields = schema.fields().iter().enumerate();
-        let fields = fields.filter(|(index, field)| *index < COLUMNS || also == Some(field.name()));
+        let fields = fields.filter(|(index, field)| *index < COLUMNS || also == Some(field.name().as_str()));
         let columns = fields.filter(|(_, field)| !field.data_type().is_nested()).map(|(index, field)| Column {
             name: field.name().clone(),
             index,

@@ -51,7 +51,7 @@ impl DatasetCommit {
     }
 
     /// What the version consists of.
-    async fn entry(&self, log: &Log, winners: &[Attempt]) -> Result<Entry> {
+    async fn made(&self, log: &Log, winners: &[Attempt]) -> Result<Entry> {
         let added = self.written(winners).await?;
         let mut entry = Entry::new(&self.target, &self.run, now());
         if let Some(Made { protocol, metadata }) = &self.target.made {
@@ -203,7 +203,7 @@ struct OfWinners<'a> {
 #[async_trait]
 impl MakeEntry for OfWinners<'_> {
     async fn entry(&self, log: &Log) -> Result<Entry> {
-        self.commit.entry(log, self.winners).await
+        self.commit.made(log, self.winners).await
     }
 }
 
@@ -226,12 +226,13 @@ pub(super) async fn publish(log: &Log, target: &Target, of: &dyn MakeEntry) -> R
             }
             continue;
         }
-        let bytes = match &entry {
+        let bytes: Bytes = match entry.take() {
             Some(bytes) => bytes,
-            None => entry.insert(of.entry(log).await?.encode()?),
+            None => of.entry(log).await?.encode()?,
         };
+        entry = Some(Bytes::clone(&bytes));
         crash::before("dataset.commit");
-        let created = log.create(next, Bytes::clone(bytes)).await;
+        let created = log.create(next, bytes).await;
         crash::after("dataset.commit");
         match created {
             Ok(Created::Yes) => return Ok(next),

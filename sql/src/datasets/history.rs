@@ -50,7 +50,7 @@ pub(super) async fn history(planning: &Planning<'_>, name: &TableReference, limi
                 let lines = actions(&entry).map_err(to_datafusion)?.unwrap_or_default();
                 rows.push((version, lines.into_iter().find_map(|line| line.info).unwrap_or_default()));
             }
-            Ok(batch(rows)?)
+            batch(rows)
         }
     });
     Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(columns(), batches))))

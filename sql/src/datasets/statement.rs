@@ -99,28 +99,12 @@ fn parser(text: &str) -> Option<Parser<'static>> {
 
 /// Whether these words come next; they are taken then.
 fn take(parser: &mut Parser<'_>, words: &[&str]) -> bool {
-    let tokens = parser.peek_tokens_vec(words.len());
-    let fits = tokens.len() == words.len()
-        && tokens
-            .iter()
-            .zip(words)
-            .all(|(token, word)| matches!(token, Token::Word(w) if w.value.eq_ignore_ascii_case(word)));
+    let is_next = |(nth, word): (usize, &&str)| matches!(parser.peek_nth_token(nth).token, Token::Word(next) if next.value.eq_ignore_ascii_case(word));
+    let fits = words.iter().enumerate().all(is_next);
     if fits {
-        words.iter().for_each(|_| {
-            parser.next_token();
-        });
+        words.iter().for_each(|_| parser.advance_token());
     }
     fits
-}
-
-trait PeekWords {
-    fn peek_tokens_vec(&self, count: usize) -> Vec<Token>;
-}
-
-impl PeekWords for Parser<'_> {
-    fn peek_tokens_vec(&self, count: usize) -> Vec<Token> {
-        (0..count).map(|nth| self.peek_nth_token(nth).token).collect()
-    }
 }
 
 fn table(parser: &mut Parser<'_>) -> Option<TableReference> {
@@ -261,7 +245,7 @@ fn without_condition(text: &str) -> Result<Option<(String, Expr)>> {
     let mut parser = Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH).with_tokens(rest.to_vec());
     let expr = parser.parse_expr().map_err(|e| Error::invalid(format!("the SQL is wrong in REPLACE WHERE: {e}")))?;
     let query = rest.get(parser.index()..).unwrap_or_default();
-    let text: String = before.iter().chain([&Token::make_word("", None)]).chain(query).map(Token::to_string).collect();
+    let text: String = before.iter().chain(query).map(Token::to_string).collect();
     Ok(Some((text, expr)))
 }
 

@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::common::TableReference;
+use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
@@ -318,7 +319,7 @@ fn one_row(names: &[&str], work: impl Future<Output = Result<Vec<u64>>> + Send +
         let number =
             |value: u64| Arc::new(Int64Array::from(vec![i64::try_from(value).unwrap_or(i64::MAX)])) as ArrayRef;
         let values = work.await.map_err(to_datafusion)?;
-        Ok(RecordBatch::try_new(columns, values.into_iter().map(number).collect())?)
+        Ok::<_, DataFusionError>(RecordBatch::try_new(columns, values.into_iter().map(number).collect())?)
     });
     Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
 }

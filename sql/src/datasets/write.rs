@@ -125,7 +125,9 @@ pub(super) fn in_columns(query: LogicalPlan, schema: &SchemaRef) -> Result<Logic
             (Some(_), Some(_)) => return Err(Error::invalid(format!("the query has two columns `{name}`: name one"))),
             (None, _) if field.is_nullable() => Expr::Literal(ScalarValue::Null, None),
             (None, _) => {
-                return Err(Error::invalid(format!("the query has no column `{name}`, which is NOT NULL in the table")));
+                return Err(Error::invalid(format!(
+                    "the query has no column `{name}`, which is NOT NULL in the table"
+                )));
             }
         };
         Ok(planned(expr.cast_to(field.data_type(), given.as_ref()))?.alias(name))
@@ -136,7 +138,9 @@ pub(super) fn in_columns(query: LogicalPlan, schema: &SchemaRef) -> Result<Logic
 
 /// Rows of a partition beside each other, so that a task writes one file at a time.
 pub(super) fn sorted(rows: Arc<dyn ExecutionPlan>, partition_by: &[String]) -> Result<Arc<dyn ExecutionPlan>> {
-    let key = |name: &String| Ok(PhysicalSortExpr::new(col(name, &rows.schema())?, SortOptions::default()));
+    let key = |name: &String| -> datafusion::error::Result<_> {
+        Ok(PhysicalSortExpr::new(col(name, &rows.schema())?, SortOptions::default()))
+    };
     let keys = planned(partition_by.iter().map(key).collect::<datafusion::error::Result<Vec<_>>>())?;
     let Some(ordering) = LexOrdering::new(keys) else { return Ok(rows) };
     // Where there is one partition only, they are.

@@ -156,7 +156,7 @@ impl Names {
         let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(command)) = plan else {
             return plan_err!("the definition of an external table is no CREATE EXTERNAL TABLE");
         };
-        let table = match is_dataset(&command) {
+        let table: Arc<dyn TableProvider> = match is_dataset(&command) {
             true => Arc::new(
                 table_of(&self.settings.pins, &command, &AsOf::Newest, &self.runtime).await.map_err(to_datafusion)?,
             ),

@@ -1,6 +1,6 @@
 //! Python with its ADBC driver for Flight SQL, which `cargo run -p tidemill-tests` sets up from PyPI.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,11 +29,26 @@ pub fn is_set_up() -> bool {
 /// # Panics
 /// The check fails, or takes longer than `limit`; or Python is not set up.
 pub fn check(url: &str, arguments: &[&str], limit: Duration) {
-    assert!(python().exists(), "{} is missing: `cargo run -p tidemill-tests` sets it up", python().display());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/adbc/checks.py");
+    let url = url.replace("http://", "grpc://");
+    run(&python(), script, &[&[url.as_str()], arguments].concat(), &[], limit);
+}
+
+/// Runs a script of Python's to its end.
+///
+/// # Panics
+/// It fails, or takes longer than `limit`; or Python is not set up.
+pub(super) fn run(
+    python: &Path,
+    script: &str,
+    arguments: &[&str],
+    environment: &[(&'static str, String)],
+    limit: Duration,
+) {
+    assert!(python.exists(), "{} is missing: `cargo run -p tidemill-tests` sets it up", python.display());
     let start = Instant::now();
-    let mut command = Command::new(python());
-    command.arg(script).arg(url.replace("http://", "grpc://")).args(arguments);
+    let mut command = Command::new(python);
+    command.arg(script).args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("Python starts");
     let stderr = child.stderr.take().expect("stderr");
     let said = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());

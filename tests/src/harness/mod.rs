@@ -3,6 +3,7 @@
 pub mod adbc;
 mod cluster;
 mod data;
+pub mod delta;
 mod functions;
 mod journals;
 pub mod mysql;

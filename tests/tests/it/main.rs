@@ -9,6 +9,7 @@ mod connectors;
 mod copy;
 mod crash_points;
 mod dataframe;
+mod datasets;
 mod differential;
 mod durable;
 mod executor_loss;

@@ -1,0 +1,101 @@
+//! What keeps a table in shape: OPTIMIZE, RESTORE, VACUUM and its history.
+
+use std::time::Duration;
+
+use tidemill_core::ErrorKind;
+use tidemill_tests::harness::{rows, value};
+
+use super::{cluster, count, create_numbers, files, refused, text, version};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_become_large_ones_and_the_rows_stay() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let create = format!(
+        "CREATE EXTERNAL TABLE t (k BIGINT, v BIGINT) STORED AS DELTA PARTITIONED BY (k) LOCATION '{}'",
+        folder.path().join("t").display()
+    );
+    rows(&mut client, &create).await;
+    for part in 0..6 {
+        let insert = format!("INSERT INTO t SELECT x % 2, x + {part} * 100 FROM generate_series(1, 100) AS g(x)");
+        assert_eq!(value(&mut client, &insert).await, "100");
+    }
+    let sums = "SELECT k, count(*), sum(v), count(DISTINCT v) FROM t GROUP BY k ORDER BY k";
+    let before = text(&mut client, sums).await;
+    let many = files(folder.path(), ".parquet").len();
+    assert!(many >= 12, "{many}");
+    assert_eq!(value(&mut client, "OPTIMIZE t").await, "600");
+    assert_eq!(text(&mut client, sums).await, before);
+    assert_eq!(version(&mut client, "t").await, "7");
+    assert_eq!(files(folder.path(), ".parquet").len(), many + 2);
+    // There is nothing left to do.
+    assert_eq!(value(&mut client, "OPTIMIZE t").await, "0");
+    assert_eq!(version(&mut client, "t").await, "7");
+    // Old versions need the small files, as long as they are kept.
+    assert_eq!(text(&mut client, "VACUUM t").await, "0 0");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM t VERSION AS OF 3").await, 300);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let swept = text(&mut client, "VACUUM t RETAIN 0 HOURS").await;
+    assert!(swept.starts_with(&format!("{many} ")), "{swept}");
+    assert_eq!(files(folder.path(), ".parquet").len(), 2);
+    assert_eq!(text(&mut client, sums).await, before);
+    let old = "SELECT count(v) FROM t VERSION AS OF 3";
+    refused(&mut client, old, ErrorKind::Conflict, &["was deleted", "newer"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_restored_as_a_new_one() {
+    let (_cluster, mut client, folder) = cluster().await;
+    create_numbers(&mut client, &folder.path().join("t").display().to_string()).await;
+    for sql in ["INSERT INTO t VALUES (1, 'a')", "INSERT INTO t VALUES (2, 'b')", "INSERT OVERWRITE t VALUES (9, 'z')"]
+    {
+        value(&mut client, sql).await;
+    }
+    assert_eq!(text(&mut client, "RESTORE TABLE t TO VERSION AS OF 2").await, "4 2 2 1");
+    assert_eq!(text(&mut client, "SELECT * FROM t ORDER BY id").await, "1 a; 2 b");
+    assert_eq!(text(&mut client, "SELECT * FROM t VERSION AS OF 3").await, "9 z");
+    refused(&mut client, "RESTORE TABLE t TO VERSION AS OF 40", ErrorKind::NotFound, &["no version 40"]).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    rows(&mut client, "VACUUM t RETAIN 0 HOURS").await;
+    refused(&mut client, "RESTORE TABLE t TO VERSION AS OF 3", ErrorKind::NotFound, &["VACUUM deleted"]).await;
+    assert_eq!(text(&mut client, "SELECT * FROM t ORDER BY id").await, "1 a; 2 b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_says_who_did_what_with_which_inputs() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let at = folder.path().join("t").display().to_string();
+    create_numbers(&mut client, &at).await;
+    let result = client.execute("INSERT INTO t VALUES (1, 'a')").await.expect("a run");
+    let run = result.run.clone().expect("a run has a name");
+    result.collect().await.expect("rows");
+    value(&mut client, "INSERT INTO t SELECT id + 1, v FROM t").await;
+    let history = text(&mut client, "DESCRIBE HISTORY t").await;
+    let lines: Vec<&str> = history.split("; ").collect();
+    assert_eq!(lines.len(), 3, "{history}");
+    assert!(
+        lines[0].starts_with("2 ") && lines[0].contains(&format!("\"inputs\":\"{{\\\"file://{at}/\\\":1}}\"")),
+        "{history}"
+    );
+    assert!(lines[1].starts_with("1 ") && lines[1].contains("WRITE") && lines[1].contains(&run.0), "{history}");
+    assert!(lines[2].starts_with("0 ") && lines[2].contains("CREATE TABLE"), "{history}");
+    assert_eq!(text(&mut client, "DESCRIBE HISTORY t LIMIT 1").await, lines[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_in_the_folder_and_no_version_needs_is_swept_and_nothing_else() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let at = folder.path().join("t");
+    create_numbers(&mut client, &at.display().to_string()).await;
+    value(&mut client, "INSERT INTO t VALUES (1, 'a')").await;
+    for name in ["part-00000-DEAD-1-1-0.parquet", "_tidemill/DEAD/00000-1-1.json", "_hidden/x", "_delta_log/_note"] {
+        let path = at.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, "x").expect("a file");
+    }
+    assert_eq!(text(&mut client, "VACUUM t").await, "0 0");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(text(&mut client, "VACUUM t RETAIN 0 HOURS DRY RUN").await, "2 2");
+    assert_eq!(text(&mut client, "VACUUM t RETAIN 0 HOURS").await, "2 2");
+    assert!(at.join("_hidden/x").exists() && at.join("_delta_log/_note").exists());
+    assert_eq!(text(&mut client, "SELECT * FROM t").await, "1 a");
+}
