@@ -27,6 +27,7 @@ use tidemill_engine::planner::{Commit, NewEntry};
 use super::conflicts::{Seen, look};
 use super::entry::{Entry, now};
 use super::folder::Folder;
+use super::local;
 use super::log::{Created, Log};
 use super::pins::numbered;
 use super::target::{Made, Target};
@@ -62,6 +63,9 @@ impl DatasetCommit {
             for file in self.target.mode.replaced(&version)? {
                 entry.remove(file);
             }
+        }
+        if let Some(folder) = self.folder.on_disk() {
+            local::sync(folder, added.iter().map(|file| file.path.clone()).collect()).await?;
         }
         for file in &added {
             entry.add(file);

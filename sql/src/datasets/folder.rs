@@ -1,5 +1,6 @@
 //! A dataset's folder in its store, behind the process's secrets and the guard of its files.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::datasource::listing::ListingTableUrl;
@@ -58,9 +59,14 @@ impl Folder {
         }
     }
 
+    /// Where it is on a disk of this machine.
+    pub(super) fn on_disk(&self) -> Option<PathBuf> {
+        (self.url.scheme() == "file").then(|| self.url.to_file_path().ok())?
+    }
+
     /// Removes a folder below it that nothing is in. Other stores than disks have no such folders.
     pub(super) fn remove_empty(&self, below: &str) {
-        if let (Ok(folder), true) = (self.url.to_file_path(), self.url.scheme() == "file") {
+        if let Some(folder) = self.on_disk() {
             // One that is not empty stays.
             let _ = std::fs::remove_dir(folder.join(below));
         }

@@ -14,6 +14,7 @@ mod create;
 mod entry;
 mod folder;
 mod history;
+mod local;
 mod log;
 mod pins;
 mod profile;
