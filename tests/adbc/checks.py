@@ -86,7 +86,7 @@ def errors(uri):
         fails(wrong, ["ivide"], lambda: rows(cursor, "SELECT 1 / (n_nationkey - 1) FROM nation"))
         fails(wrong, ["one statement was expected"], lambda: cursor.execute("SELECT 1; SELECT 2"))
         fails(wrong, ["empty"], lambda: cursor.execute(" -- nothing"))
-        fails(wrong, ["INSERT", "CREATE TABLE"], lambda: cursor.execute("INSERT INTO nation VALUES (1)"))
+        fails(wrong, ["INSERT", "STORED AS DELTA"], lambda: cursor.execute("INSERT INTO nation VALUES (1)"))
         fails(wrong, ["dropped_already"], lambda: cursor.execute("DROP TABLE dropped_already"))
         # A connection lives on after each.
         assert rows(cursor, "SELECT 5") == [(5,)]

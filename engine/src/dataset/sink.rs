@@ -25,6 +25,8 @@ use super::{DatasetWrite, PartitionValues, Within, Written, WrittenFile, manifes
 use crate::crash;
 use crate::error::to_datafusion;
 
+/// Bytes of a folder's name: disks have no longer ones.
+const MAX_FOLDER: usize = 240;
 /// Files of one task: more would be a mistake in what the table is divided by.
 const MAX_FILES: usize = 20_000;
 
@@ -194,9 +196,20 @@ impl<'a> Files<'a> {
             ))));
         }
         self.check_partition(&partition)?;
-        let folders = self.write.partition_by.iter();
-        let folders = folders.map(|column| folder_name(column, partition.get(column).and_then(|v| v.as_deref())));
-        let path = folders.chain([name(self.begun)]).collect::<Vec<_>>().join("/");
+        let mut path = String::new();
+        for column in &self.write.partition_by {
+            let folder = folder_name(column, partition.get(column).and_then(|value| value.as_deref()));
+            if folder.len() > MAX_FOLDER {
+                return Err(to_datafusion(Error::invalid(format!(
+                    "a value of the partition column `{column}` takes {} bytes as a folder's name, and {MAX_FOLDER} is the most: divide \
+                     the table by a shorter one",
+                    folder.len()
+                ))));
+            }
+            path.push_str(&folder);
+            path.push('/');
+        }
+        path.push_str(&name(self.begun));
         self.begun += 1;
         let location = below(&self.folder, &path)?;
         let also = match &self.write.within {

@@ -4,14 +4,13 @@ use arrow::datatypes::{DataType, TimeUnit};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tidemill_core::Error;
 
 use crate::error::to_datafusion;
 
 /// How a folder's name says that there is no value, as other engines write it.
 pub const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
-/// The longest part of a folder's name that is taken from a value.
-const MAX_NAME: usize = 80;
 
 /// A value as the log has it; `None` for no value.
 ///
@@ -65,20 +64,13 @@ pub fn value_of(column: &str, text: Option<&str>, kind: &DataType) -> Result<Sca
     }
 }
 
-/// The name of a folder for people: what rows are in it stands in the log. Two values may share a folder.
-pub(super) fn folder_name(column: &str, value: Option<&str>) -> String {
-    format!("{}={}", plain(column), value.map_or_else(|| NO_VALUE.to_owned(), plain))
-}
+/// What stands for itself in every store, URL and shell.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Only signs that no store, URL or shell reads in its own way.
-fn plain(text: &str) -> String {
-    let sign = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
-    let name: String = text.chars().take(MAX_NAME).map(sign).collect();
-    // A name that begins with these is hidden from readers, or means another folder.
-    match name.strip_prefix(['.', '_']) {
-        Some(rest) if name != NO_VALUE => format!("-{rest}"),
-        _ => name,
-    }
+/// The name of a folder. What rows are in it stands in the log; some readers look here all the same.
+pub(super) fn folder_name(column: &str, value: Option<&str>) -> String {
+    let encoded = |text| utf8_percent_encode(text, PLAIN).to_string();
+    format!("{}={}", encoded(column), value.map_or_else(|| NO_VALUE.to_owned(), encoded))
 }
 
 #[cfg(test)]
@@ -111,7 +103,7 @@ mod tests {
     #[test]
     fn folders_have_names_that_mean_the_same_everywhere() {
         assert_eq!(folder_name("day", Some("2026-01-01")), "day=2026-01-01");
-        assert_eq!(folder_name("a b", Some("x/../y%20#")), "a-b=x-..-y-20-");
+        assert_eq!(folder_name("a_b", Some("x/../y%20 ü")), "a_b=x%2F..%2Fy%2520%20%C3%BC");
         assert_eq!(folder_name("k", None), format!("k={NO_VALUE}"));
     }
 }

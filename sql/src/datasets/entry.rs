@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::dataset::WrittenFile;
@@ -24,6 +25,9 @@ const RESERVED: &[&str] = &[
     "operationMetrics",
     "run",
 ];
+
+/// Paths are URLs in the log. Ours have no other signs that mean something there.
+const IN_PATHS: &AsciiSet = &CONTROLS.add(b'%').add(b' ').add(b'#').add(b'?');
 
 /// Milliseconds since 1970.
 pub(super) fn now() -> u64 {
@@ -68,8 +72,7 @@ impl Entry {
 
     pub(super) fn add(&mut self, file: &WrittenFile) {
         self.lines.push(json!({ "add": {
-            // It has only signs that stand for themselves.
-            "path": file.path,
+            "path": utf8_percent_encode(&file.path, IN_PATHS).to_string(),
             "partitionValues": file.partition,
             "size": file.size,
             "modificationTime": file.modified,
