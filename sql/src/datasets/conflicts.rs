@@ -77,3 +77,85 @@ fn touches_interval(
     let Mode::Interval { from, to, .. } = &target.mode else { return Ok(false) };
     Ok(place_of(partition, stats, column, &(from.value()?, to.value()?)) != Place::Outside)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use datafusion::common::ScalarValue;
+
+    use super::super::target::Scalar;
+    use super::*;
+
+    fn target(mode: Mode) -> Target {
+        Target {
+            location: "file:///t/".to_owned(),
+            base: Some(1),
+            made: None,
+            mode,
+            application: "tidemill/R".to_owned(),
+            version: 2,
+            info: BTreeMap::new(),
+            operation: "WRITE".to_owned(),
+            checkpoint_interval: 100,
+            entry: None,
+        }
+    }
+
+    fn conflicts(entry: &str, mode: &Mode) -> Result<bool> {
+        Ok(matches!(look(entry.as_bytes(), &target(mode.clone()))?, Seen::Conflict(_)))
+    }
+
+    #[test]
+    fn what_touches_the_same_rows_is_refused_and_nothing_else() -> Result<()> {
+        let day = |day: &str| BTreeMap::from([("day".to_owned(), Some(day.to_owned()))]);
+        let date = |day| Scalar::new(&ScalarValue::Date32(Some(day)));
+        let interval = Mode::Interval { column: "day".to_owned(), from: date(20_454)?, to: date(20_455)? };
+        let by_column = Mode::Interval {
+            column: "v".to_owned(),
+            from: Scalar::new(&ScalarValue::Int64(Some(10)))?,
+            to: Scalar::new(&ScalarValue::Int64(Some(20)))?,
+        };
+        let modes = [
+            Mode::Append,
+            Mode::Overwrite,
+            Mode::Partitions(vec![day("2026-01-01")]),
+            interval,
+            by_column,
+            Mode::Rewrite(vec!["a".to_owned()]),
+        ];
+        let stats = |min: i64, max: i64| {
+            format!(
+                r#""{{\"numRecords\":1,\"minValues\":{{\"v\":{min}}},\"maxValues\":{{\"v\":{max}}},\"nullCount\":{{\"v\":0}}}}""#
+            )
+        };
+        let add = |day: &str, stats: &str| {
+            format!(
+                r#"{{"add":{{"path":"b","partitionValues":{{"day":"{day}"}},"size":1,"dataChange":true,"stats":{stats}}}}}"#
+            )
+        };
+        let remove = r#"{"remove":{"path":"a","dataChange":false}}"#.to_owned();
+        for (entry, expected) in [
+            (add("2026-01-01", &stats(1, 2)), [false, true, true, true, false, false]),
+            (add("2026-01-02", &stats(15, 25)), [false, true, false, false, true, false]),
+            (add("2026-01-02", "null"), [false, true, false, false, true, false]),
+            (add("2026-01-02", &stats(20, 25)), [false, true, false, false, false, false]),
+            (remove, [false, true, true, true, true, true]),
+            (r#"{"metaData":{"id":"x"}}"#.to_owned(), [true; 6]),
+            (r#"{"protocol":{"minReaderVersion":3}}"#.to_owned(), [true; 6]),
+            (r#"{"commitInfo":{"operation":"X"}}"#.to_owned(), [false; 6]),
+            (r#"{"txn":{"appId":"tidemill/R","version":1}}"#.to_owned(), [false; 6]),
+        ] {
+            for (mode, expected) in modes.iter().zip(expected) {
+                assert_eq!(conflicts(&entry, mode)?, expected, "{entry} {mode:?}");
+            }
+        }
+        let ours = r#"{"add":{"path":"b"}}
+            {"txn":{"appId":"tidemill/R","version":3}}"#;
+        assert_eq!(look(ours.as_bytes(), &target(Mode::Overwrite))?, Seen::Ours);
+        assert!(look(b"{\"add\":", &target(Mode::Append)).is_err());
+        let made = Target { base: None, ..target(Mode::Append) };
+        assert!(matches!(look(b"{}", &made)?, Seen::Conflict(_)));
+        Ok(())
+    }
+}
