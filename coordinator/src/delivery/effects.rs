@@ -1,7 +1,7 @@
 //! Results that are published, or become a table.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
@@ -13,23 +13,28 @@ use tidemill_engine::planner::{Commit, Keep, NewEntry};
 use super::{Delivery, Next, count};
 use crate::driver::Input;
 
-/// Between tries to publish.
-const PUBLISH_PAUSES: [Duration; 4] =
-    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15)];
+/// Between tries to publish: four times as long each time, up to the second.
+const PUBLISH_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+/// A store that is away comes back, and what was computed need not be computed again. Meanwhile the run shows what it waits for.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(1800);
+/// Tries after which other errors than that are believed.
+const REFUSALS: u32 = 5;
 
 /// Publishes what was decided to be published. Nothing is taken back any more: what failed may have been done all the same.
-async fn publish(commit: &dyn Commit, intent: &Intent, again: bool) -> Result<()> {
-    let mut published = commit.commit(&intent.winners, again).await;
-    for pause in PUBLISH_PAUSES {
-        let Err(error) = &published else { break };
-        if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Invalid) {
-            break;
+async fn publish(commit: &dyn Commit, intent: &Intent, mut again: bool, first_pause: Duration) -> Result<()> {
+    let (began, mut pause, mut refusals) = (Instant::now(), first_pause, 0);
+    loop {
+        let Err(error) = commit.commit(&intent.winners, again).await else { return Ok(()) };
+        refusals += u32::from(error.kind != ErrorKind::Unavailable);
+        let is_final = matches!(error.kind, ErrorKind::Conflict | ErrorKind::Invalid);
+        if is_final || refusals == REFUSALS || began.elapsed() > PUBLISH_WITHIN {
+            return Err(error);
         }
         tracing::warn!(%error, "publishing is tried again");
         tokio::time::sleep(pause).await;
-        published = commit.commit(&intent.winners, true).await;
+        pause = (pause * 4).min(PUBLISH_PAUSES.1);
+        again = true;
     }
-    published
 }
 
 impl Delivery {
@@ -72,7 +77,7 @@ impl Delivery {
             }
             Err(_) => return Ok(None),
         };
-        publish(commit.as_ref(), &intent, again).await?;
+        publish(commit.as_ref(), &intent, again, PUBLISH_PAUSES.0).await?;
         // Whoever listens then is told the count when the run has ended.
         if tells {
             self.keeper.push(&count(intent.rows)?).await;
@@ -140,3 +145,48 @@ impl Delivery {
 
 /// The change of the catalogue, the table's rows, and how many they are.
 type Table = (tidemill_core::record::Record, tidemill_engine::blob::Blob, u64);
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use tidemill_core::Attempt;
+
+    use super::*;
+
+    /// Fails so often, and remembers how it was asked.
+    struct Failing {
+        times: usize,
+        kind: ErrorKind,
+        asked: Mutex<Vec<bool>>,
+    }
+
+    #[async_trait]
+    impl Commit for Failing {
+        async fn commit(&self, _: &[Attempt], again: bool) -> Result<()> {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(again);
+            if asked.len() > self.times { Ok(()) } else { Err(Error::new(self.kind, "no")) }
+        }
+
+        async fn abort(&self) {}
+    }
+
+    async fn tries(kind: ErrorKind, times: usize) -> (bool, Vec<bool>) {
+        let commit = Failing { times, kind, asked: Mutex::default() };
+        let intent = Intent { winners: Vec::new(), rows: 0 };
+        let published = publish(&commit, &intent, false, Duration::ZERO).await;
+        (published.is_ok(), commit.asked.into_inner().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_waited_for_and_a_refusal_is_believed() {
+        assert_eq!(tries(ErrorKind::Unavailable, 0).await, (true, vec![false]));
+        let (published, asked) = tries(ErrorKind::Unavailable, 100).await;
+        assert!(published && asked.len() == 101 && asked.iter().filter(|again| !**again).count() == 1);
+        assert!(!tries(ErrorKind::Denied, 100).await.0);
+        assert_eq!(tries(ErrorKind::Denied, 4).await, (true, vec![false, true, true, true, true]));
+    }
+}

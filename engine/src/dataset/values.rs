@@ -69,7 +69,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 
 /// The name of a folder. What rows are in it stands in the log; some readers look here all the same.
 pub(super) fn folder_name(column: &str, value: Option<&str>) -> String {
-    let encoded = |text| utf8_percent_encode(text, PLAIN).to_string();
+    let encoded = |text: &str| utf8_percent_encode(text, PLAIN).to_string();
     format!("{}={}", encoded(column), value.map_or_else(|| NO_VALUE.to_owned(), encoded))
 }
 

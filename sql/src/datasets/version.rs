@@ -261,8 +261,6 @@ pub(super) struct Add {
 pub(super) struct Remove {
     pub(super) path: String,
     #[serde(default)]
-    pub(super) deletion_timestamp: Option<i64>,
-    #[serde(default)]
     pub(super) partition_values: Option<PartitionValues>,
     #[serde(default)]
     pub(super) stats: Option<String>,
