@@ -3,13 +3,16 @@
 //! Invariant: bounds hold for every row. Where that cannot be said of a column (not a number, values without an order),
 //! nothing is said.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
-use datafusion::functions_aggregate::min_max::{max_batch, min_batch};
+use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
+use datafusion::logical_expr::Accumulator;
 
 /// Columns that have statistics, as in other engines.
 const COLUMNS: usize = 32;
@@ -109,7 +112,7 @@ impl Column {
             self.bounds = Bounds::Unknown;
             return Ok(());
         }
-        let (min, max) = (min_batch(values)?, max_batch(values)?);
+        let (min, max) = extremes(values)?;
         self.bounds = match std::mem::replace(&mut self.bounds, Bounds::Nothing) {
             Bounds::Between(least, greatest) => {
                 let least = if min.partial_cmp(&least).is_some_and(std::cmp::Ordering::is_lt) { min } else { least };
@@ -120,6 +123,16 @@ impl Column {
         };
         Ok(())
     }
+}
+
+/// The least and the greatest value.
+fn extremes(values: &ArrayRef) -> Result<(ScalarValue, ScalarValue)> {
+    let mut least = MinAccumulator::try_new(values.data_type())?;
+    let mut greatest = MaxAccumulator::try_new(values.data_type())?;
+    let batch = [Arc::clone(values)];
+    least.update_batch(&batch)?;
+    greatest.update_batch(&batch)?;
+    Ok((least.evaluate()?, greatest.evaluate()?))
 }
 
 const fn has_order(kind: &DataType) -> bool {
@@ -204,8 +217,6 @@ fn cut(text: &str, side: Side) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{
         BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
     };
