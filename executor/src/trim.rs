@@ -49,17 +49,28 @@ pub(crate) fn trim() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) const fn trim() {}
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+#[expect(clippy::expect_used, reason = "a test")]
 mod tests {
     use super::*;
 
-    #[test]
-    #[cfg(target_os = "linux")]
-    #[expect(clippy::expect_used, reason = "a test")]
-    fn what_is_held_is_seen() {
-        let before = held().expect("Linux says it");
-        let block = std::hint::black_box(vec![1_u8; 64 << 20]);
-        let after = held().expect("Linux says it");
-        assert!(after >= before + (60 << 20), "{before} and {after} with {} more", block.len());
+    const MIB: usize = 1 << 20;
+
+    #[tokio::test]
+    async fn freed_memory_is_given_back_above_the_limit_and_not_below() {
+        let now = || held().expect("Linux says it");
+        let before = now();
+        let mut pieces: Vec<_> = (0..16_384).map(|_| vec![1_u8; 16 << 10]).collect();
+        assert!(now() >= before + 240 * MIB, "{} pieces are held", pieces.len());
+        // Behind the others, it keeps the allocator from giving them back by itself.
+        let last = pieces.pop();
+        drop(pieces);
+        assert!(now() >= before + 192 * MIB, "the allocator gave it back by itself: this test shows nothing");
+        let second = Duration::from_secs(1);
+        tokio::time::timeout(second, keep_below(before + 1024 * MIB)).await.expect_err("it goes on for ever");
+        assert!(now() >= before + 192 * MIB, "it was below the limit");
+        tokio::time::timeout(second, keep_below(before)).await.expect_err("it goes on for ever");
+        assert!(now() < before + 64 * MIB, "freed memory is held");
+        drop(last);
     }
 }

@@ -13,26 +13,33 @@ use tidemill_engine::planner::{Commit, Keep, NewEntry};
 use super::{Delivery, Next, count};
 use crate::driver::Input;
 
-/// Between tries to publish: four times as long each time, up to the second.
-const PUBLISH_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
-/// A store that is away comes back, and what was computed need not be computed again. Meanwhile the run shows what it waits for.
-const PUBLISH_WITHIN: Duration = Duration::from_secs(1800);
-/// Tries after which other errors than that are believed.
+/// How long publishing is tried.
+struct Patience {
+    /// After the first try; four times as long after each other one, up to [`LONGEST_PAUSE`].
+    first_pause: Duration,
+    /// A store that is away comes back, and what was computed need not be computed again. Meanwhile the run shows what it
+    /// waits for.
+    within: Duration,
+}
+
+const PATIENCE: Patience = Patience { first_pause: Duration::from_millis(200), within: Duration::from_secs(30 * 60) };
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Tries after which an error other than that the store is away is believed.
 const REFUSALS: u32 = 5;
 
 /// Publishes what was decided to be published. Nothing is taken back any more: what failed may have been done all the same.
-async fn publish(commit: &dyn Commit, intent: &Intent, mut again: bool, first_pause: Duration) -> Result<()> {
-    let (began, mut pause, mut refusals) = (Instant::now(), first_pause, 0);
+async fn publish(commit: &dyn Commit, intent: &Intent, mut again: bool, patience: &Patience) -> Result<()> {
+    let (began, mut pause, mut refusals) = (Instant::now(), patience.first_pause, 0);
     loop {
         let Err(error) = commit.commit(&intent.winners, again).await else { return Ok(()) };
         refusals += u32::from(error.kind != ErrorKind::Unavailable);
         let is_final = matches!(error.kind, ErrorKind::Conflict | ErrorKind::Invalid);
-        if is_final || refusals == REFUSALS || began.elapsed() > PUBLISH_WITHIN {
+        if is_final || refusals == REFUSALS || began.elapsed() >= patience.within {
             return Err(error);
         }
         tracing::warn!(%error, "publishing is tried again");
         tokio::time::sleep(pause).await;
-        pause = (pause * 4).min(PUBLISH_PAUSES.1);
+        pause = (pause * 4).min(LONGEST_PAUSE);
         again = true;
     }
 }
@@ -77,7 +84,7 @@ impl Delivery {
             }
             Err(_) => return Ok(None),
         };
-        publish(commit.as_ref(), &intent, again, PUBLISH_PAUSES.0).await?;
+        publish(commit.as_ref(), &intent, again, &PATIENCE).await?;
         // Whoever listens then is told the count when the run has ended.
         if tells {
             self.keeper.push(&count(intent.rows)?).await;
@@ -174,19 +181,23 @@ mod tests {
         async fn abort(&self) {}
     }
 
-    async fn tries(kind: ErrorKind, times: usize) -> (bool, Vec<bool>) {
+    async fn tries(kind: ErrorKind, times: usize, within: Duration) -> (bool, Vec<bool>) {
         let commit = Failing { times, kind, asked: Mutex::default() };
         let intent = Intent { winners: Vec::new(), rows: 0 };
-        let published = publish(&commit, &intent, false, Duration::ZERO).await;
+        let patience = Patience { first_pause: Duration::ZERO, within };
+        let published = publish(&commit, &intent, false, &patience).await;
         (published.is_ok(), commit.asked.into_inner().unwrap())
     }
 
     #[tokio::test]
     async fn a_store_that_is_away_is_waited_for_and_a_refusal_is_believed() {
-        assert_eq!(tries(ErrorKind::Unavailable, 0).await, (true, vec![false]));
-        let (published, asked) = tries(ErrorKind::Unavailable, 100).await;
+        let within = PATIENCE.within;
+        assert_eq!(tries(ErrorKind::Unavailable, 0, within).await, (true, vec![false]));
+        let (published, asked) = tries(ErrorKind::Unavailable, 100, within).await;
         assert!(published && asked.len() == 101 && asked.iter().filter(|again| !**again).count() == 1);
-        assert!(!tries(ErrorKind::Denied, 100).await.0);
-        assert_eq!(tries(ErrorKind::Denied, 4).await, (true, vec![false, true, true, true, true]));
+        assert_eq!(tries(ErrorKind::Unavailable, 100, Duration::ZERO).await, (false, vec![false]));
+        let five = vec![false, true, true, true, true];
+        assert_eq!(tries(ErrorKind::Denied, 4, within).await, (true, five.clone()));
+        assert_eq!(tries(ErrorKind::Denied, 100, within).await, (false, five));
     }
 }
