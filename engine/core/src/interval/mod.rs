@@ -38,7 +38,7 @@ pub use calendar::{Calendar, Interval, Length, Unit};
 pub use coverage::{covered, ready};
 pub use cron::Cron;
 pub use ledger::{Entry, Failure, Fate, Ledger};
-pub use names::{Cause, DatasetName, JobName, RunKey};
+pub use names::{Cause, DatasetName, JobName, RUN_PREFIX, RunKey};
 pub use record::{Cursor, Record};
 pub use retry::is_retried;
 pub use spans::{Ranges, Spans};

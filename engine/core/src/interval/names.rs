@@ -4,6 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::RunId;
+
+/// How the names of runs begin that jobs submit: a client's never do.
+pub const RUN_PREFIX: &str = "job.";
+/// Of a job's name, this many characters are in those of its runs.
+const SHOWN_CHARS: usize = 40;
+
 /// A named job, as in `CREATE JOB name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobName(pub String);
@@ -88,6 +95,33 @@ impl fmt::Display for DatasetName {
 
 impl fmt::Display for RunKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}/{}/{}/{}", self.job, self.incarnation, self.index, self.generation, self.attempt)
+        let Self { job, incarnation, index, generation, attempt } = self;
+        let shown = job.0.chars().filter(|c| matches!(c, 'a'..='z' | '0'..='9' | '_')).take(SHOWN_CHARS);
+        write!(f, "{RUN_PREFIX}{}.{incarnation}.{index}.{generation}.{attempt}", shown.collect::<String>())
+    }
+}
+
+impl RunKey {
+    /// The name of the run. No two keys have one name, as no two jobs have one incarnation; the job's own name is for people,
+    /// and only what may stand in the name of a file is left of it.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        RunId(self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_the_name_of_its_key_whatever_its_job_is_called() {
+        let name = |job: &str, incarnation| {
+            let job = JobName(job.to_owned());
+            RunKey { job, incarnation, index: 400, generation: 2, attempt: 3 }.run().0
+        };
+        assert_eq!(name("daily_spend", 1), "job.daily_spend.1.400.2.3");
+        assert_eq!(name("../Ärger mit-Namen.1", 7), "job.rgermitamen1.7.400.2.3");
+        assert_ne!(name("a/b", 1), name("ab", 2));
     }
 }

@@ -6,6 +6,7 @@ use super::calendar::Length;
 use super::cron::Cron;
 use super::names::DatasetName;
 use super::zone::{HOUR_MS, Local, MINUTE_MS, Zone};
+use crate::Principal;
 
 /// The clauses of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Spec {
     pub depends_on: Vec<DatasetName>,
     /// `WITH (…)`.
     pub options: Options,
+    /// Whose its runs are, where the cluster knows its users: those of who created it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Principal>,
 }
 
 impl Spec {

@@ -4,6 +4,7 @@
 
 mod apply;
 mod catalogue;
+mod jobs;
 mod metrics;
 mod operators;
 mod pairs;
@@ -16,6 +17,7 @@ mod task;
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind, Change, DEFAULT_SCHEMA};
+pub use jobs::JobRun;
 pub use metrics::{Requests, TaskMetrics};
 pub use operators::OperatorMetrics;
 pub use sessions::{SessionRows, TableRows};
@@ -26,6 +28,7 @@ pub use state::{
 pub use task::{Rival, Task, TaskState};
 
 use crate::graph::{Determinism, StageGraph};
+use crate::interval;
 use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, SessionId, StageId, TaskId};
 
 /// The version of the record encoding. A reader refuses versions it does not know, by name.
@@ -100,6 +103,8 @@ pub enum Record {
     SessionHeard { session: SessionId, at: Millis },
     /// A session has ended.
     SessionEnded { session: SessionId },
+    /// Something of a named job.
+    Jobs(interval::Record),
 }
 
 impl Record {
@@ -133,6 +138,7 @@ impl State {
             | Record::CatalogueSet { .. }
             | Record::CatalogueDropped { .. }
             | Record::RunCommitting { .. } => true,
+            Record::Jobs(record) => record.is_urgent(),
             Record::RunPlanned { run, .. } => effects(run),
             // One that ended unplanned would be planned again by a leader that does not know of its end.
             Record::RunFinished { run, .. } => effects(run) || self.runs.get(run).is_some_and(|r| r.spec.may_change),
@@ -170,6 +176,9 @@ pub enum Outcome {
         rows: u64,
         /// Where it can be fetched again.
         kept: Option<Kept>,
+        /// The version of a dataset that it made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u64>,
     },
     /// It ended with an error.
     Failed {

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::task::Task;
-use super::{Catalogue, SessionRows, pairs};
+use super::{Catalogue, JobRun, SessionRows, pairs};
 use crate::graph::StageGraph;
+use crate::interval;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
 
 /// Everything a coordinator knows, rebuilt by applying its records in order.
@@ -46,6 +47,9 @@ pub struct State {
     /// What is kept for sessions that have temporary tables with rows.
     #[serde(default)]
     pub sessions: BTreeMap<SessionId, SessionRows>,
+    /// Named jobs, and what became of their intervals.
+    #[serde(default)]
+    pub jobs: interval::State,
 }
 
 /// The endpoint of an executor inside the coordinator's process: it ends with it.
@@ -129,6 +133,9 @@ pub struct RunSpec {
     /// Who asked for it, where the cluster knows its users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Principal>,
+    /// Which interval of which job it computes, if a job submitted it. The statement is the job's own then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRun>,
 }
 
 /// One execution of a job.
@@ -153,6 +160,9 @@ pub struct Run {
     pub rows: Option<u64>,
     /// Where the result can be fetched again.
     pub kept: Option<Kept>,
+    /// The version of a dataset that it made.
+    #[serde(default)]
+    pub version: Option<u64>,
     /// Whether it has no stages, and its client is slow to read the coordinator's own rows.
     #[serde(default)]
     pub unread: bool,

@@ -8,6 +8,7 @@
 
 mod decide;
 mod executors;
+mod jobs;
 mod placement;
 mod progress;
 mod recovery;
@@ -20,6 +21,7 @@ mod waiting;
 mod watch;
 
 use crate::graph::StageGraph;
+use crate::interval::{self, JobName, Notice};
 pub use crate::record::LostOutput;
 use crate::record::{
     Capacity, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet, State, TaskMetrics,
@@ -74,8 +76,8 @@ pub enum Event {
     ResultLost { run: RunId, lost: Lost },
     /// Whoever passes a result on asked the store for some of it, also after the run's end.
     ResultRead { run: RunId, requests: Requests },
-    /// The client has all rows of the result.
-    ResultDelivered { run: RunId, rows: u64, kept: Option<Kept> },
+    /// The client has all rows of the result, or the effect is in place, in a version of a dataset perhaps.
+    ResultDelivered { run: RunId, rows: u64, kept: Option<Kept>, version: Option<u64> },
     /// The result cannot be delivered.
     ResultFailed { run: RunId, error: Error },
     /// An executor put outputs into the store.
@@ -90,8 +92,38 @@ pub enum Event {
     SessionEnded { session: SessionId },
     /// A run changed the catalogue or its session, if it had to, and is over: both or neither.
     CatalogueChanged { run: RunId, record: Option<Record>, rows: u64, kept: Option<Kept> },
+    /// What a run's statement asks of jobs or of another run happens, and the run is over; or it fails, and nothing happens.
+    Commanded { run: RunId, command: Command, kept: Option<Kept> },
     /// Time passed.
     Tick,
+}
+
+/// What a statement asks of jobs or of another run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Something of a job.
+    Job {
+        /// What.
+        event: Box<interval::Event>,
+        /// The job that it was planned for; another one by now, or none, is a conflict.
+        basis: Option<Basis>,
+    },
+    /// `CANCEL RUN`.
+    CancelRun {
+        /// Which.
+        run: RunId,
+    },
+}
+
+/// A job as somebody saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basis {
+    /// Its name.
+    pub job: JobName,
+    /// Which of all jobs that ever had the name.
+    pub incarnation: u64,
+    /// Which of its clauses.
+    pub revision: u64,
 }
 
 /// Outputs that a reader could not get.
@@ -141,6 +173,8 @@ pub enum Action {
     /// The run reached its terminal state: tell whoever waits, even if the history has forgotten it by then. `published`
     /// are the rows that a run with effects wrote.
     Finished { run: RunId, outcome: Outcome, published: Option<u64> },
+    /// Tell whoever asked to be told of a job. May be said again after a crash.
+    Notify { job: JobName, to: String, notice: Notice },
 }
 
 /// An attempt for an executor.
@@ -175,7 +209,10 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
     let mut d = Decider::new(state, settings, now);
     let is_tick = event == Event::Tick;
     match event {
-        Event::Elected { epoch, build } => d.elected(epoch, build),
+        Event::Elected { epoch, build } => {
+            d.elected(epoch, build);
+            d.of_jobs(interval::Event::Restarted);
+        }
         Event::ExecutorConnected { executor, endpoint, capacity, running, holding } => {
             d.executor_connected(&executor, endpoint, capacity);
             d.reconcile(&executor, &running, &holding);
@@ -194,16 +231,22 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::ResultLost { run, lost } => d.result_lost(&run, &lost),
         Event::PackDurable { run, pack, outputs } => d.pack_durable(run, pack, outputs),
         Event::ResultRead { run, requests } => d.result_read(run, requests),
-        Event::ResultDelivered { run, rows, kept } => d.finish(&run, Outcome::Succeeded { rows, kept }),
+        Event::ResultDelivered { run, rows, kept, version } => {
+            d.finish(&run, Outcome::Succeeded { rows, kept, version });
+        }
         Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),
-        Event::Cancelled { run } => d.cancelled(&run),
+        Event::Cancelled { run } => d.cancelled_by_client(&run),
         Event::CatalogueChanged { run, record, rows, kept } => {
-            d.catalogue_changed(&run, record, Outcome::Succeeded { rows, kept });
+            d.catalogue_changed(&run, record, Outcome::Succeeded { rows, kept, version: None });
         }
         Event::SessionHeard { session } => d.session_heard(session),
         Event::SessionEnded { session } => d.session_ended(session),
-        Event::Tick => d.deadlines(),
+        Event::Commanded { run, command, kept } => d.commanded(&run, command, kept),
+        Event::Tick => {
+            d.deadlines();
+            d.of_jobs(interval::Event::Tick);
+        }
     }
     d.plan_queued();
     d.place();

@@ -3,6 +3,7 @@
 use super::Action;
 use super::decide::Decider;
 use crate::graph::StageGraph;
+use crate::interval;
 use crate::record::{ExecutorState, Outcome, Record, Run, RunSpec, RunState, Sheet};
 use crate::{Attempt, Error, ExecutorId, RunId};
 
@@ -85,6 +86,8 @@ impl Decider<'_> {
         let Some(live) = self.live_run(run) else { return };
         let running = live.running();
         let published = live.intent.as_ref().map(|intent| intent.rows);
+        let job = live.spec.job.as_ref().map(|job| job.key.clone());
+        let ended = outcome.of_interval();
         self.record(Record::RunFinished { run: run.clone(), outcome: outcome.clone(), at: self.now });
         for (executor, attempt) in running {
             self.act(Action::Stop { executor, attempt });
@@ -105,6 +108,9 @@ impl Decider<'_> {
         }
         self.act(Action::Finished { run: run.clone(), outcome, published });
         self.forget_old_runs();
+        if let Some(run) = job {
+            self.of_jobs(interval::Event::RunEnded { run, ended });
+        }
     }
 
     fn forget_old_runs(&mut self) {

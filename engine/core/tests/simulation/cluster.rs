@@ -64,6 +64,7 @@ impl Cluster {
                 express: false,
                 may_change: false,
                 by: None,
+                job: None,
             },
         });
         self.send(Event::Planned { run, graph: Ok(graph), sheet: None })
