@@ -11,6 +11,7 @@ pub mod coordinators;
 pub mod crash;
 pub mod error;
 pub mod exchange;
+pub mod expect;
 pub mod files;
 pub mod functions;
 pub mod peers;

@@ -10,7 +10,7 @@ use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Result};
 use tidemill_engine::planner::{Commit, Keep};
 
-use super::{Delivery, Next, count};
+use super::{Delivered, Delivery, Next, count};
 use crate::driver::Input;
 
 /// Between tries to publish.
@@ -18,7 +18,7 @@ const PUBLISH_PAUSES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15)];
 
 /// Publishes what was decided to be published. Nothing is taken back any more: what failed may have been done all the same.
-async fn publish(commit: &dyn Commit, intent: &Intent, again: bool) -> Result<()> {
+async fn publish(commit: &dyn Commit, intent: &Intent, again: bool) -> Result<Option<u64>> {
     let mut published = commit.commit(&intent.winners, again).await;
     for pause in PUBLISH_PAUSES {
         let Err(error) = &published else { break };
@@ -31,7 +31,7 @@ async fn publish(commit: &dyn Commit, intent: &Intent, again: bool) -> Result<()
 
 impl Delivery {
     /// Counts what was written, asks whether it may be published, and publishes it; `None` if the run ended first.
-    pub(super) async fn commit(&mut self, commit: Box<dyn Commit>) -> Result<Option<u64>> {
+    pub(super) async fn commit(&mut self, commit: Box<dyn Commit>) -> Result<Option<Delivered>> {
         let again = match self.count().await {
             Ok(Next::All) => false,
             // A leader that took over a run past that point says so instead.
@@ -54,10 +54,10 @@ impl Delivery {
             }
             Err(_) => return Ok(None),
         };
-        publish(commit.as_ref(), &intent, again).await?;
+        let version = publish(commit.as_ref(), &intent, again).await?;
         // Whoever listens then is told the count when the run has ended.
         self.keeper.push(&count(intent.rows)?).await;
-        Ok(Some(1))
+        Ok(Some(Delivered { rows: 1, version }))
     }
 
     /// Adds up what the tasks wrote and asks whether it may be published.

@@ -96,6 +96,7 @@ mod tests {
             catch_up: CatchUp::Latest,
             depends_on: vec![DatasetName("in".to_owned())],
             options: Options::default(),
+            identity: String::new(),
             by: None,
         }
     }

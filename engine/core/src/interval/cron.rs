@@ -54,6 +54,12 @@ impl Cron {
         Ok(Self(text))
     }
 
+    /// Its five fields, or its name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The first time after an instant at which it fires.
     #[must_use]
     pub fn next(&self, zone: Zone, after: Millis) -> Option<Millis> {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::RunId;
 
 /// How the names of runs begin that jobs submit: a client's never do.
-pub const RUN_PREFIX: &str = "job.";
+pub const RUN_PREFIX: &str = "job-";
 /// Of a job's name, this many characters are in those of its runs.
-const SHOWN_CHARS: usize = 40;
+const SHOWN_CHARS: usize = 16;
 
 /// A named job, as in `CREATE JOB name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ impl fmt::Display for RunKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { job, incarnation, index, generation, attempt } = self;
         let shown = job.0.chars().filter(|c| matches!(c, 'a'..='z' | '0'..='9' | '_')).take(SHOWN_CHARS);
-        write!(f, "{RUN_PREFIX}{}.{incarnation}.{index}.{generation}.{attempt}", shown.collect::<String>())
+        write!(f, "{RUN_PREFIX}{}-{incarnation}-{index}-{generation}-{attempt}", shown.collect::<String>())
     }
 }
 
@@ -120,8 +120,8 @@ mod tests {
             let job = JobName(job.to_owned());
             RunKey { job, incarnation, index: 400, generation: 2, attempt: 3 }.run().0
         };
-        assert_eq!(name("daily_spend", 1), "job.daily_spend.1.400.2.3");
-        assert_eq!(name("../Ärger mit-Namen.1", 7), "job.rgermitamen1.7.400.2.3");
+        assert_eq!(name("daily_spend", 1), "job-daily_spend-1-400-2-3");
+        assert_eq!(name("../Ärger mit-Namen.1", 7), "job-rgermitamen1-7-400-2-3");
         assert_ne!(name("a/b", 1), name("ab", 2));
     }
 }

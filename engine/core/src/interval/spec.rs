@@ -29,6 +29,9 @@ pub struct Spec {
     pub depends_on: Vec<DatasetName>,
     /// `WITH (…)`.
     pub options: Options,
+    /// Unlike that of any other job that ever publishes into its dataset, of any cluster: its commits carry it.
+    #[serde(default)]
+    pub identity: String,
     /// Whose its runs are, where the cluster knows its users: those of who created it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Principal>,

@@ -71,6 +71,7 @@ impl State {
             | Record::SessionRowsDropped { .. }
             | Record::SessionHeard { .. }
             | Record::SessionEnded { .. } => self.apply_to_sessions(record),
+            Record::ClockSet { ahead_ms } => self.clock_ahead_ms = *ahead_ms,
             Record::Jobs(record) => self.jobs.apply(record),
         }
     }
@@ -157,6 +158,8 @@ impl State {
         build.clone_into(&mut self.build);
         self.attempts = 0;
         self.claimed_at = at;
+        // Its own clock begins with that on its wall.
+        self.clock_ahead_ms = 0;
         // Nobody could be heard while nobody led.
         self.served_until = at;
         let known: Vec<ExecutorId> =

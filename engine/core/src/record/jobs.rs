@@ -17,6 +17,9 @@ pub struct JobRun {
     pub cause: Cause,
     /// Which of the job's clauses it goes by.
     pub revision: u64,
+    /// What its commit carries, with its incarnation and position.
+    #[serde(default)]
+    pub identity: String,
 }
 
 impl Outcome {

@@ -5,6 +5,7 @@
 mod apply;
 mod catalogue;
 mod jobs;
+mod live;
 mod metrics;
 mod operators;
 mod pairs;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind, Change, DEFAULT_SCHEMA};
 pub use jobs::JobRun;
+pub use live::Live;
 pub use metrics::{Requests, TaskMetrics};
 pub use operators::OperatorMetrics;
 pub use sessions::{SessionRows, TableRows};
@@ -103,6 +105,8 @@ pub enum Record {
     SessionHeard { session: SessionId, at: Millis },
     /// A session has ended.
     SessionEnded { session: SessionId },
+    /// Clocks on the wall were set: they are so far ahead of the leader's own now.
+    ClockSet { ahead_ms: i64 },
     /// Something of a named job.
     Jobs(interval::Record),
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::task::Task;
-use super::{Catalogue, JobRun, SessionRows, pairs};
+use super::{Catalogue, JobRun, Live, SessionRows, pairs};
 use crate::graph::StageGraph;
 use crate::interval;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
@@ -38,7 +38,7 @@ pub struct State {
     #[serde(with = "pairs")]
     pub runs: IndexMap<RunId, Run>,
     /// Runs that are not finished, in the order of submission.
-    pub live: BTreeSet<RunId>,
+    pub live: Live,
     /// How many runs have finished so far.
     #[serde(default)]
     pub finished: u64,
@@ -50,6 +50,9 @@ pub struct State {
     /// Named jobs, and what became of their intervals.
     #[serde(default)]
     pub jobs: interval::State,
+    /// By how many milliseconds clocks on the wall are ahead of the leader's own, which nobody sets: schedules go by them.
+    #[serde(default)]
+    pub clock_ahead_ms: i64,
 }
 
 /// The endpoint of an executor inside the coordinator's process: it ends with it.

@@ -5,9 +5,9 @@
 
 use super::decide::Decider;
 use super::{Action, Basis, Command};
-use crate::interval::{self, Limits};
+use crate::interval::{self, Cause, Interval, Limits, RunKey};
 use crate::record::{JobRun, Kept, Outcome, Record, RunSpec};
-use crate::{Error, Result, RunId};
+use crate::{Error, Millis, Result, RunId};
 
 impl Decider<'_> {
     /// What happened to jobs by itself, of which nothing can be refused.
@@ -16,17 +16,25 @@ impl Decider<'_> {
         debug_assert!(refused.is_ok(), "{refused:?}");
     }
 
+    /// Schedules go by clocks on the wall, deadlines of executors by one that nobody sets.
+    pub(super) fn clock_set(&mut self, ahead_ms: i64) {
+        if self.state.clock_ahead_ms != ahead_ms {
+            self.record(Record::ClockSet { ahead_ms });
+        }
+    }
+
     /// Lets the interval machine decide, and does what it asks for.
     fn ask_jobs(&mut self, event: interval::Event) -> Result<()> {
         // Runs of jobs themselves find a place beside those of backfills.
         let most = (self.settings.active_runs / 2).max(1);
         let limits = Limits { backfill_runs: Limits::default().backfill_runs.min(most), ..Limits::default() };
-        let step = interval::step(&mut self.state.jobs, &limits, event, self.now)?;
+        let wall = Millis(self.now.0.saturating_add_signed(self.state.clock_ahead_ms));
+        let step = interval::step(&mut self.state.jobs, &limits, event, wall)?;
         self.applied(step.records, step.urgent);
         for action in step.actions {
             match action {
                 interval::Action::Submit { run, interval, cause, revision } => {
-                    self.submit_interval(JobRun { key: run, interval, cause, revision });
+                    self.submit_interval(run, interval, cause, revision);
                 }
                 interval::Action::Cancel { run } => self.cancelled(&run.run()),
                 interval::Action::Notify { job, to, notice } => self.act(Action::Notify { job, to, notice }),
@@ -36,15 +44,16 @@ impl Decider<'_> {
     }
 
     /// Accepts the run of an interval. One of its name is the same run: it goes on, or it has ended and says so again.
-    fn submit_interval(&mut self, job: JobRun) {
-        let run = job.key.run();
+    fn submit_interval(&mut self, key: RunKey, interval: Interval, cause: Cause, revision: u64) {
+        let run = key.run();
         if let Some(known) = self.state.runs.get(&run) {
             if let Some(ended) = known.outcome().as_ref().map(Outcome::of_interval) {
-                self.of_jobs(interval::Event::RunEnded { run: job.key, ended });
+                self.of_jobs(interval::Event::RunEnded { run: key, ended });
             }
             return;
         }
-        let Some(known) = self.state.jobs.jobs.get(&job.key.job) else { return };
+        let Some(known) = self.state.jobs.jobs.get(&key.job) else { return };
+        let job = JobRun { key, interval, cause, revision, identity: known.spec.identity.clone() };
         let spec = RunSpec {
             statement: known.spec.statement.clone(),
             request: None,

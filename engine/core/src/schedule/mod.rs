@@ -94,6 +94,8 @@ pub enum Event {
     CatalogueChanged { run: RunId, record: Option<Record>, rows: u64, kept: Option<Kept> },
     /// What a run's statement asks of jobs or of another run happens, and the run is over; or it fails, and nothing happens.
     Commanded { run: RunId, command: Command, kept: Option<Kept> },
+    /// Clocks on the wall are so far ahead of the leader's own, which nobody sets.
+    ClockSet { ahead_ms: i64 },
     /// Time passed.
     Tick,
 }
@@ -243,6 +245,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::SessionHeard { session } => d.session_heard(session),
         Event::SessionEnded { session } => d.session_ended(session),
         Event::Commanded { run, command, kept } => d.commanded(&run, command, kept),
+        Event::ClockSet { ahead_ms } => d.clock_set(ahead_ms),
         Event::Tick => {
             d.deadlines();
             d.of_jobs(interval::Event::Tick);

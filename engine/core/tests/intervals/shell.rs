@@ -40,6 +40,7 @@ pub(crate) fn hourly(output: &str, depends_on: &[&str]) -> Spec {
         catch_up: CatchUp::Latest,
         depends_on: depends_on.iter().map(|name| dataset(name)).collect(),
         options: Options::default(),
+        identity: String::new(),
         by: None,
     }
 }

@@ -28,6 +28,7 @@ fn spec() -> Spec {
         catch_up: CatchUp::Latest,
         depends_on: Vec::new(),
         options: Options::default(),
+        identity: String::new(),
         by: None,
     }
 }
@@ -61,7 +62,7 @@ fn begun() -> (Cluster, RunId) {
     let created = command(&mut cluster, of_job(interval::Event::JobCreated { job: name(), spec: spec() }));
     assert_eq!(error_of(&created), None);
     let actions = cluster.wait(HOUR_MS * 2 / 3);
-    let run = RunId("job.hourly.1.0.1.1".to_owned());
+    let run = RunId("job-hourly-1-0-1-1".to_owned());
     assert_eq!(actions, [Action::Plan { run: run.clone() }]);
     (cluster, run)
 }
@@ -152,7 +153,7 @@ fn a_failed_run_is_tried_again_under_the_next_name() {
     }
     assert_eq!(cluster.run(&run.0).state, RunState::Failed);
     assert!(matches!(stands(&cluster.state), Standing::Retrying { attempt: 1, .. }));
-    let next = RunId("job.hourly.1.0.1.2".to_owned());
+    let next = RunId("job-hourly-1-0-1-2".to_owned());
     assert_eq!(cluster.wait(30_000), [Action::Plan { run: next }]);
 }
 
@@ -208,6 +209,22 @@ fn a_run_that_takes_too_long_is_stopped_and_tried_again() {
     let stands = stands(&cluster.state);
     let is_late = |error: &Error| error.message.contains("took longer than the timeout");
     assert!(matches!(&stands, Standing::Retrying { error, .. } if is_late(error)), "{stands:?}");
+}
+
+#[test]
+fn schedules_go_by_clocks_on_the_wall_and_executors_by_one_that_nobody_sets() {
+    let (mut cluster, run) = begun();
+    let created = cluster.state.jobs.jobs[&name()].cursor;
+    let hours = i64::try_from(48 * HOUR_MS).unwrap();
+    assert_eq!(cluster.send(Event::ClockSet { ahead_ms: hours }), []);
+    let actions = cluster.wait(0);
+    assert!(cluster.state.jobs.jobs[&name()].cursor.fired_to.since(created.fired_to) >= 47 * HOUR_MS, "it has fired");
+    assert_eq!(cluster.run(&run.0).state, RunState::Cancelled, "its timeout has passed");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Probe { .. })), "{actions:?}");
+    let alive = cluster.state.executors.values().all(|e| e.state == tidemill_core::record::ExecutorState::Alive);
+    assert!(alive, "nobody was silent");
+    cluster.send(Event::Elected { epoch: tidemill_core::Epoch(2), build: "1".to_owned() });
+    assert_eq!(cluster.state.clock_ahead_ms, 0);
 }
 
 #[test]

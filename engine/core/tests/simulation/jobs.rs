@@ -65,6 +65,7 @@ fn spec(output: &str, trigger: Trigger, minutes: u32) -> Spec {
         catch_up: CatchUp::All,
         depends_on: Vec::new(),
         options,
+        identity: String::new(),
         by: None,
     }
 }
