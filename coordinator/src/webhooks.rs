@@ -1,6 +1,6 @@
 //! Webhooks: whoever wants to know what became of a job's intervals is sent a small JSON document, see `docs/jobs.md`.
 //!
-//! Invariant: nothing waits for them, and their number is bounded. Where one goes stands in no log: its address may be a
+//! Invariant: nothing waits for them. A notice is in the state until it was told or given up. Where one goes stands in no log: its address may be a
 //! secret.
 
 use std::sync::Arc;
@@ -9,9 +9,13 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 use tidemill_core::interval::{Interval, JobName, Notice, RunKey};
+use tidemill_core::record::AskedNotice;
+use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Millis, Result};
 use tidemill_engine::secrets::{Secret, SecretType, Secrets};
 use tokio::sync::Semaphore;
+
+use crate::driver::{Input, WeakInbox};
 
 /// The value of `on_failure` and the others that names a secret begins like this.
 const BY_NAME: &str = "secret:";
@@ -27,50 +31,38 @@ const PAUSES: [Duration; 5] = [
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Notices that are sent at once.
 const AT_ONCE: usize = 16;
-/// Notices on their way, waiting ones included. What comes then is not sent.
-const MOST: usize = 1_000;
 
 /// Sends notices.
 #[derive(Debug)]
 pub(crate) struct Webhooks {
     /// Made when the first notice is sent.
     client: std::sync::OnceLock<Option<reqwest::Client>>,
-    on_their_way: Arc<Semaphore>,
     at_once: Arc<Semaphore>,
 }
 
 impl Default for Webhooks {
     fn default() -> Self {
-        Self {
-            client: std::sync::OnceLock::new(),
-            on_their_way: Arc::new(Semaphore::new(MOST)),
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
-        }
+        Self { client: std::sync::OnceLock::new(), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
 impl Webhooks {
-    /// Sends a notice, in its own time.
-    pub(crate) fn notify(&self, job: &JobName, to: &str, notice: &Notice) {
-        let Some(client) = self.client() else { return };
-        let Ok(place) = Arc::clone(&self.on_their_way).try_acquire_owned() else {
-            tracing::error!(%job, "{MOST} notices wait to be sent: this one is not");
-            return;
-        };
-        let target = match Target::of(to) {
-            Ok(target) => target,
-            Err(error) => {
-                tracing::error!(%job, %error, "nobody is told of a job: its webhook cannot be found");
-                return;
-            }
-        };
-        let body = document(job, notice).to_string();
-        let (job, at_once) = (job.clone(), Arc::clone(&self.at_once));
+    /// Sends a notice, in its own time, and tells the driver when that is over. The core bounds how many there are.
+    pub(crate) fn notify(&self, id: u64, asked: AskedNotice, inbox: WeakInbox) {
+        let (client, at_once) = (self.client(), Arc::clone(&self.at_once));
+        let AskedNotice { job, to, notice } = asked;
         tokio::spawn(async move {
-            if let Err(error) = deliver(&client, &target, &body, &at_once, &job).await {
+            let sent = match (client, Target::of(&to)) {
+                (Some(client), Ok(target)) => {
+                    deliver(&client, &target, &document(&job, &notice).to_string(), &at_once, &job).await
+                }
+                (None, _) => Err(Error::internal("this process cannot call anybody")),
+                (_, Err(error)) => Err(error),
+            };
+            if let Err(error) = sent {
                 tracing::error!(%job, %error, "nobody is told of a job: its webhook does not take the notice");
             }
-            drop(place);
+            inbox.send(Input::Event(Event::NoticeEnded { id })).await;
         });
     }
 

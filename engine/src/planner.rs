@@ -181,6 +181,11 @@ pub trait Commit: Send + Sync {
     /// The store refused: nothing is published.
     async fn commit(&self, winners: &[tidemill_core::Attempt], again: bool) -> Result<Option<u64>>;
 
+    /// Whether a try that failed may be found to have published, by another try only: then it is tried until somebody answers.
+    fn rolls_forward(&self) -> bool {
+        false
+    }
+
     /// Removes what losers and failed runs left. Called when the run ended without a commit.
     async fn abort(&self);
 }

@@ -7,23 +7,35 @@ use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
 use tidemill_core::record::Intent;
 use tidemill_core::schedule::Event;
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_engine::planner::{Commit, Keep};
 
 use super::{Delivered, Delivery, Next, count};
-use crate::driver::Input;
+use crate::driver::{Input, WeakInbox};
 
 /// Between tries to publish.
 const PUBLISH_PAUSES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15)];
 
+/// Between tries of what must be known.
+const UNANSWERED_PAUSE: Duration = Duration::from_secs(15);
+
 /// Publishes what was decided to be published. Nothing is taken back any more: what failed may have been done all the same.
-async fn publish(commit: &dyn Commit, intent: &Intent, again: bool) -> Result<Option<u64>> {
+async fn publish(commit: &dyn Commit, intent: &Intent, again: bool, driver: &WeakInbox) -> Result<Option<u64>> {
     let mut published = commit.commit(&intent.winners, again).await;
     for pause in PUBLISH_PAUSES {
         let Err(error) = &published else { break };
         tracing::warn!(%error, "publishing is tried again");
         tokio::time::sleep(pause).await;
+        published = commit.commit(&intent.winners, true).await;
+    }
+    let unanswered = |published: &Result<Option<u64>>| {
+        commit.rolls_forward() && published.as_ref().is_err_and(|error| error.kind == ErrorKind::Unavailable)
+    };
+    // Whoever leads next goes on with it.
+    while unanswered(&published) && driver.upgrade().is_some_and(|driver| !driver.is_closed()) {
+        tracing::warn!("the store does not say whether a run is published: it is asked again");
+        tokio::time::sleep(UNANSWERED_PAUSE).await;
         published = commit.commit(&intent.winners, true).await;
     }
     published
@@ -54,7 +66,7 @@ impl Delivery {
             }
             Err(_) => return Ok(None),
         };
-        let version = publish(commit.as_ref(), &intent, again).await?;
+        let version = publish(commit.as_ref(), &intent, again, &self.inbox).await?;
         // Whoever listens then is told the count when the run has ended.
         self.keeper.push(&count(intent.rows)?).await;
         Ok(Some(Delivered { rows: 1, version }))

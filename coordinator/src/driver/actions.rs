@@ -60,7 +60,7 @@ impl Driver {
             Action::Discard { pack } => self.discard(pack),
             Action::Forget { blob } => self.blobs.release(&blob),
             Action::Commit { run } => self.commit(&run),
-            Action::Notify { job, to, notice } => self.webhooks.notify(&job, &to, &notice),
+            Action::Notify { id, asked } => self.webhooks.notify(id, asked, self.inbox.clone()),
             Action::Finished { run, outcome, published } => self.finished(&run, outcome, published),
         }
     }

@@ -78,6 +78,7 @@ impl Coordinator {
             inbox: inbox.downgrade(),
             blobs: Arc::clone(&blobs),
             webhooks: Webhooks::default(),
+            jobs_ticked: None,
             config,
         };
         driver.restore(&recovered.blobs);

@@ -82,6 +82,8 @@ struct Driver {
     inbox: WeakInbox,
     blobs: Arc<Blobs>,
     webhooks: Webhooks,
+    /// When jobs were last told that time passes.
+    jobs_ticked: Option<Instant>,
 }
 
 impl Driver {
@@ -108,8 +110,8 @@ impl Driver {
                     for event in self.executors.silent() {
                         self.handle(event);
                     }
-                    self.look_at_clock();
                     self.handle(Event::Tick);
+                    self.jobs_tick();
                     self.give_up_unclaimed();
                 }
             }

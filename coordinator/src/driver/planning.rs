@@ -223,6 +223,13 @@ impl Driver {
             _ => return self.state.lacks_room(record, &self.config.settings),
         };
         let catalogue = &self.state.catalogue;
+        if change == Change::Drop
+            && let Some(job) = self.job_of(name)
+        {
+            return Some(Error::conflict(format!(
+                "the job {job} publishes into `{name}` or waits for it: drop the job first"
+            )));
+        }
         let changed = catalogue.entries.get(name) != expected || !catalogue.can_change(name, change);
         changed
             .then(|| Error::conflict(format!("`{name}` was changed by another client meanwhile: look, then try again")))

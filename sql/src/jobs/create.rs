@@ -1,7 +1,7 @@
 //! `CREATE JOB` and `ALTER JOB … SET`: a job that cannot be planned is refused, with the place in its statement.
 
 use datafusion::logical_expr::LogicalPlan;
-use tidemill_core::interval::{Calendar, Event, Interval, Job, JobName, Spec, State, is_retried};
+use tidemill_core::interval::{Calendar, Event, Interval, Job, JobName, Mode, Spec, State, is_retried};
 use tidemill_core::record::JobRun;
 use tidemill_core::schedule::{Basis, Command};
 use tidemill_core::{Error, Result, Role};
@@ -44,7 +44,8 @@ pub(super) async fn set(planning: &Planning<'_>, job: &At<JobName>, settings: &[
         create.settings.push(setting.clone());
     }
     let spec = spec_of(&create, known.spec.identity.clone(), known.spec.by.clone())?;
-    check(planning, &jobs, &create, &spec).await?;
+    // Places in the statement that the job keeps are none in the one that was typed.
+    check(planning, &jobs, &create, &spec).await.map_err(|e| Error { place: None, ..e })?;
     let event = Box::new(Event::JobAltered { job: job.value.clone(), spec });
     Ok(Plan::Command(Command::Job { event, basis: Some(basis(&job.value, known)) }))
 }
@@ -117,13 +118,13 @@ pub(crate) async fn run(planning: &Planning<'_>, job: &JobRun) -> Result<Plan> {
     };
     let spec = spec_of(&create, job.identity.clone(), None)?;
     let prepared = prepare(planning, &create, &spec, job.interval).await?;
-    let publication = Some(publication(planning, job)?);
+    let publication = Some(publication(planning, job, &spec));
     datasets::write(planning, &prepared.table, prepared.query, prepared.mode, publication).await
 }
 
 /// What the commit of an interval says of itself. Generations of one interval follow each other; those of others, and of
 /// jobs of other clusters, have nothing to do with it.
-fn publication(planning: &Planning<'_>, job: &JobRun) -> Result<Publication> {
+fn publication(planning: &Planning<'_>, job: &JobRun, spec: &Spec) -> Publication {
     let key = &job.key;
     let time = |at: tidemill_core::Millis| {
         let at = i64::try_from(at.0).ok().and_then(chrono::DateTime::from_timestamp_millis);
@@ -138,9 +139,13 @@ fn publication(planning: &Planning<'_>, job: &JobRun) -> Result<Publication> {
         ("tidemill.attempt", key.attempt.to_string()),
         ("tidemill.cause", job.cause.name().to_owned()),
     ];
-    Ok(Publication {
+    Publication {
         application: format!("tidemill/{}/{}/{}", job.identity, key.incarnation, key.index),
-        version: key.generation.into(),
+        // What is added is there once, whichever generation it was that added it and could not say so.
+        version: match spec.options.mode {
+            Mode::ReplaceInterval => key.generation.into(),
+            Mode::Append => 1,
+        },
         info: info.map(|(key, value)| (key.to_owned(), value)).into(),
-    })
+    }
 }

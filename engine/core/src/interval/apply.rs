@@ -49,6 +49,7 @@ impl State {
             Record::RunStarted { job, index, generation, attempt, cause, at } => {
                 self.with_job(job, |j| j.start(*index, *generation, *attempt, *cause, *at));
             }
+            Record::RunBegan { job, index, at } => self.with_job(job, |j| j.begin(*index, *at)),
             Record::RunStopping { job, index, reason, at } => {
                 self.with_job(job, |j| j.set_active(*index, ActiveState::Stopping { reason: *reason }, *at));
             }
@@ -132,7 +133,9 @@ impl State {
         for (job, cursor) in cursors {
             self.with_job(job, |j| {
                 // What a clock ahead of time made due was not over.
-                j.due.remove(cursor.scheduled_to..j.cursor.scheduled_to);
+                let ahead = cursor.scheduled_to..j.cursor.scheduled_to;
+                j.due.remove(ahead.clone());
+                j.ledger.reopen(ahead);
                 j.cursor = *cursor;
             });
         }
@@ -154,6 +157,15 @@ impl Job {
                 let Some(hull) = waiting.hull() else { continue };
                 waiting.remove_all(&self.ledger.which(hull, |entry| entry.published > 0));
             }
+            let ledger = &mut self.ledger;
+            // A retry would add its rows to those of an earlier generation.
+            self.active.retain(|index, active| {
+                let would_add = matches!(active.state, ActiveState::Retrying { .. }) && ledger.is_published(*index);
+                if would_add {
+                    ledger.end(*index, Fate::Cancelled, active.generation);
+                }
+                !would_add
+            });
         }
     }
 
@@ -201,7 +213,14 @@ impl Job {
                 self.narrow(backfill, &only);
             }
         }
-        self.active.insert(index, Active { generation, attempt, cause, state: ActiveState::Running, since: at });
+        self.active
+            .insert(index, Active { generation, attempt, cause, state: ActiveState::Running, since: at, begun: false });
+    }
+
+    fn begin(&mut self, index: u64, at: Millis) {
+        if let Some(active) = self.active.get_mut(&index) {
+            (active.since, active.begun) = (at, true);
+        }
     }
 
     fn set_active(&mut self, index: u64, state: ActiveState, at: Millis) {

@@ -1,6 +1,7 @@
 //! What is complete for which time.
 //!
-//! A dataset is complete where somebody who knows said so, and where *every* job that publishes into it has published.
+//! A dataset is complete where somebody who knows said so, and where *every* job that publishes into it has published, of
+//! those whose intervals had begun by then.
 
 use std::ops::Range;
 
@@ -15,12 +16,16 @@ use crate::Millis;
 pub fn covered(state: &State, dataset: &DatasetName, within: Interval) -> Ranges {
     let Interval { start, end } = within;
     let stretch = start.0..end.0.max(start.0);
-    let mut all: Option<Ranges> = None;
+    let (mut all, mut first) = (Ranges::from(stretch.clone()), u64::MAX);
     for producer in state.producers.get(dataset).into_iter().flatten().filter_map(|name| state.jobs.get(name)) {
-        let published = published(producer, within);
-        all = Some(all.map_or_else(|| published.clone(), |others| others.intersection(&published)));
+        let start = producer.calendar.boundary(0).0;
+        let mut published = published(producer, within);
+        // Nobody asks it for what was before its START.
+        published.insert(0..start);
+        all = all.intersection(&published);
+        first = first.min(start);
     }
-    let mut covered = all.unwrap_or_default();
+    let mut covered = all.within(first..u64::MAX);
     if let Some(reported) = state.datasets.get(dataset) {
         covered.insert_all(&reported.reported.within(stretch.clone()));
     }

@@ -10,7 +10,11 @@ use super::record::{Cursor, Record};
 use super::spans::Ranges;
 use super::spec::{CatchUp, Overlap, Trigger};
 use super::state::{Job, StopReason};
+use super::zone::MINUTE_MS;
 use crate::Millis;
+
+/// Fires that were missed by less are made up for, whatever the job's catch-up is.
+const GRACE_MS: u64 = 10 * MINUTE_MS;
 
 /// The last fire until now, and the one behind it.
 struct Fire {
@@ -44,7 +48,7 @@ impl Decider<'_> {
         let outcome = match job.spec.options.overlap {
             // The next fire that finds the job idle looks at them.
             Overlap::Forbid if in_progress => Outcome { scheduled_to: job.cursor.scheduled_to, ..Outcome::default() },
-            Overlap::Forbid | Overlap::Queue | Overlap::Replace => outcome(job, &cron, fire.at),
+            Overlap::Forbid | Overlap::Queue | Overlap::Replace => outcome(job, &cron, fire.at, self.now),
         };
         let due = not_done(job, outcome.due);
         let mut skipped = Ranges::from(outcome.skipped.clone());
@@ -79,14 +83,21 @@ fn last_fire(job: &Job, cron: &Fires, now: Millis) -> Option<Fire> {
     Some(Fire { at, next: cron.next(zone, now.max(at)) })
 }
 
-fn outcome(job: &Job, cron: &Fires, at: Millis) -> Outcome {
+fn outcome(job: &Job, cron: &Fires, at: Millis, now: Millis) -> Outcome {
     let from = job.cursor.scheduled_to;
     let to = job.calendar.complete_to(at).max(from);
     let due_from = match job.spec.catch_up {
         CatchUp::All => from,
-        CatchUp::Latest => latest(job, cron, to).clamp(from, to),
+        CatchUp::Latest => latest(job, cron, to).min(stalled(job, now)).clamp(from, to),
     };
     Outcome { due: due_from..to, skipped: from..due_from, scheduled_to: to }
+}
+
+/// The first interval that was not over at the last fire that was looked at, if the one behind it was missed by less than
+/// [`GRACE_MS`]: a leader that changes, or a store that stalls, leaves no hole.
+fn stalled(job: &Job, now: Millis) -> u64 {
+    let is_short = job.cursor.next_fire.is_some_and(|missed| now.since(missed) <= GRACE_MS);
+    if is_short { job.calendar.complete_to(job.cursor.fired_to) } else { u64::MAX }
 }
 
 /// The first interval that was over only at the same fire as the last one: a fire makes due what ended since the fire

@@ -8,11 +8,14 @@ use super::decide::Decider;
 use super::names::{DatasetName, JobName};
 use super::record::{Cursor, Record};
 use super::spans::Ranges;
-use super::spec::{CatchUp, Spec, Trigger};
+use super::spec::{CatchUp, Mode, Spec, Trigger};
 use super::state::{ActiveState, Job, SuspendReason};
 use super::zone::CALENDAR_END;
 use super::{Action, deadlines};
 use crate::{Error, Millis, Result};
+
+/// Jobs that there may be.
+const MOST_JOBS: usize = 10_000;
 
 impl Decider<'_> {
     pub(super) fn job_created(&mut self, job: JobName, spec: Spec) -> Result<()> {
@@ -81,8 +84,12 @@ impl Decider<'_> {
             ranges.iter().for_each(|range| unknown.remove_all(&known.ledger.which(range, |_| true)));
             unknown
         };
-        // Of updates that were missed the newest counts, as the last of missed fires does.
-        let newest = known.missed.hull().map(|hull| Ranges::from(hull.end - 1..hull.end)).unwrap_or_default();
+        // Of updates that were missed the newest counts whose interval is complete, and those behind it that will be.
+        let ready =
+            known.missed.hull().map(|hull| coverage::ready(self.state, known, hull).intersection(&known.missed));
+        let is_real = |index: &u64| !known.calendar.interval(*index).is_empty();
+        let newest = ready.unwrap_or_default().numbers().rev().find(is_real).unwrap_or(0);
+        let newest = known.missed.within(newest..u64::MAX);
         let (due, skipped) = match known.spec.catch_up {
             CatchUp::All => (known.missed.clone(), Ranges::default()),
             CatchUp::Latest => {
@@ -161,12 +168,42 @@ impl Decider<'_> {
 
     fn check(&self, job: &JobName, spec: &Spec) -> Result<()> {
         spec.validate()?;
+        self.check_added(job, spec)?;
+        if !self.state.jobs.contains_key(job) && self.state.jobs.len() >= MOST_JOBS {
+            return Err(Error::resources_exhausted(format!("there are {MOST_JOBS} jobs: drop one that is not needed")));
+        }
         let inputs: Vec<&DatasetName> = spec.inputs().collect();
         match self.waits_for(&inputs, job, &spec.output) {
             None => Ok(()),
             Some(through) => Err(Error::invalid(format!(
                 "job {job} would wait for itself: {through} is made from {}, which it publishes into",
                 spec.output
+            ))),
+        }
+    }
+
+    /// Refuses a job that would add rows again which one before it has added: its ledger knows nothing of them.
+    fn check_added(&self, name: &JobName, spec: &Spec) -> Result<()> {
+        let old = self.state.jobs.get(name);
+        if spec.options.mode != Mode::Append || old.is_some_and(|old| is_same_ledger(old, spec)) {
+            return Ok(());
+        }
+        let start = spec.start.unwrap_or_else(|| Calendar::default_start(spec.zone, spec.interval, self.now));
+        let within = Interval { start: spec.zone.instant(start), end: self.now };
+        if within.is_empty() {
+            return Ok(());
+        }
+        let reported = self.state.datasets.get(&spec.output).map(|known| &known.reported);
+        let mut added = reported.map(|known| known.within(within.start.0..within.end.0)).unwrap_or_default();
+        if let Some(old) = old.filter(|old| old.spec.output == spec.output) {
+            added.insert_all(&coverage::published(old, within));
+        }
+        match added.hull() {
+            None => Ok(()),
+            Some(hull) => Err(Error::conflict(format!(
+                "{} has rows from before this job until {}, and mode = 'append' would add them again: START there or later, or                  publish into another dataset",
+                spec.output,
+                spec.zone.show(Millis(hull.end))
             ))),
         }
     }

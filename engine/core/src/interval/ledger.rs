@@ -13,6 +13,8 @@ use crate::{Error, Millis};
 
 /// A job whose ledger has more pieces than this is suspended: it is not working, and its state would grow.
 pub(super) const MOST_PIECES: usize = 10_000;
+/// Above so many pieces the oldest are joined.
+const JOINED_FROM: usize = 5_000;
 /// Pieces of versions kept per job: the oldest intervals' go first.
 const VERSION_PIECES: usize = 1_000;
 /// Failures kept per job: the oldest go first.
@@ -113,9 +115,48 @@ impl Ledger {
         self.pieces_in(range).filter(|(_, entry)| is_such(*entry)).map(|(piece, _)| piece).collect()
     }
 
+    /// Lets a fire look at intervals again that were not published: they were not over.
+    pub(super) fn reopen(&mut self, range: Range<u64>) {
+        let unpublished: Vec<_> = self.pieces_in(range).filter(|(_, entry)| entry.published == 0).collect();
+        for (piece, entry) in unpublished {
+            self.failures.retain(|index, _| !piece.contains(index));
+            self.entries.set(piece, Entry { fate: Fate::Skipped, ..entry });
+        }
+    }
+
+    /// Joins the oldest published intervals that were computed anew more or less often: the generation is the highest of them,
+    /// so that the next one of each is new.
+    fn join_oldest(&mut self) {
+        if self.entries.pieces() <= JOINED_FROM {
+            return;
+        }
+        let pieces: Vec<_> = self.entries.iter().take(JOINED_FROM / 2).collect();
+        let mut joined: Option<(Range<u64>, u32)> = None;
+        for (piece, entry) in pieces {
+            let is_plain = entry.fate == Fate::Published && entry.published == entry.generation;
+            joined = match joined {
+                Some((before, generation)) if is_plain && before.end == piece.start => {
+                    Some((before.start..piece.end, generation.max(entry.generation)))
+                }
+                before => {
+                    self.set_published(before);
+                    is_plain.then_some((piece, entry.generation))
+                }
+            };
+        }
+        self.set_published(joined);
+    }
+
+    fn set_published(&mut self, joined: Option<(Range<u64>, u32)>) {
+        if let Some((piece, generation)) = joined {
+            self.entries.set(piece, Entry { fate: Fate::Published, generation, published: generation });
+        }
+    }
+
     pub(super) fn publish(&mut self, index: u64, generation: u32, version: u64) {
         self.entries.set(index..index + 1, Entry { fate: Fate::Published, generation, published: generation });
         self.failures.remove(&index);
+        self.join_oldest();
         if let (Ok(version), Ok(position)) = (i64::try_from(version), i64::try_from(index)) {
             self.versions.set(index..index + 1, version - position);
         }
@@ -178,6 +219,33 @@ mod tests {
         assert_eq!(ledger.version(3), Some(10));
         ledger.publish(3, 3, 11);
         assert_eq!((ledger.failure(3), ledger.version(3)), (None, Some(11)));
+    }
+
+    #[test]
+    fn hours_that_were_computed_anew_do_not_pile_up() {
+        let mut ledger = Ledger::default();
+        for index in 0..100_000 {
+            ledger.publish(index, 1, index);
+            if index % 10 == 9 {
+                ledger.publish(index, 3, index);
+            }
+        }
+        assert!(ledger.pieces() <= JOINED_FROM + 1, "{} pieces", ledger.pieces());
+        let lowest = |index: u64| if index % 10 == 9 { 3 } else { 1 };
+        assert!((0..100_000).all(|index| ledger.generation(index) >= lowest(index) && ledger.is_published(index)));
+        assert_eq!([99_998, 99_999].map(|index| ledger.generation(index)), [1, 3]);
+    }
+
+    #[test]
+    fn what_failed_is_never_joined() {
+        let mut ledger = Ledger::default();
+        for index in 0..2 * JOINED_FROM as u64 {
+            match index % 2 {
+                0 => ledger.publish(index, 1, index),
+                _ => ledger.fail(index, failure(index)),
+            }
+        }
+        assert!((0..2 * JOINED_FROM as u64).all(|index| ledger.is_published(index) == (index % 2 == 0)));
     }
 
     #[test]

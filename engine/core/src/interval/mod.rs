@@ -50,6 +50,8 @@ pub use state::{
 };
 pub use zone::{CALENDAR_END, Local, Zone};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Millis, Result};
 use decide::Decider;
 
@@ -78,6 +80,8 @@ pub enum Event {
     BackfillCancelled { job: JobName, id: u64 },
     /// `CANCEL RUN` of one that the machine started.
     RunCancelled { run: RunKey },
+    /// A run that was submitted has waited for its turn, or goes on under a new leader: its timeout counts from now.
+    RunBegan { run: RunKey },
     /// A run that was submitted is over.
     RunEnded { run: RunKey, ended: Ended },
     /// A dataset is complete for a stretch of time, as of a version of it. Reported at least once: again after a restart,
@@ -118,7 +122,7 @@ pub enum Action {
 }
 
 /// What people are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// An interval failed, and is not tried again.
     Failed { run: RunKey, interval: Interval, error: Error },
@@ -176,6 +180,7 @@ pub fn step(state: &mut State, limits: &Limits, event: Event, now: Millis) -> Re
         Event::BackfillRequested { job, request } => d.backfill_requested(job, request)?,
         Event::BackfillCancelled { job, id } => d.backfill_cancelled(job, id)?,
         Event::RunCancelled { run } => d.run_cancelled(&run)?,
+        Event::RunBegan { run } => d.run_began(&run),
         Event::RunEnded { run, ended } => d.run_ended(&run, ended),
         Event::DatasetCovered { dataset, from, to, version } => d.dataset_covered(dataset, from, to, version)?,
         Event::DatasetDropped { dataset } => d.dataset_dropped(dataset),

@@ -43,6 +43,8 @@ pub enum Record {
     BackfillEnded { job: JobName, id: u64 },
     /// An attempt begins: the first of a generation, or a retry.
     RunStarted { job: JobName, index: u64, generation: u32, attempt: u32, cause: Cause, at: Millis },
+    /// A run has its turn.
+    RunBegan { job: JobName, index: u64, at: Millis },
     /// A run was told to end.
     RunStopping { job: JobName, index: u64, reason: StopReason, at: Millis },
     /// An attempt failed, and there will be another.
@@ -99,6 +101,7 @@ impl Record {
             | Self::InputUpdated { .. }
             | Self::EmptySkipped { .. }
             | Self::BackfillNarrowed { .. }
+            | Self::RunBegan { .. }
             | Self::AttemptFailed { .. }
             | Self::IntervalPublished { .. }
             | Self::IntervalFailed { .. }
@@ -122,6 +125,7 @@ impl Record {
             | Self::InputUpdated { at, .. }
             | Self::Requested { at, .. }
             | Self::RunStarted { at, .. }
+            | Self::RunBegan { at, .. }
             | Self::RunStopping { at, .. }
             | Self::AttemptFailed { at, .. }
             | Self::IntervalPublished { at, .. }

@@ -7,7 +7,7 @@ use super::record::Record;
 use super::retry::{is_retried, wait_ms};
 use super::state::{Active, ActiveState, Job, StopReason, SuspendReason};
 use super::{Action, Ended, Notice};
-use crate::{Error, Millis};
+use crate::{Error, ErrorKind, Millis};
 
 impl Decider<'_> {
     /// The interval in progress that a run belongs to. Late messages, and those of jobs that are gone, find nothing here.
@@ -25,6 +25,12 @@ impl Decider<'_> {
             (Ended::Failed { error }, Expected(None)) => self.failed(run, error),
             (Ended::Cancelled, Expected(None)) => {
                 self.record(Record::IntervalCancelled { job: run.job.clone(), index: run.index, at: self.now })
+            }
+            // It failed by itself before it could be stopped, and would again.
+            (Ended::Failed { error }, Expected(Some(StopReason::TimedOut)))
+                if !is_retried(error.kind) && error.kind != ErrorKind::Cancelled =>
+            {
+                self.failed(run, error);
             }
             (Ended::Failed { .. } | Ended::Cancelled, Expected(Some(reason))) => self.stopped(run, reason),
         }
@@ -108,7 +114,9 @@ impl Decider<'_> {
     pub(super) fn end_overdue_runs(&mut self) {
         let now = self.now;
         let is_overdue = |job: &Job, active: &Active| {
-            active.state == ActiveState::Running && now.since(active.since) >= job.spec.options.timeout_ms
+            active.state == ActiveState::Running
+                && active.begun
+                && now.since(active.since) >= job.spec.options.timeout_ms
         };
         for name in self.jobs_where(|job| job.active.values().any(|active| is_overdue(job, active))) {
             let Some(job) = self.state.jobs.get(&name) else { continue };
@@ -119,11 +127,18 @@ impl Decider<'_> {
         }
     }
 
-    /// Begins attempts whose wait is over. The inputs covered the first one.
+    pub(super) fn run_began(&mut self, run: &RunKey) {
+        if self.in_progress(run).is_some_and(|active| active.state == ActiveState::Running) {
+            self.record(Record::RunBegan { job: run.job.clone(), index: run.index, at: self.now });
+        }
+    }
+
+    /// Begins attempts whose wait is over, those of suspended jobs, too: what has begun goes on. The inputs covered the first
+    /// one.
     pub(super) fn retry_runs(&mut self) {
         for name in self.jobs_where(|job| !job.active.is_empty()) {
             let Some(job) = self.state.jobs.get(&name) else { continue };
-            let due = job.active.iter().filter(|(_, active)| is_due(active, self.now) && job.may_start(active.cause));
+            let due = job.active.iter().filter(|(_, active)| is_due(active, self.now));
             let due: Vec<(u64, Active)> = due.map(|(index, active)| (*index, active.clone())).collect();
             for (index, Active { generation, attempt, cause, .. }) in due {
                 self.start(&name, index, generation, attempt + 1, cause);

@@ -116,7 +116,7 @@ impl Default for Options {
             mode: Mode::ReplaceInterval,
             overlap: Overlap::Queue,
             max_active_runs: 1,
-            retries: 3,
+            retries: 10,
             retry_backoff_ms: MINUTE_MS / 2,
             timeout_ms: HOUR_MS,
             deadline: None,

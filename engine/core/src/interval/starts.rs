@@ -25,9 +25,11 @@ impl Decider<'_> {
         let Some(job) = self.state.jobs.get(name) else { return };
         let free = most_runs(job).saturating_sub(job.running(Cause::is_live));
         let (mut chosen, mut empty) = (Vec::new(), Ranges::default());
-        let mut waiting = job.due.clone();
-        waiting.insert_all(&job.again);
-        for (cause, waiting) in [(Cause::Manual, &job.requested), (automatic(job), &waiting)] {
+        let mut again = job.again.clone();
+        again.remove_all(&job.due);
+        // What is new does not wait until all that is late was computed again.
+        let own = automatic(job);
+        for (cause, waiting) in [(Cause::Manual, &job.requested), (own, &job.due), (own, &again)] {
             if waiting.is_empty() || chosen.len() >= free || !job.may_start(cause) {
                 continue;
             }
@@ -120,7 +122,7 @@ impl Decider<'_> {
     }
 }
 
-/// Of all backfills that may begin an interval that with the fewest in progress, of equals the oldest.
+/// Of all backfills that may begin an interval that with the fewest in progress, of equals the one that has begun the fewest.
 fn next_backfill(state: &State, exhausted: &BTreeSet<u64>) -> Option<(JobName, u64)> {
     let open = state.jobs.iter().flat_map(|(name, job)| job.backfills.iter().map(move |(id, b)| (name, job, *id, b)));
     let open = open.filter(|(_, _, id, backfill)| !exhausted.contains(id) && !backfill.remaining.is_empty());
@@ -128,9 +130,9 @@ fn next_backfill(state: &State, exhausted: &BTreeSet<u64>) -> Option<(JobName, u
         let own = Cause::Backfill { backfill: id };
         let running = job.running(|cause| cause == own);
         let may_begin = job.may_start(own) && running < backfill.request.max_runs as usize;
-        may_begin.then_some((running, id, name))
+        may_begin.then(|| (running, backfill.total.saturating_sub(backfill.remaining.count()), id, name))
     });
-    counted.min().map(|(_, id, name)| (name.clone(), id))
+    counted.min().map(|(_, _, id, name)| (name.clone(), id))
 }
 
 /// Intervals that wait, are covered by their inputs, and are not in progress. A schedule's are over, too; an update says so

@@ -119,6 +119,9 @@ pub struct Active {
     pub state: ActiveState,
     /// Since when.
     pub since: Millis,
+    /// Whether its run has had its turn: until then it waits for those of others.
+    #[serde(default)]
+    pub begun: bool,
 }
 
 /// Where an interval in progress stands.

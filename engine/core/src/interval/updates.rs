@@ -8,7 +8,7 @@ use super::names::{DatasetName, JobName};
 use super::record::Record;
 use super::spans::Ranges;
 use super::spec::{CatchUp, Mode, Overlap};
-use super::state::Job;
+use super::state::{Coverage, Job};
 use super::zone::CALENDAR_END;
 use crate::{Error, Millis, Result};
 
@@ -28,8 +28,9 @@ impl Decider<'_> {
             return Err(Error::invalid(format!("dataset {dataset} was reported complete for no time")));
         }
         let known = self.state.datasets.get(&dataset);
-        if known.is_some_and(|known| known.versions.contains(version)) {
-            return Ok(()); // It was reported again.
+        let is_reported = |known: &Coverage| known.reported.within(from.0..to.0).count() == to.since(from);
+        if known.is_some_and(|known| known.versions.contains(version) && is_reported(known)) {
+            return Ok(()); // It was reported again: a version may be complete for several times.
         }
         if known.is_some_and(|known| is_too_scattered(&known.reported, from.0..to.0)) {
             let what = format!("dataset {dataset} was reported complete for {MOST_PIECES} separate times");

@@ -72,6 +72,11 @@ impl State {
             | Record::SessionHeard { .. }
             | Record::SessionEnded { .. } => self.apply_to_sessions(record),
             Record::ClockSet { ahead_ms } => self.clock_ahead_ms = *ahead_ms,
+            Record::NoticeAsked { id, asked } => {
+                self.noticed = self.noticed.max(*id);
+                self.notices.insert(*id, asked.clone());
+            }
+            Record::NoticeDone { id } => _ = self.notices.remove(id),
             Record::Jobs(record) => self.jobs.apply(record),
         }
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Run, RunState};
 use crate::Error;
-use crate::interval::{Cause, Ended, Interval, RunKey};
+use crate::interval::{Cause, Ended, Interval, JobName, Notice, RunKey};
 
 /// The interval that a run computes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,17 @@ pub struct JobRun {
     /// What its commit carries, with its incarnation and position.
     #[serde(default)]
     pub identity: String,
+}
+
+/// Something that somebody is to be told of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedNotice {
+    /// The job.
+    pub job: JobName,
+    /// Who: an address, or the name of a secret that has it.
+    pub to: String,
+    /// What.
+    pub notice: Notice,
 }
 
 impl Outcome {

@@ -18,7 +18,7 @@ mod task;
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind, Change, DEFAULT_SCHEMA};
-pub use jobs::JobRun;
+pub use jobs::{AskedNotice, JobRun};
 pub use live::Live;
 pub use metrics::{Requests, TaskMetrics};
 pub use operators::OperatorMetrics;
@@ -107,6 +107,10 @@ pub enum Record {
     SessionEnded { session: SessionId },
     /// Clocks on the wall were set: they are so far ahead of the leader's own now.
     ClockSet { ahead_ms: i64 },
+    /// Somebody is to be told of a job.
+    NoticeAsked { id: u64, asked: AskedNotice },
+    /// They were, or nobody can be told, or too many wait.
+    NoticeDone { id: u64 },
     /// Something of a named job.
     Jobs(interval::Record),
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::task::Task;
-use super::{Catalogue, JobRun, Live, SessionRows, pairs};
+use super::{AskedNotice, Catalogue, JobRun, Live, SessionRows, pairs};
 use crate::graph::StageGraph;
 use crate::interval;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
@@ -50,6 +50,11 @@ pub struct State {
     /// Named jobs, and what became of their intervals.
     #[serde(default)]
     pub jobs: interval::State,
+    /// What somebody is to be told of jobs, and how many such notices there ever were.
+    #[serde(default)]
+    pub notices: BTreeMap<u64, AskedNotice>,
+    #[serde(default)]
+    pub noticed: u64,
     /// By how many milliseconds clocks on the wall are ahead of the leader's own, which nobody sets: schedules go by them.
     #[serde(default)]
     pub clock_ahead_ms: i64,

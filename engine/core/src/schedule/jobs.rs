@@ -6,14 +6,56 @@
 use super::decide::Decider;
 use super::{Action, Basis, Command};
 use crate::interval::{self, Cause, Interval, Limits, RunKey};
-use crate::record::{JobRun, Kept, Outcome, Record, RunSpec};
+use crate::record::{AskedNotice, JobRun, Kept, Outcome, Record, Run, RunSpec, RunState};
 use crate::{Error, Millis, Result, RunId};
+
+/// Notices that wait to be told: of more, the oldest are given up.
+const MOST_NOTICES: usize = 1_000;
 
 impl Decider<'_> {
     /// What happened to jobs by itself, of which nothing can be refused.
     pub(super) fn of_jobs(&mut self, event: interval::Event) {
         let refused = self.ask_jobs(event);
         debug_assert!(refused.is_ok(), "{refused:?}");
+    }
+
+    /// A new leader: what is in progress goes on, and what somebody was to be told is told, perhaps again.
+    pub(super) fn jobs_restarted(&mut self) {
+        self.of_jobs(interval::Event::Restarted);
+        let begun = self.state.live.iter().filter_map(|run| self.state.runs.get(run));
+        let begun = begun.filter(|run| run.state != RunState::Queued).filter_map(|run| run.spec.job.as_ref());
+        for run in begun.map(|job| job.key.clone()).collect::<Vec<_>>() {
+            self.of_jobs(interval::Event::RunBegan { run });
+        }
+        for (id, asked) in self.state.notices.clone() {
+            self.act(Action::Notify { id, asked });
+        }
+    }
+
+    /// A run that had to wait for its turn has it.
+    pub(super) fn run_began(&mut self, run: &RunId) {
+        let job = self.state.runs.get(run).and_then(|run| run.spec.job.as_ref());
+        if let Some(run) = job.map(|job| job.key.clone()) {
+            self.of_jobs(interval::Event::RunBegan { run });
+        }
+    }
+
+    fn notify(&mut self, asked: AskedNotice) {
+        while self.state.notices.len() >= MOST_NOTICES
+            && let Some((oldest, _)) = self.state.notices.first_key_value()
+        {
+            let id = *oldest;
+            self.record(Record::NoticeDone { id });
+        }
+        let id = self.state.noticed + 1;
+        self.record(Record::NoticeAsked { id, asked: asked.clone() });
+        self.act(Action::Notify { id, asked });
+    }
+
+    pub(super) fn notice_ended(&mut self, id: u64) {
+        if self.state.notices.contains_key(&id) {
+            self.record(Record::NoticeDone { id });
+        }
     }
 
     /// Schedules go by clocks on the wall, deadlines of executors by one that nobody sets.
@@ -37,7 +79,7 @@ impl Decider<'_> {
                     self.submit_interval(run, interval, cause, revision);
                 }
                 interval::Action::Cancel { run } => self.cancelled(&run.run()),
-                interval::Action::Notify { job, to, notice } => self.act(Action::Notify { job, to, notice }),
+                interval::Action::Notify { job, to, notice } => self.notify(AskedNotice { job, to, notice }),
             }
         }
         Ok(())
@@ -71,7 +113,10 @@ impl Decider<'_> {
             return;
         }
         let done = match command {
-            Command::Job { event, basis } => self.check_basis(basis.as_ref()).and_then(|()| self.ask_jobs(*event)),
+            Command::Job { event, basis } => self
+                .check_basis(basis.as_ref())
+                .and_then(|()| self.check_commits(&event))
+                .and_then(|()| self.ask_jobs(*event)),
             Command::CancelRun { run } => self.cancel_run(&run),
         };
         let outcome = match done {
@@ -88,6 +133,21 @@ impl Decider<'_> {
             true => Ok(()),
             false => Err(Error::conflict(format!(
                 "job {name} was changed by another client meanwhile: look, then try again"
+            ))),
+        }
+    }
+
+    /// What a run is publishing cannot be taken back, and must not land behind the rows of another job of the name.
+    fn check_commits(&self, event: &interval::Event) -> Result<()> {
+        let (interval::Event::JobDropped { job } | interval::Event::JobReplaced { job, .. }) = event else {
+            return Ok(());
+        };
+        let is_its = |run: &Run| run.intent.is_some() && run.spec.job.as_ref().is_some_and(|of| of.key.job == *job);
+        let publishing = self.state.live.iter().find(|run| self.state.runs.get(*run).is_some_and(is_its));
+        match publishing {
+            None => Ok(()),
+            Some(run) => Err(Error::conflict(format!(
+                "run {run} of job {job} is being published, and cannot be stopped any more: try again when it has ended"
             ))),
         }
     }

@@ -21,10 +21,11 @@ mod waiting;
 mod watch;
 
 use crate::graph::StageGraph;
-use crate::interval::{self, JobName, Notice};
+use crate::interval::{self, JobName};
 pub use crate::record::LostOutput;
 use crate::record::{
-    Capacity, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet, State, TaskMetrics,
+    AskedNotice, Capacity, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet, State,
+    TaskMetrics,
 };
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, SessionId, Settings, StageId, TaskId};
 use decide::Decider;
@@ -96,6 +97,10 @@ pub enum Event {
     Commanded { run: RunId, command: Command, kept: Option<Kept> },
     /// Clocks on the wall are so far ahead of the leader's own, which nobody sets.
     ClockSet { ahead_ms: i64 },
+    /// Whoever asked for a notice has it, or nobody can be told.
+    NoticeEnded { id: u64 },
+    /// Time passed, for jobs: every second or so.
+    JobsTick,
     /// Time passed.
     Tick,
 }
@@ -175,8 +180,8 @@ pub enum Action {
     /// The run reached its terminal state: tell whoever waits, even if the history has forgotten it by then. `published`
     /// are the rows that a run with effects wrote.
     Finished { run: RunId, outcome: Outcome, published: Option<u64> },
-    /// Tell whoever asked to be told of a job. May be said again after a crash.
-    Notify { job: JobName, to: String, notice: Notice },
+    /// Tell whoever asked to be told of a job, perhaps again; answer with [`Event::NoticeEnded`].
+    Notify { id: u64, asked: AskedNotice },
 }
 
 /// An attempt for an executor.
@@ -213,7 +218,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
     match event {
         Event::Elected { epoch, build } => {
             d.elected(epoch, build);
-            d.of_jobs(interval::Event::Restarted);
+            d.jobs_restarted();
         }
         Event::ExecutorConnected { executor, endpoint, capacity, running, holding } => {
             d.executor_connected(&executor, endpoint, capacity);
@@ -246,10 +251,9 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::SessionEnded { session } => d.session_ended(session),
         Event::Commanded { run, command, kept } => d.commanded(&run, command, kept),
         Event::ClockSet { ahead_ms } => d.clock_set(ahead_ms),
-        Event::Tick => {
-            d.deadlines();
-            d.of_jobs(interval::Event::Tick);
-        }
+        Event::NoticeEnded { id } => d.notice_ended(id),
+        Event::JobsTick => d.of_jobs(interval::Event::Tick),
+        Event::Tick => d.deadlines(),
     }
     d.plan_queued();
     d.place();

@@ -178,6 +178,10 @@ const fn name_of(event: &Event) -> &'static str {
         Event::BackfillCancelled { .. } => "backfills cancelled",
         Event::RunCancelled { .. } => "runs cancelled",
         Event::DatasetDropped { .. } => "datasets dropped",
-        Event::Restarted | Event::RunEnded { .. } | Event::DatasetCovered { .. } | Event::Tick => "other",
+        Event::Restarted
+        | Event::RunBegan { .. }
+        | Event::RunEnded { .. }
+        | Event::DatasetCovered { .. }
+        | Event::Tick => "other",
     }
 }

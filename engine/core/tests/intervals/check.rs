@@ -5,7 +5,7 @@ use std::rc::Rc;
 use chrono_tz::Tz;
 use tidemill_core::interval::{Action, Event, JobName, Limits, Plan, Record, Step};
 
-use crate::model::{Known, Model, Set};
+use crate::model::{Doing, Known, Model, Set};
 
 /// A clock that is behind by less than this is not set back.
 pub(crate) const SLACK_MS: u64 = 60_000;
@@ -86,6 +86,12 @@ impl Model {
             Record::BackfillNarrowed { job, id, done } => self.check_narrowed(job, *id, done),
             Record::BackfillEnded { job, id } => self.check_backfill_ended(job, *id, x),
             Record::RunStarted { .. } => self.check_started(record, x),
+            Record::RunBegan { job, index, at } => {
+                let active = self.job(job)?.active.get_mut(index).ok_or("a run of nothing begins")?;
+                ensure(active.state == Doing::Runs, || format!("{index} of {job} begins and does not run"))?;
+                (active.since, active.begun) = (at.0, true);
+                Ok(())
+            }
             Record::RunStopping { job, index, reason, .. } => self.check_stopping(job, *index, *reason, x),
             Record::AttemptFailed { .. } | Record::IntervalFailed { .. } => self.check_failed(record, x),
             Record::IntervalPublished { job, index, .. } => self.check_published(job, *index, x),
@@ -94,7 +100,9 @@ impl Model {
             Record::DeadlinesPassed { job, judged_to, late, .. } => self.check_deadlines(job, *judged_to, late, x),
             Record::DatasetCovered { dataset, from, to, version, .. } => {
                 let known = self.dataset(dataset);
-                ensure(known.versions.insert(*version), || format!("version {version} of {dataset} counts twice"))?;
+                let is_known = known.ranges.iter().any(|(a, b)| *a <= from.0 && to.0 <= *b);
+                let is_new = known.versions.insert(*version) || !is_known;
+                ensure(is_new, || format!("version {version} of {dataset} counts twice"))?;
                 known.ranges.push((from.0, to.0));
                 x.owed = self.owed(dataset, from.0, to.0);
                 Ok(())

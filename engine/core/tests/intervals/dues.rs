@@ -30,6 +30,11 @@ impl Model {
             if matches!(job.spec.trigger, Trigger::Schedule { .. }) && job.fired_to > at {
                 let back = job.scheduled_to.min(job.ended(at));
                 job.due.retain(|k| !(back..job.scheduled_to).contains(k));
+                for k in back..job.scheduled_to {
+                    if let Some(fate) = job.fate(k).filter(|fate| fate.published == 0) {
+                        job.set_fate(k, FateModel { fate: Fate::Skipped, ..fate });
+                    }
+                }
                 job.scheduled_to = back;
             }
             job.fired_to = job.fired_to.min(at);
@@ -125,8 +130,10 @@ impl Model {
         cursor: Cursor,
         now: u64,
     ) -> Check {
+        let known: &JobModel = self.jobs.get(job).ok_or("an unknown job goes on")?;
+        let complete = known.missed.iter().rev().find(|k| !known.is_empty(**k) && self.is_ready(known, **k));
+        let newest: Set = known.missed.range(complete.copied().unwrap_or(0)..).copied().collect();
         let known = self.job(job)?;
-        let newest: Set = known.missed.last().copied().into_iter().collect();
         let mut left = Set::new();
         let expected = match known.spec.catch_up {
             CatchUp::All => known.missed.clone(),

@@ -11,6 +11,7 @@ mod check;
 mod clocks;
 mod dues;
 mod end;
+mod mended;
 mod model;
 mod progress;
 #[path = "../simulation/rng.rs"]

@@ -63,6 +63,7 @@ pub(crate) struct ActiveModel {
     pub(crate) attempt: u32,
     pub(crate) cause: Cause,
     pub(crate) since: u64,
+    pub(crate) begun: bool,
     pub(crate) state: Doing,
 }
 
@@ -112,7 +113,8 @@ impl Model {
         turns.into_iter().all(|at| {
             reported.iter().any(|(a, b)| (*a..*b).contains(&at))
                 || (!producers.is_empty()
-                    && producers.iter().all(|job| job.holding(at).is_some_and(|k| job.is_published(k))))
+                    && producers.iter().any(|job| job.holding(at).is_some())
+                    && producers.iter().all(|job| job.holding(at).is_none_or(|k| job.is_published(k))))
         })
     }
 
@@ -252,10 +254,13 @@ impl JobModel {
         // At which fire an interval was over: those that share the last one's are the latest.
         let fire_of = |k: u64| self.fires.partition_point(|fire| *fire < self.end(k));
         let (mut due, mut skipped) = (Set::new(), Set::new());
+        let missed_first = self.fires.iter().find(|fire| **fire > self.fired_to);
+        let is_stall = missed_first.is_some_and(|missed| now - missed <= 600_000);
         for k in new.clone() {
             match self.spec.catch_up {
                 CatchUp::All => due.insert(k),
                 CatchUp::Latest if fire_of(k) == fire_of(new.end - 1) => due.insert(k),
+                CatchUp::Latest if is_stall && self.end(k) > self.fired_to => due.insert(k),
                 CatchUp::Latest => skipped.insert(k),
             };
         }

@@ -11,7 +11,8 @@ impl Model {
     pub(crate) fn check_started(&mut self, record: &Record, x: &Context) -> Check {
         let Record::RunStarted { job: name, index, generation, attempt, cause, .. } = record else { return Ok(()) };
         let job = self.jobs.get(name).ok_or("a run of an unknown job")?;
-        ensure(job.may_start(*cause), || format!("{name} is suspended"))?;
+        // What has begun goes on.
+        ensure(*attempt > 1 || job.may_start(*cause), || format!("{name} is suspended"))?;
         ensure(!job.is_empty(*index), || format!("{index} of {name} is empty"))?;
         if *attempt == 1 {
             self.check_first(job, *index, *generation, *cause, x)?;
@@ -23,8 +24,14 @@ impl Model {
             ensure(active.since + wait_ms <= x.now, || format!("a retry at {} before its time", x.now))?;
         }
         let job = self.job(name)?;
-        let begun =
-            ActiveModel { generation: *generation, attempt: *attempt, cause: *cause, since: x.now, state: Doing::Runs };
+        let begun = ActiveModel {
+            generation: *generation,
+            attempt: *attempt,
+            cause: *cause,
+            since: x.now,
+            begun: false,
+            state: Doing::Runs,
+        };
         job.active.insert(*index, begun);
         if *attempt == 1 {
             for waiting in [&mut job.due, &mut job.again, &mut job.requested, &mut job.missed] {
@@ -58,7 +65,10 @@ impl Model {
             let asked =
                 if cause == Cause::Manual { job.requested.contains(&k) } else { waits && cause == job.automatic() };
             ensure(asked, || format!("{cause:?} has no reason to run {k}"))?;
-            let mut older = job.due.range(..k).chain(job.again.range(..k)).take(8);
+            // What is due goes before what runs again, and the older first.
+            let is_due = job.due.contains(&k);
+            let before = if is_due { job.due.range(..k) } else { job.due.range(..) };
+            let mut older = before.chain(job.again.range(..k).filter(|_| !is_due)).take(8);
             let passed_over = older.find(|older| is_automatic(cause) && self.may_begin(job, **older, x.now));
             ensure(passed_over.is_none(), || format!("{passed_over:?} would be before {k}"))?;
         }
@@ -139,7 +149,7 @@ impl Model {
         let replaces = job.spec.options.overlap == Overlap::Replace;
         let active = job.active.get_mut(&k).ok_or("what is not in progress stops")?;
         let fits = match reason {
-            StopReason::TimedOut => active.state == Doing::Runs && x.now >= active.since + timeout,
+            StopReason::TimedOut => active.begun && active.state == Doing::Runs && x.now >= active.since + timeout,
             StopReason::Cancelled => {
                 matches!(x.event, Event::RunCancelled { run } if run.index == k && run.job == *name)
             }
@@ -198,6 +208,11 @@ impl JobModel {
             let published: Vec<u64> = self.published_intervals().collect();
             for waiting in [&mut self.due, &mut self.again, &mut self.requested, &mut self.missed] {
                 published.iter().for_each(|k| _ = waiting.remove(k));
+            }
+            for k in published {
+                if self.active.get(&k).is_some_and(|active| matches!(active.state, Doing::Waits { .. })) {
+                    self.end_with(k, Fate::Cancelled);
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Runs that the machine submitted: they go on whatever becomes of the coordinator, and publish at most once.
 
-use tidemill_core::interval::{Cause, Ended, Interval, RunKey};
+use tidemill_core::interval::{ActiveState, Cause, Ended, Event, Interval, Job, JobName, RunKey};
 use tidemill_core::{Error, ErrorKind};
 
 use crate::check::{Check, ensure};
@@ -31,6 +31,18 @@ const KINDS: [ErrorKind; 5] = [
     ErrorKind::Invalid,
     ErrorKind::Conflict,
 ];
+
+/// The runs of a job that have not had their turn.
+fn waiting_runs<'a>(name: &'a JobName, job: &'a Job) -> impl Iterator<Item = RunKey> + 'a {
+    let waiting = job.active.iter().filter(|(_, active)| active.state == ActiveState::Running && !active.begun);
+    waiting.map(|(index, active)| RunKey {
+        job: name.clone(),
+        incarnation: job.incarnation,
+        index: *index,
+        generation: active.generation,
+        attempt: active.attempt,
+    })
+}
 
 impl World {
     pub(crate) fn submit(&mut self, run: RunKey, interval: Interval, cause: Cause) -> Check {
@@ -88,6 +100,12 @@ impl World {
 
     /// Ends runs whose time has come, and tells the ends of all that the machine believes in progress.
     pub(crate) fn end_runs(&mut self) -> Check {
+        for key in self.state.jobs.iter().flat_map(|(name, job)| waiting_runs(name, job)).collect::<Vec<_>>() {
+            // Some wait longer for their turn.
+            if self.is_calm || self.rng.chance(700) {
+                self.tell(Event::RunBegan { run: key })?;
+            }
+        }
         let is_due =
             |run: &ModelRun| run.ended.is_none() && (run.is_cancelled || self.is_calm || run.ends_at <= self.now);
         let due: Vec<RunKey> = self.open.iter().filter(|key| self.runs.get(key).is_some_and(is_due)).cloned().collect();

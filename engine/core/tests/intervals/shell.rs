@@ -118,6 +118,12 @@ impl Shell {
         RunKey { job: job(name), incarnation, index, generation: active.generation, attempt: active.attempt }
     }
 
+    /// The one run of a job has its turn.
+    pub(crate) fn begin(&mut self, name: &str) {
+        let run = self.running(name);
+        self.tell(Event::RunBegan { run });
+    }
+
     pub(crate) fn end(&mut self, run: RunKey, ended: Ended) {
         self.tell(Event::RunEnded { run, ended });
     }

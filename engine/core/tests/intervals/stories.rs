@@ -222,13 +222,17 @@ fn a_run_that_takes_too_long_is_cancelled_and_tried_again() {
     let mut shell = Shell::new("2026-03-01 09:30");
     shell.create("slow", hourly("slow", &[]).with(|o| o.timeout_ms = 600_000));
     shell.tick("2026-03-01 10:05");
-    shell.tick("2026-03-01 10:15");
+    shell.tick("2026-03-01 10:30");
+    assert!(shell.cancelled().is_empty(), "it waits for its turn");
+    shell.begin("slow");
+    shell.tick("2026-03-01 10:40");
     assert_eq!(shell.cancelled(), [shell.running("slow")]);
     let run = shell.running("slow");
     shell.end(run, Ended::Cancelled);
     assert_eq!(shell.strip("slow", "2026-03-01 09:00", 1), ["retrying"]);
-    shell.tick("2026-03-01 10:16");
-    shell.tick("2026-03-01 10:26");
+    shell.tick("2026-03-01 10:41");
+    shell.begin("slow");
+    shell.tick("2026-03-01 10:51");
     // It was past the point where it could be stopped.
     shell.publish("slow");
     assert_eq!(shell.strip("slow", "2026-03-01 09:00", 1), ["published"]);
@@ -356,7 +360,7 @@ fn every_cause_has_a_name() {
     assert_eq!(causes.map(Cause::name), ["schedule", "update", "manual", "backfill"]);
 }
 
-trait With {
+pub(crate) trait With {
     fn with(self, change: impl FnOnce(&mut tidemill_core::interval::Options)) -> Self;
     fn triggered(self, trigger: Trigger) -> Self;
     fn catching_up(self) -> Self;

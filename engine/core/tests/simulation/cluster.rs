@@ -26,7 +26,9 @@ impl Cluster {
     /// Lets time pass.
     pub(crate) fn wait(&mut self, millis: u64) -> Vec<Action> {
         self.now += millis;
-        self.send(Event::Tick)
+        let mut actions = self.send(Event::Tick);
+        actions.extend(self.send(Event::JobsTick));
+        actions
     }
 
     /// An executor starts.

@@ -263,3 +263,73 @@ fn an_old_snapshot_without_jobs_is_read() {
     let read: State = serde_json::from_value(written).unwrap();
     assert!(read.jobs.jobs.is_empty());
 }
+
+#[test]
+fn a_job_whose_run_is_being_published_is_not_dropped_under_it() {
+    let (mut cluster, run) = begun();
+    let task = launch(&plan(&mut cluster, &run));
+    cluster.send(succeeded(&task));
+    cluster.send(Event::CommitReady { run: run.clone(), winners: vec![task.attempt], rows: 7 });
+    let drop = || of_job(interval::Event::JobDropped { job: name() });
+    let refused = command(&mut cluster, drop());
+    assert!(error_of(&refused).is_some_and(|error| error.message.contains("is being published")));
+    cluster.send(Event::ResultDelivered { run, rows: 1, kept: None, version: Some(1) });
+    assert_eq!(error_of(&command(&mut cluster, drop())), None);
+}
+
+#[test]
+fn a_run_that_waits_for_its_turn_does_not_time_out() {
+    let mut cluster = Cluster::new();
+    cluster.start("a", 1);
+    cluster.settings.active_runs = 1;
+    cluster.now = HOUR_MS / 2;
+    for job in ["first", "second"] {
+        let event = interval::Event::JobCreated {
+            job: JobName(job.to_owned()),
+            spec: Spec { output: DatasetName(job.to_owned()), ..spec() },
+        };
+        assert_eq!(error_of(&command(&mut cluster, of_job(event))), None);
+    }
+    cluster.wait(HOUR_MS * 2 / 3);
+    let (first, second) = (RunId("job-first-1-0-1-1".to_owned()), RunId("job-second-2-0-1-1".to_owned()));
+    let states = |cluster: &Cluster| [&first, &second].map(|run| cluster.run(&run.0).state);
+    assert_eq!(states(&cluster), [RunState::Planning, RunState::Queued]);
+    cluster.wait(HOUR_MS - 1);
+    assert_eq!(states(&cluster), [RunState::Planning, RunState::Queued]);
+    cluster.wait(1);
+    assert_eq!(states(&cluster), [RunState::Cancelled, RunState::Planning], "an hour of its own counts");
+    cluster.wait(HOUR_MS / 2);
+    assert_eq!(cluster.run(&second.0).state, RunState::Planning);
+}
+
+#[test]
+fn clients_do_not_wait_behind_jobs() {
+    let (mut cluster, run) = begun();
+    cluster.settings.active_runs = 1;
+    cluster.submit("query", chain(&[1]));
+    assert_eq!([run.0.as_str(), "query"].map(|run| cluster.run(run).state), [RunState::Planning, RunState::Running]);
+}
+
+#[test]
+fn a_notice_is_told_until_somebody_has_it() {
+    let mut cluster = Cluster::new();
+    cluster.now = HOUR_MS / 2;
+    let mut job = spec();
+    job.options.on_failure = Some("https://pager".to_owned());
+    job.options.retries = 0;
+    command(&mut cluster, of_job(interval::Event::JobCreated { job: name(), spec: job }));
+    cluster.wait(HOUR_MS * 2 / 3);
+    let run = RunId("job-hourly-1-0-1-1".to_owned());
+    let told = |actions: &[Action]| {
+        actions
+            .iter()
+            .filter_map(|action| if let Action::Notify { id, .. } = action { Some(*id) } else { None })
+            .collect::<Vec<_>>()
+    };
+    let failed = Event::Planned { run, graph: Err(Error::invalid("no such column")), sheet: None };
+    assert_eq!(told(&cluster.send(failed)), [1]);
+    let elected = |epoch| Event::Elected { epoch: tidemill_core::Epoch(epoch), build: "1".to_owned() };
+    assert_eq!(told(&cluster.send(elected(2))), [1], "whoever leads then tells it again");
+    cluster.send(Event::NoticeEnded { id: 1 });
+    assert!(told(&cluster.send(elected(3))).is_empty() && cluster.state.notices.is_empty());
+}

@@ -230,6 +230,9 @@ impl World {
                 if !self.log.is_down {
                     self.step(Event::Tick)?;
                 }
+                if !self.log.is_down {
+                    self.step(Event::JobsTick)?;
+                }
                 if self.now < self.weather.calm_at || self.is_busy() {
                     self.after(1_000, Happening::Tick);
                 }
@@ -321,7 +324,7 @@ impl World {
     }
 
     pub(crate) fn step(&mut self, event: Event) -> Check {
-        if event != Event::Tick {
+        if !matches!(event, Event::Tick | Event::JobsTick) {
             self.trace(|| format!("{event:?}"));
         }
         let now = Millis(self.clock());
