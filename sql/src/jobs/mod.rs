@@ -20,6 +20,7 @@ mod strip;
 mod target;
 mod tokens;
 
+use datafusion::common::TableReference;
 use tidemill_core::interval::{Event, Job, JobName, Local, Request, State, Zone};
 use tidemill_core::schedule::Command;
 use tidemill_core::{Error, Millis, Result, Role, RunId};
@@ -65,6 +66,10 @@ pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) ->
             }
             self::backfill(planning, backfill).await
         }
+        JobStatement::Complete { dataset, from, to, zone } => {
+            by.require(Role::Write, "ALTER DATASET")?;
+            complete(planning, &dataset, [&from, &to], zone.as_ref())
+        }
         // Whose run it is decides, and the coordinator knows that.
         JobStatement::CancelRun { run } => Ok(Plan::Command(Command::CancelRun { run: RunId(run.value) })),
         JobStatement::CancelBackfill { id, job } => {
@@ -105,6 +110,21 @@ fn known<'a>(jobs: &'a State, job: &At<JobName>) -> Result<&'a Job> {
 /// An instant, as the clocks of a zone show it.
 fn instant(zone: Zone, at: &At<String>) -> Result<Millis> {
     Local::parse(&at.value).map(|local| zone.instant(local)).map_err(|e| e.at(at.place))
+}
+
+/// Somebody who knows says that a table is complete for some time: what waits for that may run.
+fn complete(
+    planning: &Planning<'_>,
+    table: &At<TableReference>,
+    [from, to]: [&At<String>; 2],
+    zone: Option<&At<String>>,
+) -> Result<Plan> {
+    planning.check_table(&table.value).map_err(|e| e.at(table.place))?;
+    let zone = zone.map_or(Ok(Zone::UTC), |zone| Zone::parse(&zone.value).map_err(|e| e.at(zone.place)))?;
+    let dataset = spec::dataset(table);
+    // Said again, it is another update.
+    let version = planning.request.now.0;
+    Ok(ask(Event::DatasetCovered { dataset, from: instant(zone, from)?, to: instant(zone, to)?, version }))
 }
 
 async fn alter(planning: &Planning<'_>, job: At<JobName>, change: Alteration) -> Result<Plan> {

@@ -40,8 +40,14 @@ pub(crate) fn is_begun_by(text: &str) -> bool {
         &["BACKFILL"],
         &["SHOW", "CREATE"],
     ];
-    let others: [&[&str]; 5] =
-        [&["SHOW", "JOBS"], &["SHOW", "TASKS"], &["SHOW", "INTERVALS"], &["CANCEL", "RUN"], &["CANCEL", "BACKFILL"]];
+    let others: [&[&str]; 6] = [
+        &["SHOW", "JOBS"],
+        &["SHOW", "TASKS"],
+        &["SHOW", "INTERVALS"],
+        &["CANCEL", "RUN"],
+        &["CANCEL", "BACKFILL"],
+        &["ALTER", "DATASET"],
+    ];
     verbs.into_iter().any(of_job) || others.iter().any(|words| tokens.are_next(words))
 }
 
@@ -58,6 +64,9 @@ fn statement(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
         let or_replace = tokens.take(&["OR", "REPLACE"]);
         expect_job(tokens)?;
         return Ok(JobStatement::Create(Box::new(clauses::create(tokens, or_replace)?)));
+    }
+    if tokens.take(&["ALTER", "DATASET"]) {
+        return complete(tokens);
     }
     if tokens.take(&["ALTER"]) {
         expect_job(tokens)?;
@@ -108,6 +117,19 @@ fn alter(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
         return Err(tokens.expected("SUSPEND, RESUME or SET"));
     };
     Ok(JobStatement::Alter { job, change })
+}
+
+fn complete(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
+    let dataset = tokens.table("the name of a dataset")?;
+    tokens.expect(&["COMPLETE", "FROM"])?;
+    let from = tokens.text("a time")?;
+    tokens.expect(&["TO"])?;
+    let to = tokens.text("a time")?;
+    let zone = match tokens.take(&["AT", "TIME", "ZONE"]) {
+        true => Some(tokens.text("the name of a time zone")?),
+        false => None,
+    };
+    Ok(JobStatement::Complete { dataset, from, to, zone })
 }
 
 fn backfill(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
@@ -184,5 +206,149 @@ pub(super) fn goes_on(tokens: &mut Tokens<'_>) -> Result<bool> {
     match tokens.take_sign(&Token::Comma) {
         true => Ok(true),
         false => Err(tokens.expected("`,` or `)`")),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that meets the unexpected should say so and end")]
+mod tests {
+    use super::*;
+    use crate::jobs::statement::{CreateJob, TriggerClause, Violation};
+
+    /// The example of the reference, as far as it is built.
+    const DAILY: &str = "CREATE JOB daily_spend INTO spend_daily
+  SCHEDULE CRON '15 2 * * *' AT TIME ZONE 'America/New_York'
+  INTERVAL '1 day' START '2026-01-01' CATCHUP FALSE   -- or: TRIGGER ON UPDATE OF clicks
+  DEPENDS ON clicks COMPLETE
+  EXPECT (spend >= 0) ON VIOLATION FAIL
+  WITH (mode='replace_interval', partition='day', overlap='forbid', max_active_runs=2,
+    retries=3, retry_backoff='30s', timeout='1h', deadline='03:00', lookback=1, on_failure='https://pager')
+AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
+   WHERE ts >= $interval_start AND ts < $interval_end GROUP BY 1,2;";
+
+    fn create(text: &str) -> CreateJob {
+        match parse(text).unwrap() {
+            Some(JobStatement::Create(create)) => *create,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Without places, which differ.
+    fn plain(text: &str) -> String {
+        let mut shown = format!("{:?}", create(text));
+        while let Some(at) = shown.find("place: Some(") {
+            let end = at + shown.get(at..).unwrap().find("})").unwrap() + 2;
+            shown.replace_range(at..end, "-");
+        }
+        shown
+    }
+
+    #[test]
+    fn create_job_is_read_clause_by_clause() {
+        let daily = create(DAILY);
+        assert_eq!(
+            (daily.job.value.0.as_str(), daily.output.value.to_string().as_str()),
+            ("daily_spend", "spend_daily")
+        );
+        assert!(matches!(&daily.trigger, Some(TriggerClause::Cron(cron)) if cron.value == "15 2 * * *"));
+        assert_eq!(daily.catch_up, Some(false));
+        assert_eq!(daily.depends_on.len(), 1);
+        let [check] = daily.expect.as_slice() else { panic!("{:?}", daily.expect) };
+        assert_eq!((check.predicate.value.as_str(), check.violation), ("spend >= 0", Violation::Fail));
+        assert_eq!(daily.settings.len(), 10);
+        assert!(
+            daily.query.value.starts_with("SELECT date_trunc('day',ts)") && daily.query.value.ends_with("GROUP BY 1,2")
+        );
+        assert_eq!(daily.query.place.map(|place| (place.line, place.column)), Some((8, 4)));
+    }
+
+    #[test]
+    fn what_is_shown_can_be_typed_again() {
+        let others = [
+            "CREATE TASK \"Odd \"\"name\" INTO lake.\"Sums\" TRIGGER ON UPDATE OF a, b AT TIME ZONE 'UTC' INTERVAL '15 minutes' \
+             START '2026-01-01' CATCHUP TRUE DEPENDS ON c COMPLETE, d COMPLETE CONSTRAINT \"is it\" EXPECT (x <> 'it''s)') \
+             EXPECT (y IN (1, 2)) ON VIOLATION WARN AS WITH t AS (SELECT 1) SELECT * FROM t -- the end",
+            DAILY,
+        ];
+        for text in others {
+            let shown = create(text).to_string();
+            assert_eq!(plain(&shown), plain(text), "{shown}");
+        }
+    }
+
+    #[test]
+    fn other_statements_are_left_alone() {
+        for text in [
+            "SELECT 1",
+            "CREATE TABLE job (x INT)",
+            "CREATE VIEW task AS SELECT 1",
+            "SHOW TABLES",
+            "SHOW CREATE TABLE job",
+            "DROP TABLE job",
+            "ALTER TABLE job ADD COLUMN x INT",
+            "EXPLAIN SELECT 1",
+            "not even SQL '",
+        ] {
+            assert!(parse(text).unwrap().is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_statement_is_read() {
+        for text in [
+            "EXECUTE JOB daily FOR INTERVAL '2026-03-01'",
+            "BACKFILL JOB daily FROM '2026-01-01' TO '2026-03-01' REPROCESS FAILED MAX RUNS 4 REVERSE DRY RUN;",
+            "backfill task daily from '2026-01-01' to '2026-03-01'",
+            "ALTER JOB daily SUSPEND",
+            "ALTER JOB daily RESUME",
+            "ALTER JOB daily SET (retries = 5, overlap = forbid)",
+            "DROP JOB IF EXISTS daily",
+            "CANCEL RUN 'job-daily-1-2-3-4'",
+            "CANCEL BACKFILL 3 OF JOB daily",
+            "SHOW JOBS",
+            "SHOW TASKS;",
+            "SHOW CREATE JOB daily",
+            "SHOW INTERVALS OF daily FROM '2026-01-01' TO '2026-02-01'",
+            "ALTER DATASET clicks COMPLETE FROM '2026-01-01' TO '2026-02-01' AT TIME ZONE 'Europe/Berlin'",
+        ] {
+            assert!(parse(text).unwrap().is_some(), "{text}");
+        }
+        let Some(JobStatement::Backfill(backfill)) =
+            parse("BACKFILL JOB daily FROM '2026-01-01' TO '2026-03-01' REPROCESS ALL MAX RUNS 4 REVERSE").unwrap()
+        else {
+            panic!("no backfill")
+        };
+        assert_eq!((backfill.reprocess, backfill.max_runs, backfill.order), (Reprocess::All, 4, Order::Reverse));
+        assert!(!backfill.dry_run);
+    }
+
+    #[test]
+    fn an_error_points_at_its_place() {
+        let wrong = |text: &str| {
+            let error = parse(text).unwrap_err();
+            (error.message, error.place.map(|place| (place.line, place.column)))
+        };
+        let (message, place) = wrong("CREATE JOB daily\n  INTO sums\n  SCHEDUL CRON '* * * * *' AS SELECT 1");
+        assert!(message.starts_with("SCHEDULE, another clause, or AS and a query is expected"), "{message}");
+        assert_eq!(place, Some((3, 3)));
+        for (text, expected, place) in [
+            ("CREATE JOB daily", "INTO is expected here, and the end is there", (1, 17)),
+            ("CREATE JOB d INTO s INTERVAL 1 day AS SELECT 1", "a length between quotes", (1, 30)),
+            ("CREATE JOB d INTO s CATCHUP MAYBE AS SELECT 1", "TRUE or FALSE", (1, 29)),
+            ("CREATE JOB d INTO s DEPENDS ON x AS SELECT 1", "COMPLETE", (1, 34)),
+            ("CREATE JOB d INTO s START 'a' START 'b' AS SELECT 1", "START is given twice", (1, 37)),
+            ("CREATE JOB d INTO s WITH (a = 1, a = 2) AS SELECT 1", "`a` is set twice", (1, 34)),
+            ("CREATE JOB d INTO s WITH (a = (1)) AS SELECT 1", "a value", (1, 31)),
+            ("CREATE JOB d INTO s EXPECT () AS SELECT 1", "what must hold", (1, 29)),
+            ("CREATE JOB d INTO s AS", "a query", (1, 23)),
+            ("BACKFILL JOB d FROM '2026-01-01' TO '2026-02-01' REPROCESS SOME", "MISSING, FAILED or ALL", (1, 60)),
+            ("BACKFILL JOB d FROM '2026-01-01' TO '2026-02-01' MAX RUNS many", "a number of runs", (1, 59)),
+            ("ALTER JOB d PAUSE", "SUSPEND, RESUME or SET", (1, 13)),
+            ("SHOW JOBS LIKE 'x'", "the end of the statement", (1, 11)),
+        ] {
+            let (message, found) = wrong(text);
+            assert!(message.contains(expected), "{text}: {message}");
+            assert_eq!(found, Some(place), "{text}");
+        }
     }
 }

@@ -40,6 +40,13 @@ pub(crate) enum JobStatement {
         start: At<String>,
     },
     Backfill(Backfill),
+    /// `ALTER DATASET … COMPLETE FROM … TO …`.
+    Complete {
+        dataset: At<TableReference>,
+        from: At<String>,
+        to: At<String>,
+        zone: Option<At<String>>,
+    },
     CancelRun {
         run: At<String>,
     },

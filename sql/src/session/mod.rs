@@ -92,7 +92,7 @@ impl SqlPlanner {
         Ok(Self { runtime: runtime.map_err(|e| from_datafusion(&e))?, tables: Arc::default(), functions, files })
     }
 
-    fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
+    pub(crate) fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
         let settings = RunSettings::new(&request.settings, request.slots, request.task_memory)?;
         let context = catalogue::session(request, &settings, &self.runtime, &self.tables, &self.functions)?;
         let (tables, files) = (Arc::clone(&self.tables), self.files.clone());

@@ -1,4 +1,7 @@
-//! `system.intervals`: what became of each interval of each job, the latest of each; why it waits, or failed.
+//! `system.intervals`: what became of each interval of each job; why it waits, or failed. Of each job the latest, and the latest
+//! of which more is known than that they are over: years of minutes would be millions of rows.
+
+use std::collections::BTreeSet;
 
 use tidemill_core::Millis;
 use tidemill_core::interval::{Interval, Job, JobName, RunKey, Standing, standing};
@@ -6,8 +9,8 @@ use tidemill_core::record::State;
 
 use super::Columns;
 
-/// Intervals of a job, at the most: the latest.
-const MOST: u64 = 2_000;
+/// Intervals of a job of each kind, at the most.
+const MOST: usize = 2_000;
 
 struct Row<'a> {
     job: &'a JobName,
@@ -17,9 +20,22 @@ struct Row<'a> {
     published: Option<(u32, Option<u64>)>,
 }
 
-fn of_job<'a>(state: &'a State, name: &'a JobName, job: &'a Job, now: Millis) -> impl Iterator<Item = Row<'a>> {
+/// Which intervals are shown, by position.
+fn shown(job: &Job, now: Millis) -> BTreeSet<u64> {
     let end = job.calendar.containing(now).map_or(0, |last| last + 1);
-    let intervals = (end.saturating_sub(MOST)..end).map(|index| (index, job.calendar.interval(index)));
+    let mut shown: BTreeSet<u64> = (0..end).rev().take(MOST).collect();
+    shown.extend(job.active.keys());
+    let remaining = job.backfills.values().map(|backfill| &backfill.remaining);
+    for waiting in [&job.due, &job.again, &job.requested].into_iter().chain(remaining) {
+        shown.extend(waiting.numbers().rev().take(MOST));
+    }
+    let known: Vec<_> = job.ledger.pieces_in(0..u64::MAX).map(|(piece, _)| piece).collect();
+    shown.extend(known.into_iter().rev().flat_map(Iterator::rev).take(MOST));
+    shown
+}
+
+fn of_job<'a>(state: &'a State, name: &'a JobName, job: &'a Job, now: Millis) -> impl Iterator<Item = Row<'a>> {
+    let intervals = shown(job, now).into_iter().map(|index| (index, job.calendar.interval(index)));
     intervals.filter(|(_, interval)| !interval.is_empty()).map(move |(index, interval)| {
         let active = job.active.get(&index).map(|active| (active.generation, active.attempt));
         let failed = job.ledger.failure(index).map(|failure| (failure.generation, failure.attempt));
