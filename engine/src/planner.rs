@@ -106,6 +106,11 @@ pub enum Plan {
         /// Kept as long as the entry.
         blobs: Vec<Blob>,
     },
+    /// Nothing to do: what the run of a job would write is in a dataset, since this version or before.
+    Published {
+        /// A version that has it.
+        version: u64,
+    },
     /// Something that jobs or another run are asked for.
     Command(Command),
     /// A change of the client's session, which the client remembers itself.

@@ -74,6 +74,10 @@ impl Driver {
                 let answer = Arc::new(arrow::datatypes::Schema::empty());
                 self.change(run, record.map(|r| *r), expected.as_ref(), blobs, &answer);
             }
+            Ok(Plan::Published { version }) => {
+                let outcome = Outcome::Succeeded { rows: 0, kept: None, version: Some(version) };
+                self.handle(Event::Answered { run, outcome });
+            }
             Ok(Plan::Command(command)) => self.command(run, command),
             Ok(Plan::Session { answer, record, blobs }) => {
                 self.change(run, record.map(|r| *r), None, blobs, &answer);

@@ -119,7 +119,13 @@ pub(crate) async fn run(planning: &Planning<'_>, job: &JobRun) -> Result<Plan> {
     let spec = spec_of(&create, job.identity.clone(), None)?;
     let prepared = prepare(planning, &create, &spec, job.interval).await?;
     let publication = Some(publication(planning, job, &spec));
-    datasets::write(planning, &prepared.table, prepared.query, prepared.mode, publication).await
+    match datasets::write(planning, &prepared.table, prepared.query, prepared.mode, publication).await? {
+        plan @ (Plan::Stages(_) | Plan::Published { .. }) => Ok(plan),
+        // There is no client to take rows, and no version to record.
+        Plan::Rows(_) | Plan::Change { .. } | Plan::Command(_) | Plan::Session { .. } => {
+            Err(Error::internal("the write of a job was planned as something else"))
+        }
+    }
 }
 
 /// What the commit of an interval says of itself. Generations of one interval follow each other; those of others, and of

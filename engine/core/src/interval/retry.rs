@@ -8,16 +8,18 @@ const LONGEST_WAIT_MS: u64 = HOUR_MS;
 
 /// Whether a run that failed like this may succeed if nobody changes anything.
 ///
-/// A request that must be fixed, something that must exist or be permitted, and somebody who was first, stay what they
-/// are until a person has looked. What is busy, lost or too small now may not be later. A bug of ours may be one of timing;
+/// A request that must be fixed, and something that must exist or be permitted, stay what they are until a person has looked.
+/// What is busy, lost or too small now may not be later; where somebody was first, another attempt begins behind them. A bug of ours may be one of timing;
 /// another attempt does no harm, because nothing was published.
 #[must_use]
 pub const fn is_retried(kind: ErrorKind) -> bool {
     match kind {
-        ErrorKind::Unavailable | ErrorKind::LostInput | ErrorKind::ResourcesExhausted | ErrorKind::Internal => true,
-        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Denied | ErrorKind::Cancelled => {
-            false
-        }
+        ErrorKind::Unavailable
+        | ErrorKind::LostInput
+        | ErrorKind::ResourcesExhausted
+        | ErrorKind::Conflict
+        | ErrorKind::Internal => true,
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Cancelled => false,
     }
 }
 
@@ -40,7 +42,7 @@ mod tests {
     #[test]
     fn every_kind_is_retried_or_not() {
         let retried: Vec<_> = ErrorKind::ALL.into_iter().filter(|kind| is_retried(*kind)).collect();
-        use ErrorKind::{Internal, LostInput, ResourcesExhausted, Unavailable};
-        assert_eq!(retried, [Unavailable, LostInput, ResourcesExhausted, Internal]);
+        use ErrorKind::{Conflict, Internal, LostInput, ResourcesExhausted, Unavailable};
+        assert_eq!(retried, [Conflict, Unavailable, LostInput, ResourcesExhausted, Internal]);
     }
 }
