@@ -327,7 +327,7 @@ mod tests {
             (wrong("FROM clicks", "FROM clickz"), "there is no table `clickz`: did you mean `clicks`?"),
             (wrong("$interval_start", "$interval_strat"), "did you mean `$interval_start`?"),
             (wrong("sum(cost) AS cost", "sum(cost) AS costs"), "did you mean `cost`?"),
-            (wrong("SELECT ad, ", "SELECT "), "gives no column `ad`"),
+            (wrong("SELECT ad, ", "SELECT ad AS \"Ad\", "), "did you mean `ad`?"),
             (wrong("sum(cost) AS cost", "'x' AS cost"), "CAST it"),
             (
                 wrong("ts < $interval_end", "CAST(ad AS VARCHAR) < $interval_end"),
@@ -343,6 +343,9 @@ mod tests {
             (wrong("WITH (", "EXPECT (cost > 0) ON VIOLATION WARN WITH ("), "only warns"),
             (wrong("AS SELECT ad", "AS DROP TABLE sums -- "), "must be a query"),
         ];
+        let missing = "CREATE JOB j INTO sums SCHEDULE CRON '@hourly' INTERVAL '1 hour' START '2026-03-01' \
+            WITH (interval_column = 'hour') AS SELECT ts AS hour, cost FROM clicks";
+        let cases = cases.into_iter().chain([(missing.to_owned(), "gives no column `ad`")]);
         for (statement, expected) in cases {
             let error = written(&statement, 9).await.expect_err(&statement);
             assert!(error.message.contains(expected), "{statement}\n{error}");

@@ -30,7 +30,7 @@ pub(crate) fn parse(text: &str) -> Result<Option<JobStatement>> {
 /// Whether a text begins as a statement about jobs. One that cannot be read begins as none.
 pub(crate) fn is_begun_by(text: &str) -> bool {
     let Ok(tokens) = Tokens::of(text) else { return false };
-    let of_job = |verb: &[&str]| JOB.iter().any(|job| tokens.are_next(&[verb, &[job]].concat()));
+    let of_job = |verb: &[&str]| JOB.iter().any(|job| tokens.are_next(&[verb, &[*job]].concat()));
     let verbs: [&[&str]; 7] = [
         &["CREATE"],
         &["CREATE", "OR", "REPLACE"],
@@ -52,7 +52,7 @@ pub(crate) fn is_begun_by(text: &str) -> bool {
 }
 
 fn take_job(tokens: &mut Tokens<'_>) -> bool {
-    JOB.iter().any(|word| tokens.take(&[word]))
+    JOB.iter().any(|word| tokens.take(&[*word]))
 }
 
 fn expect_job(tokens: &mut Tokens<'_>) -> Result<()> {
@@ -166,7 +166,7 @@ fn backfill(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
 
 fn reprocess(tokens: &mut Tokens<'_>) -> Result<Reprocess> {
     let known = [("MISSING", Reprocess::Missing), ("FAILED", Reprocess::Failed), ("ALL", Reprocess::All)];
-    let found = known.into_iter().find(|(word, _)| tokens.take(&[word]));
+    let found = known.into_iter().find(|(word, _)| tokens.take(&[*word]));
     found.map(|(_, reprocess)| reprocess).ok_or_else(|| tokens.expected("MISSING, FAILED or ALL"))
 }
 

@@ -70,7 +70,7 @@ impl<'a> Tokens<'a> {
     /// Takes these words, which must come next.
     pub(super) fn expect(&mut self, words: &[&str]) -> Result<()> {
         for word in words {
-            if !self.take(&[word]) {
+            if !self.take(&[*word]) {
                 return Err(self.expected(word));
             }
         }

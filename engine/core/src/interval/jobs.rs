@@ -201,7 +201,8 @@ impl Decider<'_> {
         match added.hull() {
             None => Ok(()),
             Some(hull) => Err(Error::conflict(format!(
-                "{} has rows from before this job until {}, and mode = 'append' would add them again: START there or later, or                  publish into another dataset",
+                "{} has rows from before this job until {}, and mode = 'append' would add them again: START there or later, or \
+                 publish into another dataset",
                 spec.output,
                 spec.zone.show(Millis(hull.end))
             ))),

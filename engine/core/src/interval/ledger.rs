@@ -131,24 +131,24 @@ impl Ledger {
             return;
         }
         let pieces: Vec<_> = self.entries.iter().take(JOINED_FROM / 2).collect();
-        let mut joined: Option<(Range<u64>, u32)> = None;
+        let mut joined: Option<(Range<u64>, u32, usize)> = None;
         for (piece, entry) in pieces {
             let is_plain = entry.fate == Fate::Published && entry.published == entry.generation;
             joined = match joined {
-                Some((before, generation)) if is_plain && before.end == piece.start => {
-                    Some((before.start..piece.end, generation.max(entry.generation)))
+                Some((before, generation, pieces)) if is_plain && before.end == piece.start => {
+                    Some((before.start..piece.end, generation.max(entry.generation), pieces + 1))
                 }
                 before => {
-                    self.set_published(before);
-                    is_plain.then_some((piece, entry.generation))
+                    self.join(before);
+                    is_plain.then_some((piece, entry.generation, 1))
                 }
             };
         }
-        self.set_published(joined);
+        self.join(joined);
     }
 
-    fn set_published(&mut self, joined: Option<(Range<u64>, u32)>) {
-        if let Some((piece, generation)) = joined {
+    fn join(&mut self, joined: Option<(Range<u64>, u32, usize)>) {
+        if let Some((piece, generation, 2..)) = joined {
             self.entries.set(piece, Entry { fate: Fate::Published, generation, published: generation });
         }
     }

@@ -110,7 +110,7 @@ impl Decider<'_> {
         let running = live.running();
         let published = live.intent.as_ref().map(|intent| intent.rows);
         let job = live.spec.job.as_ref().map(|job| job.key.clone());
-        let ended = outcome.of_interval();
+        let job = job.map(|run| interval::Event::RunEnded { run, ended: outcome.of_interval() });
         self.record(Record::RunFinished { run: run.clone(), outcome: outcome.clone(), at: self.now });
         for (executor, attempt) in running {
             self.act(Action::Stop { executor, attempt });
@@ -131,8 +131,8 @@ impl Decider<'_> {
         }
         self.act(Action::Finished { run: run.clone(), outcome, published });
         self.forget_old_runs();
-        if let Some(run) = job {
-            self.of_jobs(interval::Event::RunEnded { run, ended });
+        if let Some(ended) = job {
+            self.of_jobs(ended);
         }
     }
 
