@@ -3,6 +3,7 @@
 
 mod api;
 mod kills;
+mod many;
 mod statements;
 mod webhooks;
 
