@@ -1,7 +1,7 @@
 //! Results that are published, or become a table.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
@@ -13,32 +13,46 @@ use tidemill_engine::planner::{Commit, Keep};
 use super::{Delivered, Delivery, Next, count};
 use crate::driver::{Input, WeakInbox};
 
-/// Between tries to publish.
-const PUBLISH_PAUSES: [Duration; 4] =
-    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15)];
+/// How long publishing is tried.
+struct Patience {
+    /// Before the second try; then four times as long each time, up to [`LONGEST_PAUSE`].
+    pause: Duration,
+    /// A store that is away comes back, and what was computed need not be computed again. Meanwhile the run shows what it
+    /// waits for.
+    within: Duration,
+}
 
-/// Between tries of what must be known.
-const UNANSWERED_PAUSE: Duration = Duration::from_secs(15);
+const PATIENCE: Patience = Patience { pause: Duration::from_millis(200), within: Duration::from_secs(1800) };
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Tries after which other errors than that are believed.
+const REFUSALS: u32 = 5;
 
 /// Publishes what was decided to be published. Nothing is taken back any more: what failed may have been done all the same.
-async fn publish(commit: &dyn Commit, intent: &Intent, again: bool, driver: &WeakInbox) -> Result<Option<u64>> {
-    let mut published = commit.commit(&intent.winners, again).await;
-    for pause in PUBLISH_PAUSES {
-        let Err(error) = &published else { break };
+async fn publish(
+    commit: &dyn Commit,
+    intent: &Intent,
+    mut again: bool,
+    patience: Patience,
+    is_led: impl Fn() -> bool + Send,
+) -> Result<Option<u64>> {
+    let (began, mut pause, mut refusals) = (Instant::now(), patience.pause, 0);
+    loop {
+        let error = match commit.commit(&intent.winners, again).await {
+            Ok(version) => return Ok(version),
+            Err(error) => error,
+        };
+        let is_away = error.kind == ErrorKind::Unavailable;
+        refusals += u32::from(!is_away);
+        // Whoever leads next goes on with what only another try can tell.
+        let goes_on = is_away && commit.rolls_forward() && is_led();
+        if refusals == REFUSALS || (began.elapsed() > patience.within && !goes_on) {
+            return Err(error);
+        }
         tracing::warn!(%error, "publishing is tried again");
         tokio::time::sleep(pause).await;
-        published = commit.commit(&intent.winners, true).await;
+        pause = (pause * 4).min(LONGEST_PAUSE);
+        again = true;
     }
-    let unanswered = |published: &Result<Option<u64>>| {
-        commit.rolls_forward() && published.as_ref().is_err_and(|error| error.kind == ErrorKind::Unavailable)
-    };
-    // Whoever leads next goes on with it.
-    while unanswered(&published) && driver.upgrade().is_some_and(|driver| !driver.is_closed()) {
-        tracing::warn!("the store does not say whether a run is published: it is asked again");
-        tokio::time::sleep(UNANSWERED_PAUSE).await;
-        published = commit.commit(&intent.winners, true).await;
-    }
-    published
 }
 
 impl Delivery {
@@ -66,7 +80,7 @@ impl Delivery {
             }
             Err(_) => return Ok(None),
         };
-        let version = publish(commit.as_ref(), &intent, again, &self.inbox).await?;
+        let version = publish(commit.as_ref(), &intent, again, PATIENCE, || self.inbox.is_led()).await?;
         // Whoever listens then is told the count when the run has ended.
         self.keeper.push(&count(intent.rows)?).await;
         Ok(Some(Delivered { rows: 1, version }))
@@ -132,3 +146,66 @@ impl Delivery {
 
 /// The change of the catalogue, the table's rows, and how many they are.
 type Table = (tidemill_core::record::Record, tidemill_engine::blob::Blob, u64);
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use tidemill_core::Attempt;
+
+    use super::*;
+
+    /// Fails so often, and remembers how it was asked.
+    struct Failing {
+        times: usize,
+        kind: ErrorKind,
+        rolls_forward: bool,
+        asked: Mutex<Vec<bool>>,
+    }
+
+    #[async_trait]
+    impl Commit for Failing {
+        async fn commit(&self, _: &[Attempt], again: bool) -> Result<Option<u64>> {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(again);
+            if asked.len() > self.times { Ok(Some(7)) } else { Err(Error::new(self.kind, "no")) }
+        }
+
+        async fn abort(&self) {}
+
+        fn rolls_forward(&self) -> bool {
+            self.rolls_forward
+        }
+    }
+
+    async fn tries(kind: ErrorKind, times: usize) -> (bool, Vec<bool>) {
+        let commit = Failing { times, kind, rolls_forward: false, asked: Mutex::default() };
+        let intent = Intent { winners: Vec::new(), rows: 0 };
+        let patience = Patience { pause: Duration::ZERO, ..PATIENCE };
+        let published = publish(&commit, &intent, false, patience, || true).await;
+        (published.is_ok(), commit.asked.into_inner().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_waited_for_and_a_refusal_is_believed() {
+        assert_eq!(tries(ErrorKind::Unavailable, 0).await, (true, vec![false]));
+        let (published, asked) = tries(ErrorKind::Unavailable, 100).await;
+        assert!(published && asked.len() == 101 && asked.iter().filter(|again| !**again).count() == 1);
+        assert!(!tries(ErrorKind::Denied, 100).await.0);
+        assert_eq!(tries(ErrorKind::Denied, 4).await, (true, vec![false, true, true, true, true]));
+    }
+
+    #[tokio::test]
+    async fn what_only_another_try_can_tell_is_tried_as_long_as_somebody_leads() {
+        let published = async |rolls_forward, is_led| {
+            let commit = Failing { times: 100, kind: ErrorKind::Unavailable, rolls_forward, asked: Mutex::default() };
+            let intent = Intent { winners: Vec::new(), rows: 0 };
+            let impatient = Patience { pause: Duration::ZERO, within: Duration::ZERO };
+            publish(&commit, &intent, false, impatient, || is_led).await.ok().flatten()
+        };
+        assert_eq!(published(true, true).await, Some(7));
+        assert_eq!((published(true, false).await, published(false, true).await), (None, None));
+    }
+}
