@@ -15,6 +15,7 @@ mod manifests;
 mod runs;
 mod service;
 mod sweep;
+mod webhooks;
 
 pub use driver::{Coordinator, CoordinatorConfig};
 pub use link::LocalLink;

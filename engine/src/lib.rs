@@ -12,6 +12,7 @@ pub mod crash;
 pub mod dataset;
 pub mod error;
 pub mod exchange;
+pub mod expect;
 pub mod files;
 pub mod functions;
 pub mod peers;

@@ -7,7 +7,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Catalogue, CatalogueEntry, Record, Run, SessionRows, State};
+use tidemill_core::record::{Catalogue, CatalogueEntry, JobRun, Record, Run, SessionRows, State};
+use tidemill_core::schedule::Command;
 use tidemill_core::{BlobHash, Millis, Principal, Result, RunId};
 
 use crate::blob::Blob;
@@ -50,6 +51,8 @@ pub struct PlanRequest {
     pub statement: String,
     /// Values of its placeholders, or the rows that it takes, as an Arrow IPC stream; empty where there are none.
     pub parameters: bytes::Bytes,
+    /// The interval to compute, if a job asks. The statement is the job's own then.
+    pub job: Option<JobRun>,
     /// The client's own plan: a [`ReceivedPlan`](crate::codec::logical::ReceivedPlan) in bytes.
     pub plan: Option<bytes::Bytes>,
     /// The client's settings, over the server's.
@@ -103,6 +106,13 @@ pub enum Plan {
         /// Kept as long as the entry.
         blobs: Vec<Blob>,
     },
+    /// Nothing to do: what the run of a job would write is in a dataset, since this version or before.
+    Published {
+        /// A version that has it.
+        version: u64,
+    },
+    /// Something that jobs or another run are asked for.
+    Command(Command),
     /// A change of the client's session, which the client remembers itself.
     Session {
         /// Columns whose metadata tells the client what changes; there are no rows.
@@ -180,11 +190,17 @@ pub struct NewEntry {
 #[async_trait]
 pub trait Commit: Send + Sync {
     /// Makes exactly the winners' files visible, after every task succeeded. `again` if that may have been
-    /// done before, by a coordinator that could not say so: then what is done already is no error.
+    /// done before, by a coordinator that could not say so: then what is done already is no error. Answers the version that
+    /// has them, where the target has versions.
     ///
     /// # Errors
     /// The store refused: nothing is published. `Conflict` and `Invalid` are final.
-    async fn commit(&self, winners: &[tidemill_core::Attempt], again: bool) -> Result<()>;
+    async fn commit(&self, winners: &[tidemill_core::Attempt], again: bool) -> Result<Option<u64>>;
+
+    /// Whether a try that failed may be found to have published, by another try only: then it is tried until somebody answers.
+    fn rolls_forward(&self) -> bool {
+        false
+    }
 
     /// Removes what losers and failed runs left. Called when the run ended without a commit.
     async fn abort(&self);

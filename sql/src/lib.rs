@@ -109,6 +109,7 @@ pub mod dataframe;
 mod datasets;
 pub mod flight_sql;
 pub mod generate;
+mod jobs;
 pub mod oracle;
 pub mod output;
 pub mod security;
@@ -116,6 +117,7 @@ pub mod session;
 pub mod tpch;
 
 pub use dataframe::{Session, SessionBuilder, connect, local};
+pub use jobs::{BackfillBuilder, JobBuilder, JobHandle};
 pub use tidemill_core::{Error, ErrorKind, Result};
 pub use tidemill_engine::functions::Functions;
 pub use tidemill_engine::secrets;

@@ -55,7 +55,8 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("engine/src", &["wire"], &["codec", "exchange", "plan"]),
     ("engine/src", &["codec"], &["exchange", "plan"]),
     ("engine/src", &["exchange"], &["plan"]),
-    ("engine/core/src", &["id", "error", "settings"], &["graph", "record", "schedule"]),
+    ("engine/core/src", &["id", "error", "settings"], &["graph", "interval", "record", "schedule"]),
+    ("engine/core/src", &["interval"], &["graph", "record", "schedule"]),
     ("engine/core/src", &["graph"], &["record", "schedule"]),
     ("engine/core/src", &["record"], &["schedule"]),
 ];

@@ -10,8 +10,8 @@ use tidemill_core::schedule::Event;
 use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_engine::planner::{Commit, Keep, NewEntry};
 
-use super::{Delivery, Next, count};
-use crate::driver::Input;
+use super::{Delivered, Delivery, Next, count};
+use crate::driver::{Input, WeakInbox};
 
 /// How long publishing is tried.
 struct Patience {
@@ -28,13 +28,25 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const REFUSALS: u32 = 5;
 
 /// Publishes what was decided to be published. Nothing is taken back any more: what failed may have been done all the same.
-async fn publish(commit: &dyn Commit, intent: &Intent, mut again: bool, patience: &Patience) -> Result<()> {
+async fn publish(
+    commit: &dyn Commit,
+    intent: &Intent,
+    mut again: bool,
+    patience: &Patience,
+    is_led: impl Fn() -> bool + Send,
+) -> Result<Option<u64>> {
     let (began, mut pause, mut refusals) = (Instant::now(), patience.first_pause, 0);
     loop {
-        let Err(error) = commit.commit(&intent.winners, again).await else { return Ok(()) };
-        refusals += u32::from(error.kind != ErrorKind::Unavailable);
+        let error = match commit.commit(&intent.winners, again).await {
+            Ok(version) => return Ok(version),
+            Err(error) => error,
+        };
+        let is_away = error.kind == ErrorKind::Unavailable;
+        refusals += u32::from(!is_away);
         let is_final = matches!(error.kind, ErrorKind::Conflict | ErrorKind::Invalid);
-        if is_final || refusals == REFUSALS || began.elapsed() >= patience.within {
+        // Whoever leads next goes on with what only another try can tell.
+        let goes_on = is_away && commit.rolls_forward() && is_led();
+        if is_final || refusals == REFUSALS || (began.elapsed() >= patience.within && !goes_on) {
             return Err(error);
         }
         tracing::warn!(%error, "publishing is tried again");
@@ -50,18 +62,21 @@ impl Delivery {
         let (run, number) = (self.run.clone(), self.number);
         let entry = commit.entry();
         match (self.commit(commit, entry.is_none()).await, entry) {
-            (Ok(Some(rows)), Some(NewEntry { record, expected })) => {
+            (Ok(Some((rows, _))), Some(NewEntry { record, expected })) => {
                 self.note_requests().await;
                 let answer = std::mem::take(&mut self.keeper).finish().await;
                 self.inbox.send(Input::Kept { run, number, record, expected, blob: None, rows, answer }).await;
             }
-            (ended, _) => self.end(ended.map(|rows| rows.map(|_| 1))).await,
+            (ended, _) => {
+                let delivered = |(_, version)| Delivered { rows: 1, version };
+                self.end(ended.map(|committed| committed.map(delivered))).await;
+            }
         }
     }
 
     /// Counts what was written, asks whether it may be published, and publishes it; `None` if the run ended first, or the
-    /// rows that were written.
-    async fn commit(&mut self, commit: Box<dyn Commit>, tells: bool) -> Result<Option<u64>> {
+    /// rows that were written and the version that has them.
+    async fn commit(&mut self, commit: Box<dyn Commit>, tells: bool) -> Result<Option<(u64, Option<u64>)>> {
         let again = match self.count().await {
             Ok(Next::All) => false,
             // A leader that took over a run past that point says so instead.
@@ -84,12 +99,12 @@ impl Delivery {
             }
             Err(_) => return Ok(None),
         };
-        publish(commit.as_ref(), &intent, again, &PATIENCE).await?;
+        let version = publish(commit.as_ref(), &intent, again, &PATIENCE, || self.inbox.is_led()).await?;
         // Whoever listens then is told the count when the run has ended.
         if tells {
             self.keeper.push(&count(intent.rows)?).await;
         }
-        Ok(Some(intent.rows))
+        Ok(Some((intent.rows, version)))
     }
 
     /// Adds up what the tasks wrote and asks whether it may be published.
@@ -167,25 +182,30 @@ mod tests {
     struct Failing {
         times: usize,
         kind: ErrorKind,
+        rolls_forward: bool,
         asked: Mutex<Vec<bool>>,
     }
 
     #[async_trait]
     impl Commit for Failing {
-        async fn commit(&self, _: &[Attempt], again: bool) -> Result<()> {
+        async fn commit(&self, _: &[Attempt], again: bool) -> Result<Option<u64>> {
             let mut asked = self.asked.lock().unwrap();
             asked.push(again);
-            if asked.len() > self.times { Ok(()) } else { Err(Error::new(self.kind, "no")) }
+            if asked.len() > self.times { Ok(Some(7)) } else { Err(Error::new(self.kind, "no")) }
         }
 
         async fn abort(&self) {}
+
+        fn rolls_forward(&self) -> bool {
+            self.rolls_forward
+        }
     }
 
     async fn tries(kind: ErrorKind, times: usize, within: Duration) -> (bool, Vec<bool>) {
-        let commit = Failing { times, kind, asked: Mutex::default() };
+        let commit = Failing { times, kind, rolls_forward: false, asked: Mutex::default() };
         let intent = Intent { winners: Vec::new(), rows: 0 };
         let patience = Patience { first_pause: Duration::ZERO, within };
-        let published = publish(&commit, &intent, false, &patience).await;
+        let published = publish(&commit, &intent, false, &patience, || true).await;
         (published.is_ok(), commit.asked.into_inner().unwrap())
     }
 
@@ -199,5 +219,17 @@ mod tests {
         let five = vec![false, true, true, true, true];
         assert_eq!(tries(ErrorKind::Denied, 4, within).await, (true, five.clone()));
         assert_eq!(tries(ErrorKind::Denied, 100, within).await, (false, five));
+    }
+
+    #[tokio::test]
+    async fn what_only_another_try_can_tell_is_tried_as_long_as_somebody_leads() {
+        let published = async |rolls_forward, is_led| {
+            let commit = Failing { times: 100, kind: ErrorKind::Unavailable, rolls_forward, asked: Mutex::default() };
+            let intent = Intent { winners: Vec::new(), rows: 0 };
+            let impatient = Patience { first_pause: Duration::ZERO, within: Duration::ZERO };
+            publish(&commit, &intent, false, &impatient, || is_led).await.ok().flatten()
+        };
+        assert_eq!(published(true, true).await, Some(7));
+        assert_eq!((published(true, false).await, published(false, true).await), (None, None));
     }
 }

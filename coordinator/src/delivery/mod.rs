@@ -147,6 +147,13 @@ struct Delivery {
     pond: PondSlot,
 }
 
+/// What has become of a result.
+struct Delivered {
+    rows: u64,
+    /// The version of a dataset that has it.
+    version: Option<u64>,
+}
+
 /// What comes next of a result.
 enum Next {
     Batch(RecordBatch),
@@ -160,22 +167,23 @@ enum Next {
 
 impl Delivery {
     async fn finish(mut self, finish: Finish) {
+        let rows = |ended: Result<Option<u64>>| ended.map(|rows| rows.map(|rows| Delivered { rows, version: None }));
         let ended = match finish {
-            Finish::Deliver => self.deliver().await,
+            Finish::Deliver => rows(self.deliver().await),
             Finish::Commit(commit) => return self.publish(commit).await,
             Finish::Keep(keep) => return self.keep(keep).await,
-            Finish::Report(report) => self.report(report.as_ref()).await,
+            Finish::Report(report) => rows(self.report(report.as_ref()).await),
         };
         self.end(ended).await;
     }
 
     /// Gives the run its end; `None` leaves that to others.
-    async fn end(&mut self, ended: Result<Option<u64>>) {
+    async fn end(&mut self, ended: Result<Option<Delivered>>) {
         let run = self.run.clone();
         match ended {
-            Ok(Some(rows)) => {
+            Ok(Some(Delivered { rows, version })) => {
                 let (kept, blob) = std::mem::take(&mut self.keeper).finish().await;
-                self.say(Event::ResultDelivered { run, rows, kept }, blob).await;
+                self.say(Event::ResultDelivered { run, rows, kept, version }, blob).await;
             }
             Ok(None) => {
                 std::mem::take(&mut self.keeper).abort();

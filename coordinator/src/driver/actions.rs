@@ -60,6 +60,7 @@ impl Driver {
             Action::Discard { pack } => self.discard(pack),
             Action::Forget { blob } => self.blobs.release(&blob),
             Action::Commit { run } => self.commit(&run),
+            Action::Notify { id, asked } => self.webhooks.notify(id, asked, self.inbox.clone()),
             Action::Finished { run, outcome, published } => self.finished(&run, outcome, published),
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
+use tidemill_core::interval::RUN_PREFIX;
 use tidemill_core::record::{RunSpec, RunState};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Principal, Result, RunId};
@@ -23,6 +24,10 @@ const CLAIM_WITHIN: Duration = Duration::from_secs(90);
 impl Driver {
     /// A new run, or one that is known: then its client lost the answer, and gets it from the beginning.
     pub(super) fn submitted(&mut self, run: RunId, request: StatementRequest, client: RunClient) {
+        if run.0.starts_with(RUN_PREFIX) {
+            let error = Error::invalid(format!("run {run} is named as those of jobs are: use another name"));
+            return tell(&client.messages, RunMessage::Failed(error));
+        }
         if let Some(known) = self.state.runs.get(&run) {
             let state = known.state;
             return match self.check_owner(&run, &request.by) {
@@ -49,7 +54,8 @@ impl Driver {
         let has_secret = looks.has_secret || planner.holds_secret(&request.settings);
         let blob = (!has_secret).then(|| Blob::new(encode(&request)));
         let by = request.by.clone().recorded();
-        let spec = RunSpec { statement, request: blob.as_ref().map(|b| b.hash.clone()), express, may_change, by };
+        let spec =
+            RunSpec { statement, request: blob.as_ref().map(|b| b.hash.clone()), express, may_change, by, job: None };
         self.blobs.keep_for_run(&run, blob.iter().cloned().collect());
         self.journal.keep(blob);
         self.clients.insert(run.clone(), client);
@@ -58,7 +64,7 @@ impl Driver {
     }
 
     /// Whether a run is somebody's to look at and to end.
-    fn check_owner(&self, run: &RunId, by: &Principal) -> Result<()> {
+    pub(super) fn check_owner(&self, run: &RunId, by: &Principal) -> Result<()> {
         match self.state.runs.get(run) {
             Some(known) if !by.owns(known.spec.by.as_ref()) => Err(Error::denied(format!(
                 "run {run} is not a run of the user `{}`: ask who submitted it, or sign in as an administrator",
@@ -147,6 +153,9 @@ impl Driver {
     pub(super) fn request(&mut self, run: &RunId) -> Option<StatementRequest> {
         self.requests.remove(run).or_else(|| {
             let spec = &self.state.runs.get(run)?.spec;
+            if spec.job.is_some() {
+                return Some(of_job(spec));
+            }
             let ticket = wire::StatementTicket::decode(self.blobs.read(spec.request.as_ref()?)?).ok()?;
             let plan = Some(Bytes::from(ticket.plan)).filter(|plan| !plan.is_empty());
             let (parameters, settings) = (ticket.parameters.into(), ticket.settings.into_iter().collect());
@@ -162,6 +171,12 @@ impl Driver {
         self.handle(Event::Cancelled { run: run.clone() });
         Ok(self.state.runs.get(run).map(|known| known.state))
     }
+}
+
+/// What a job asks for: its own statement, for one of its intervals, on behalf of who created it.
+fn of_job(spec: &RunSpec) -> StatementRequest {
+    let by = spec.by.clone().unwrap_or_else(Principal::anybody);
+    StatementRequest { sql: spec.statement.clone(), by, ..StatementRequest::default() }
 }
 
 fn encode(request: &StatementRequest) -> Vec<u8> {

@@ -19,6 +19,7 @@ use crate::executors::Executors;
 use crate::log::{Log, Recovered};
 use crate::manifests::Manifests;
 use crate::runs::{BATCHES_AHEAD, Clients, RunClient, RunStream, StatementRequest};
+use crate::webhooks::Webhooks;
 
 /// Numbers clients' connections to runs.
 static ATTACHMENTS: AtomicU64 = AtomicU64::new(1);
@@ -77,6 +78,8 @@ impl Coordinator {
             requests: BTreeMap::new(),
             inbox: inbox.downgrade(),
             blobs: Arc::clone(&blobs),
+            webhooks: Webhooks::default(),
+            jobs_ticked: None,
             config,
         };
         driver.restore(&recovered.blobs);

@@ -123,6 +123,11 @@ impl WeakInbox {
         answer.await.map_err(|_| stopping())
     }
 
+    /// Whether the driver is there.
+    pub(crate) fn is_led(&self) -> bool {
+        self.upgrade().is_some_and(|inbox| !inbox.is_closed())
+    }
+
     pub(crate) fn upgrade(&self) -> Option<Inbox> {
         self.0.upgrade().map(Inbox)
     }

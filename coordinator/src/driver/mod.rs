@@ -4,6 +4,7 @@ mod actions;
 mod clients;
 mod handle;
 mod inbox;
+mod jobs;
 mod journal;
 mod planning;
 mod takeover;
@@ -28,6 +29,7 @@ use crate::executors::Executors;
 use crate::log::News;
 use crate::manifests::Manifests;
 use crate::runs::{Clients, RunMessage, StatementRequest, tell};
+use crate::webhooks::Webhooks;
 pub use handle::Coordinator;
 pub(crate) use inbox::{Inbox, Input, WeakInbox};
 use journal::Journal;
@@ -81,6 +83,9 @@ struct Driver {
     requests: BTreeMap<RunId, StatementRequest>,
     inbox: WeakInbox,
     blobs: Arc<Blobs>,
+    webhooks: Webhooks,
+    /// When jobs were last told that time passes.
+    jobs_ticked: Option<Instant>,
 }
 
 impl Driver {
@@ -108,6 +113,7 @@ impl Driver {
                         self.handle(event);
                     }
                     self.handle(Event::Tick);
+                    self.jobs_tick();
                     self.give_up_unclaimed();
                 }
             }
@@ -275,16 +281,20 @@ impl Driver {
     }
 }
 
-/// The wall clock as it was when the process began, and from there on steady: who sets the clock moves no deadline. Read
-/// here and nowhere below.
+/// The wall clock as it was when the process began, and from there on steady: who sets the clock moves no deadline. Clocks
+/// are read here and nowhere below.
 pub(crate) fn now() -> Millis {
-    static START: OnceLock<(u64, Instant)> = OnceLock::new();
-    let (began, since) = START.get_or_init(|| {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let skew = std::env::var(CLOCK_SKEW).ok().and_then(|millis| millis.parse().ok()).unwrap_or(0);
-        (millis(wall).saturating_add_signed(skew), Instant::now())
-    });
-    Millis(began.saturating_add(millis(since.elapsed())))
+    static START: OnceLock<(Millis, Instant)> = OnceLock::new();
+    let (began, since) = START.get_or_init(|| (wall(), Instant::now()));
+    Millis(began.0.saturating_add(millis(since.elapsed())))
+}
+
+/// What clocks on the wall show.
+fn wall() -> Millis {
+    static SKEW: OnceLock<i64> = OnceLock::new();
+    let skew = *SKEW.get_or_init(|| std::env::var(CLOCK_SKEW).ok().and_then(|millis| millis.parse().ok()).unwrap_or(0));
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(millis(wall).saturating_add_signed(skew))
 }
 
 fn millis(time: Duration) -> u64 {

@@ -46,8 +46,10 @@ impl Driver {
     pub(super) fn plan_request(&self, run: RunId, request: StatementRequest) -> PlanRequest {
         let alive: Vec<_> = self.state.executors.values().filter(|e| e.state == ExecutorState::Alive).collect();
         let session = session_of(&request.settings).and_then(|session| self.state.sessions.get(&session)).cloned();
+        let job = self.state.runs.get(&run).and_then(|known| known.spec.job.clone());
         PlanRequest {
             run,
+            job,
             statement: request.sql,
             parameters: request.parameters,
             plan: request.plan,
@@ -72,6 +74,11 @@ impl Driver {
                 let answer = Arc::new(arrow::datatypes::Schema::empty());
                 self.change(run, record.map(|r| *r), expected.as_ref(), blobs, &answer);
             }
+            Ok(Plan::Published { version }) => {
+                let outcome = Outcome::Succeeded { rows: 0, kept: None, version: Some(version) };
+                self.handle(Event::Answered { run, outcome });
+            }
+            Ok(Plan::Command(command)) => self.command(run, command),
             Ok(Plan::Session { answer, record, blobs }) => {
                 self.change(run, record.map(|r| *r), None, blobs, &answer);
             }
@@ -150,7 +157,7 @@ impl Driver {
                 }
                 None => {
                     let (kept, blob) = keeper.finish().await;
-                    (Outcome::Succeeded { rows: count, kept }, blob)
+                    (Outcome::Succeeded { rows: count, kept, version: None }, blob)
                 }
             };
             inbox.send(Input::Answered { run, outcome, blob }).await;
@@ -221,6 +228,13 @@ impl Driver {
             _ => return self.state.lacks_room(record, &self.config.settings),
         };
         let catalogue = &self.state.catalogue;
+        if change == Change::Drop
+            && let Some(job) = self.job_of(name)
+        {
+            return Some(Error::conflict(format!(
+                "the job {job} publishes into `{name}` or waits for it: drop the job first"
+            )));
+        }
         let changed = catalogue.entries.get(name) != expected || !catalogue.can_change(name, change);
         changed
             .then(|| Error::conflict(format!("`{name}` was changed by another client meanwhile: look, then try again")))

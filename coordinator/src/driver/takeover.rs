@@ -33,7 +33,9 @@ impl Driver {
             // One of another build is planned anew, unless it is being published: that is said in words that all builds know.
             let is_ours = known.planned_by.as_ref().is_none_or(|(_, build)| build == wire::BUILD);
             let goes_on = is_ours || known.intent.is_some();
-            if known.sheet.as_ref().is_none_or(|s| !s.effects) {
+            if known.spec.job.is_some() && known.sheet.is_none() {
+                // Nobody waits for it: it is planned when its turn comes.
+            } else if known.sheet.as_ref().is_none_or(|s| !s.effects) {
                 self.unclaimed.insert(run.clone(), Instant::now());
             } else if goes_on {
                 // Nobody listens, and it goes on all the same.

@@ -9,6 +9,7 @@ mod access;
 mod error;
 pub mod graph;
 mod id;
+pub mod interval;
 mod points;
 pub mod record;
 pub mod schedule;

@@ -30,7 +30,7 @@ pub struct Settings {
     pub run_history: usize,
     /// How long a finished run's result can be fetched again.
     pub result_retention_ms: u64,
-    /// How many runs are planned or running at once; the others are queued. The same again for express runs.
+    /// How many runs are planned or running at once; the others are queued. The same again for express runs, and for those of jobs.
     pub active_runs: usize,
     /// How many more may wait for nothing but their clients, who have not read their rows yet. Those behind them count as
     /// active.

@@ -31,6 +31,7 @@ use prost::Message;
 use tidemill_core::{Error, StageId};
 
 use crate::error::to_datafusion;
+use crate::expect;
 use crate::wire;
 use converter::StageConverter;
 pub use scalar::ScalarSource;
@@ -196,7 +197,7 @@ fn unknown(function: &str) -> DataFusionError {
 
 impl PhysicalExtensionCodec for TaskCodec {
     fn try_decode_udf(&self, name: &str, _: &[u8]) -> Result<Arc<ScalarUDF>> {
-        Err(unknown(name))
+        expect::named(name).ok_or_else(|| unknown(name))
     }
 
     fn try_decode_udaf(&self, name: &str, _: &[u8]) -> Result<Arc<AggregateUDF>> {

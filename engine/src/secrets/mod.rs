@@ -25,11 +25,13 @@ pub enum SecretType {
     Postgres,
     /// A `MySQL` or `MariaDB` server.
     Mysql,
+    /// An address that is told of jobs: its `url`, and a `token` perhaps.
+    Webhook,
 }
 
 impl SecretType {
     /// Every type, for messages and tests.
-    pub const ALL: [Self; 5] = [Self::S3, Self::Gcs, Self::Azure, Self::Postgres, Self::Mysql];
+    pub const ALL: [Self; 6] = [Self::S3, Self::Gcs, Self::Azure, Self::Postgres, Self::Mysql, Self::Webhook];
 
     /// Its name in settings.
     #[must_use]
@@ -40,6 +42,7 @@ impl SecretType {
             Self::Azure => "azure",
             Self::Postgres => "postgres",
             Self::Mysql => "mysql",
+            Self::Webhook => "webhook",
         }
     }
 
@@ -59,7 +62,7 @@ impl SecretType {
             Self::S3 => &["s3", "s3a"],
             Self::Gcs => &["gs"],
             Self::Azure => &["az"],
-            Self::Postgres | Self::Mysql => &[],
+            Self::Postgres | Self::Mysql | Self::Webhook => &[],
         }
     }
 }
@@ -112,7 +115,7 @@ impl NamedSecret {
             SecretType::S3 => "s3://",
             SecretType::Gcs => "gs://",
             SecretType::Azure => "az://",
-            SecretType::Postgres | SecretType::Mysql => return None,
+            SecretType::Postgres | SecretType::Mysql | SecretType::Webhook => return None,
         };
         Some(self.scope.as_deref().map_or(whole_scheme, |scope| scope.trim_end_matches('/'))).map(|scope| {
             // Of `s3://` nothing but the scheme is left.
@@ -230,7 +233,7 @@ fn check_scope(secret: &NamedSecret) -> Result<()> {
     let schemes = secret.of.schemes();
     if schemes.is_empty() {
         return Err(Error::invalid(format!(
-            "the secret `{}` has a scope, and those of type {} are named by the tables that use them: leave it out",
+            "the secret `{}` has a scope, and those of type {} are named by what uses them: leave it out",
             secret.name, secret.of
         )));
     }

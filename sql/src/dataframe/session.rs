@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, TableFunction};
 use datafusion::common::TableReference;
 use datafusion::dataframe::DataFrame;
@@ -31,6 +32,7 @@ use super::planner::RunPlanner;
 use super::stores::Stores;
 use crate::client::Client;
 use crate::compose::{Embedded, EmbeddedConfig};
+use crate::jobs::{JobHandle, is_begun_by};
 use crate::security::Access;
 use crate::session::{RunSettings, statements};
 
@@ -211,11 +213,15 @@ impl Session {
     }
 
     /// A statement as a `DataFrame`. `CREATE EXTERNAL TABLE`, `CREATE SCHEMA`, and `CREATE VIEW`, `CREATE TABLE … AS` and
-    /// `DROP` of what the cluster knows, go to the cluster's catalogue; all others are the session's.
+    /// `DROP` of what the cluster knows, go to the cluster's catalogue, and so do statements about jobs; all others are the session's.
     ///
     /// # Errors
     /// The statement is wrong, or the cluster refuses it.
     pub async fn sql(&self, sql: &str) -> DataFusionResult<DataFrame> {
+        if is_begun_by(sql) {
+            let rows = self.run_on_cluster(sql).await.map_err(to_datafusion)?;
+            return self.context.read_batches(rows);
+        }
         // What cannot be read here is read, and refused, by DataFusion.
         let Ok(statement) = statements::parse_one(sql) else { return self.context.sql(sql).await };
         if !self.belongs_to_cluster(&statement)? {
@@ -225,10 +231,21 @@ impl Session {
             }
             return self.context.sql(sql).await;
         }
-        let settings = self.cluster.settings(self.context.copied_config().options());
-        self.cluster.execute(sql, settings).await.map_err(to_datafusion)?;
+        self.run_on_cluster(sql).await.map_err(to_datafusion)?;
         self.cluster.look().await.map_err(to_datafusion)?;
         Ok(DataFrame::new(self.context.state(), LogicalPlanBuilder::empty(false).build()?))
+    }
+
+    /// A job of the cluster, to be created or asked for something.
+    #[must_use]
+    pub fn job(&self, name: impl Into<String>) -> JobHandle {
+        JobHandle::new(self.clone(), name.into())
+    }
+
+    /// Runs a statement on the cluster, to its end.
+    pub(crate) async fn run_on_cluster(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        let settings = self.cluster.settings(self.context.copied_config().options());
+        self.cluster.execute(sql, settings).await
     }
 
     /// Whether a statement is about the cluster's catalogue. What reads tables of this session stays in it.

@@ -153,7 +153,7 @@ impl SingleFile {
 
 #[async_trait]
 impl Commit for SingleFile {
-    async fn commit(&self, winners: &[Attempt], again: bool) -> Result<()> {
+    async fn commit(&self, winners: &[Attempt], again: bool) -> Result<Option<u64>> {
         let [winner] = winners else { return Err(Error::internal("rule 14: one file was written by several tasks")) };
         let SinkTarget::Hidden(name) = SinkTarget::hidden(self.file(), &self.run, *winner) else {
             return Err(Error::internal("rule 14: a single file has another name"));
@@ -168,7 +168,7 @@ impl Commit for SingleFile {
         if let Err(error) = self.remove_leftovers().await {
             tracing::warn!(%error, run = %self.run, "files of losing attempts could not be removed");
         }
-        Ok(())
+        Ok(None)
     }
 
     async fn abort(&self) {
@@ -238,7 +238,7 @@ impl Directory {
 
 #[async_trait]
 impl Commit for Directory {
-    async fn commit(&self, winners: &[Attempt], _: bool) -> Result<()> {
+    async fn commit(&self, winners: &[Attempt], _: bool) -> Result<Option<u64>> {
         let names = self.names(winners);
         crash::before("publish.files");
         self.remove_others(&names).await?;
@@ -259,7 +259,7 @@ impl Commit for Directory {
         crash::before("publish.marker");
         self.store.put(&success, PutPayload::new()).await.map_err(|e| object_store_error(&e))?;
         crash::after("publish.marker");
-        Ok(())
+        Ok(None)
     }
 
     async fn abort(&self) {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a table that cannot be read does not keep others from being listed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -13,11 +14,11 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::planner::PlanRequest;
+use tidemill_engine::planner::{Plan, PlanRequest};
 use tidemill_engine::runtime::CATALOG;
 
 use super::{SqlPlanner, explain, parameters};
-use crate::datasets;
+use crate::{datasets, jobs};
 
 /// A statement that does not run yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,12 @@ impl SqlPlanner {
     /// # Errors
     /// The statement is wrong, or names what does not exist.
     pub async fn describe(&self, request: &PlanRequest) -> Result<Description> {
+        if let Some(statement) = jobs::parse(&request.statement)? {
+            let request = PlanRequest { settings: BTreeMap::new(), ..request.clone() };
+            let meaning = jobs::meaning(&self.planning(&request)?, statement).await?;
+            let Plan::Rows(rows) = meaning else { return Ok(Description::nothing()) };
+            return Ok(Description { columns: rows.schema(), ..Description::nothing() });
+        }
         let planning = self.planning(request)?;
         if let Some(statement) = datasets::parse(&request.statement)? {
             let columns = datasets::answer_columns(&statement);

@@ -44,7 +44,7 @@ pub(super) async fn explain(planning: &Planning<'_>, explain: &Explain) -> Resul
 }
 
 /// Rows that the coordinator has.
-pub(super) fn answer(batch: RecordBatch) -> Result<Plan> {
+pub(crate) fn answer(batch: RecordBatch) -> Result<Plan> {
     let schema = batch.schema();
     Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])))))
 }

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::common::TableReference;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
@@ -42,19 +43,23 @@ use tidemill_engine::functions::Functions;
 use tidemill_engine::planner::{Finish, Plan, PlanRequest, Planner};
 
 use crate::datasets::{self, Datasets, Pins};
+use crate::jobs;
 use crate::security::check_plan;
 use catalogue::TableCache;
 pub(crate) use ddl::{absolute, check_new, qualified};
 pub use describe::{Description, ListedTable, Listing, TABLE_KINDS};
 pub use explain::LINES;
+pub(crate) use explain::answer;
 pub(crate) use finish::dataset_finish;
 pub use ingest::{IfMissing, IfPresent, Ingest};
-pub(crate) use names::{check as check_names, check_table};
+pub(crate) use names::{check as check_names, check_table, nearest};
+pub(crate) use parameters::bind_named;
 pub(crate) use query::physical;
 pub use redact::redact;
 pub(crate) use redact::sounds_secret;
 pub(crate) use settings::RunSettings;
 pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE, SettingChange};
+pub(crate) use statements::{dialect, parse_one, place as place_of};
 
 /// Bytes that planning and the coordinator's own rows may use.
 const PLANNING_MEMORY: usize = 256 << 20;
@@ -93,7 +98,7 @@ impl SqlPlanner {
         Ok(Self { runtime, tables: Arc::default(), datasets: Arc::default(), functions, files })
     }
 
-    fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
+    pub(crate) fn planning<'a>(&self, request: &'a PlanRequest) -> Result<Planning<'a>> {
         let mut settings = RunSettings::new(&request.settings, request.slots, request.task_memory)?;
         settings.pins = Pins::of_run(&self.datasets, &request.run);
         let context = catalogue::session(request, &settings, &self.runtime, &self.tables, &self.functions)?;
@@ -115,6 +120,16 @@ pub(crate) struct Planning<'a> {
 #[async_trait]
 impl Planner for SqlPlanner {
     async fn plan(&self, request: PlanRequest) -> Result<Plan> {
+        if let Some(job) = &request.job {
+            return jobs::run(&self.planning(&request)?, job).await;
+        }
+        if request.plan.is_none()
+            && let Some(statement) = jobs::parse(&request.statement)?
+        {
+            // What lasts is planned as it will be run: with the server's settings, and without what is a session's own.
+            let lasting = PlanRequest { settings: BTreeMap::new(), ..request };
+            return jobs::meaning(&self.planning(&lasting)?, statement).await;
+        }
         let planning = self.planning(&request)?;
         if let Some(plan) = &request.plan {
             return plan::meaning(&planning, plan).await;
@@ -170,6 +185,28 @@ impl Planning<'_> {
         analyze::check(&statement)?;
         names::check(self, &statement)?;
         Ok(statement)
+    }
+
+    /// The logical plan of a query that stands within another statement, with its placeholders.
+    pub(crate) async fn query(&self, text: &str) -> Result<LogicalPlan> {
+        let statement = statements::parse_one(text)?;
+        names::check(self, &statement)?;
+        self.logical(statement).await
+    }
+
+    /// The rows of a query about the cluster.
+    pub(crate) async fn rows(&self, text: &str) -> Result<Plan> {
+        query::run(self, self.query(text).await?).await
+    }
+
+    /// Checks that a table exists.
+    pub(crate) fn check_table(&self, name: &TableReference) -> Result<()> {
+        names::check_table(self, name)
+    }
+
+    /// The name of a table in the catalogue.
+    pub(crate) fn qualified(&self, name: &TableReference) -> Result<String> {
+        ddl::qualified(self, name)
     }
 
     /// The statement's logical plan, with its placeholders.

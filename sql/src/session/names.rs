@@ -16,6 +16,13 @@ use crate::datasets::table_name;
 /// Names less alike than this are no suggestion.
 const LEAST_LIKENESS: f64 = 0.5;
 
+/// The name that is most like another, if one is much like it.
+pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |known: &str| normalized_levenshtein(&known.to_lowercase(), &wanted.to_lowercase());
+    let alike = known.map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= LEAST_LIKENESS);
+    alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
 /// Checks that every table the statement reads exists.
 pub(crate) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()> {
     if !matches!(statement, Statement::Statement(_) | Statement::Explain(_) | Statement::CopyTo(_))
@@ -87,13 +94,9 @@ fn unknown(planning: &Planning<'_>, reference: &TableReference, name: &ResolvedT
     let wanted = format!("{}.{}", name.schema, name.table);
     // What all names have in common makes none of them more alike.
     let own = |name: &str| name.trim_start_matches(&format!("{SCHEMA}.")).to_owned();
-    let likeness = |known: &String| normalized_levenshtein(&own(known), &own(&wanted));
-    let nearest = known
-        .map(|k| (likeness(&k), k))
-        .filter(|(likeness, _)| *likeness >= LEAST_LIKENESS)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = match nearest {
-        Some((_, nearest)) => format!("did you mean `{}`?", own(&nearest)),
+    let known: Vec<String> = known.map(|name| own(&name)).collect();
+    let hint = match nearest(&own(&wanted), known.iter().map(String::as_str)) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
         None => "SHOW TABLES lists what there is".to_owned(),
     };
     Error::not_found(format!("there is no table `{reference}`: {hint}"))

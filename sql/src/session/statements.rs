@@ -18,7 +18,7 @@ const DIALECT: &str = "generic";
 /// Nested expressions and subqueries beyond this are refused, with a message instead of a crash.
 const MAX_DEPTH: usize = 512;
 
-pub(super) fn dialect() -> Result<Box<dyn Dialect>> {
+pub(crate) fn dialect() -> Result<Box<dyn Dialect>> {
     dialect_from_str(DIALECT).ok_or_else(|| Error::internal(format!("there is no dialect {DIALECT}")))
 }
 
@@ -63,6 +63,9 @@ fn take_statement(statements: &mut Vec<String>, current: &mut String, meaningful
 pub(super) fn is_express(text: &str) -> bool {
     let mut words = words(text);
     let asks = ["show", "describe", "desc", "explain", "drop", "ingest"];
+    if crate::jobs::is_begun_by(text) {
+        return true;
+    }
     let first = words.next().unwrap_or_default();
     let rest: Vec<String> = words.collect();
     if first == "explain" && rest.iter().take(2).any(|word| word == "analyze") {
@@ -186,7 +189,7 @@ fn parsers_place(message: &str) -> Option<Place> {
 }
 
 /// Both from 1.
-pub(super) fn place(line: u64, column: u64) -> Option<Place> {
+pub(crate) fn place(line: u64, column: u64) -> Option<Place> {
     let (line, column) = (u32::try_from(line).ok()?, u32::try_from(column).ok()?);
     (line > 0 && column > 0).then_some(Place { line, column })
 }

@@ -19,6 +19,7 @@ mod flight_sql;
 mod gathers;
 mod going;
 mod hostile;
+mod jobs;
 mod kept;
 mod late_log;
 mod memory;

@@ -82,7 +82,7 @@ async fn nothing_that_is_written_anywhere_holds_a_secret() {
     cluster.add_executor(1);
     let denied = client.query("SELECT count(*) FROM known").await.expect("a run").collect().await;
     shown.push(format!("{denied:?}"));
-    for table in ["executors", "runs", "secrets", "stages", "tasks"] {
+    for table in ["executors", "intervals", "jobs", "runs", "secrets", "stages", "tasks"] {
         shown.push(shown_by(&mut client, &format!("SELECT * FROM system.{table}")).await);
     }
     for sql in ["SHOW CREATE TABLE known", "SHOW CREATE TABLE orders", "SHOW TABLES"] {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::state::{Executor, ExecutorState, Intent, Output, Run, RunState, RunTotals, RunningAttempt, State};
 use super::task::{Rival, Task, TaskState};
-use super::{Capacity, Catalogue, CatalogueEntry, Outcome, Record, RunSpec};
+use super::{Capacity, Outcome, Record, RunSpec};
 use crate::graph::Determinism;
 use crate::{Attempt, Epoch, ExecutorId, Millis, RunId, TaskId};
 
@@ -71,6 +71,13 @@ impl State {
             | Record::SessionRowsDropped { .. }
             | Record::SessionHeard { .. }
             | Record::SessionEnded { .. } => self.apply_to_sessions(record),
+            Record::ClockSet { ahead_ms } => self.clock_ahead_ms = *ahead_ms,
+            Record::NoticeAsked { id, asked } => {
+                self.noticed = self.noticed.max(*id);
+                self.notices.insert(*id, asked.clone());
+            }
+            Record::NoticeDone { id } => _ = self.notices.remove(id),
+            Record::Jobs(record) => self.jobs.apply(record),
         }
     }
 
@@ -156,6 +163,8 @@ impl State {
         build.clone_into(&mut self.build);
         self.attempts = 0;
         self.claimed_at = at;
+        // Its own clock begins with that on its wall.
+        self.clock_ahead_ms = 0;
         // Nobody could be heard while nobody led.
         self.served_until = at;
         let known: Vec<ExecutorId> =
@@ -217,6 +226,7 @@ impl State {
             finished_as: 0,
             rows: None,
             kept: None,
+            version: None,
             unread: false,
             graph: None,
             sheet: None,
@@ -361,8 +371,9 @@ impl State {
             (r.finished_at, r.finished_as) = (Some(at), finished_as);
             r.ready.clear();
             match outcome {
-                Outcome::Succeeded { rows, kept } => {
+                Outcome::Succeeded { rows, kept, version } => {
                     r.state = RunState::Succeeded;
+                    r.version = *version;
                     r.rows = Some(*rows);
                     r.kept = kept.clone();
                 }
@@ -383,17 +394,5 @@ impl State {
                 }
             }
         });
-    }
-}
-
-impl Catalogue {
-    fn set(&mut self, name: &str, entry: &CatalogueEntry) {
-        self.version += 1;
-        self.entries.insert(name.to_owned(), entry.clone());
-    }
-
-    fn drop(&mut self, name: &str) {
-        self.version += 1;
-        self.entries.remove(name);
     }
 }

@@ -28,6 +28,16 @@ impl Catalogue {
         self.entries.keys().map(String::as_str).find(|name| name.split_once('.').is_some_and(|(own, _)| own == schema))
     }
 
+    pub(super) fn set(&mut self, name: &str, entry: &CatalogueEntry) {
+        self.version += 1;
+        self.entries.insert(name.to_owned(), entry.clone());
+    }
+
+    pub(super) fn drop(&mut self, name: &str) {
+        self.version += 1;
+        self.entries.remove(name);
+    }
+
     /// Whether the place of a name is there: its schema, if it was made, and nothing below a schema that is to go.
     #[must_use]
     pub fn can_change(&self, name: &str, change: Change) -> bool {

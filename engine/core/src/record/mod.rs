@@ -4,6 +4,8 @@
 
 mod apply;
 mod catalogue;
+mod jobs;
+mod live;
 mod metrics;
 mod operators;
 mod pairs;
@@ -16,6 +18,8 @@ mod task;
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind, Change, DEFAULT_SCHEMA};
+pub use jobs::{AskedNotice, JobRun};
+pub use live::Live;
 pub use metrics::{Requests, TaskMetrics};
 pub use operators::OperatorMetrics;
 pub use sessions::{SessionRows, TableRows};
@@ -26,6 +30,7 @@ pub use state::{
 pub use task::{Rival, Task, TaskState};
 
 use crate::graph::{Determinism, StageGraph};
+use crate::interval;
 use crate::{Attempt, Epoch, Error, ExecutorId, Millis, RunId, SessionId, StageId, TaskId};
 
 /// The version of the record encoding. A reader refuses versions it does not know, by name.
@@ -100,6 +105,14 @@ pub enum Record {
     SessionHeard { session: SessionId, at: Millis },
     /// A session has ended.
     SessionEnded { session: SessionId },
+    /// Clocks on the wall were set: they are so far ahead of the leader's own now.
+    ClockSet { ahead_ms: i64 },
+    /// Somebody is to be told of a job.
+    NoticeAsked { id: u64, asked: AskedNotice },
+    /// They were, or nobody can be told, or too many wait.
+    NoticeDone { id: u64 },
+    /// Something of a named job.
+    Jobs(interval::Record),
 }
 
 impl Record {
@@ -133,6 +146,7 @@ impl State {
             | Record::CatalogueSet { .. }
             | Record::CatalogueDropped { .. }
             | Record::RunCommitting { .. } => true,
+            Record::Jobs(record) => record.is_urgent(),
             Record::RunPlanned { run, .. } => effects(run),
             // One that ended unplanned would be planned again by a leader that does not know of its end.
             Record::RunFinished { run, .. } => effects(run) || self.runs.get(run).is_some_and(|r| r.spec.may_change),
@@ -170,6 +184,9 @@ pub enum Outcome {
         rows: u64,
         /// Where it can be fetched again.
         kept: Option<Kept>,
+        /// The version of a dataset that it made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u64>,
     },
     /// It ended with an error.
     Failed {

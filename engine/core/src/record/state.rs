@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::task::Task;
-use super::{Catalogue, SessionRows, pairs};
+use super::{AskedNotice, Catalogue, JobRun, Live, SessionRows, pairs};
 use crate::graph::StageGraph;
+use crate::interval;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
 
 /// Everything a coordinator knows, rebuilt by applying its records in order.
@@ -37,7 +38,7 @@ pub struct State {
     #[serde(with = "pairs")]
     pub runs: IndexMap<RunId, Run>,
     /// Runs that are not finished, in the order of submission.
-    pub live: BTreeSet<RunId>,
+    pub live: Live,
     /// How many runs have finished so far.
     #[serde(default)]
     pub finished: u64,
@@ -46,6 +47,17 @@ pub struct State {
     /// What is kept for sessions that have temporary tables with rows.
     #[serde(default)]
     pub sessions: BTreeMap<SessionId, SessionRows>,
+    /// Named jobs, and what became of their intervals.
+    #[serde(default)]
+    pub jobs: interval::State,
+    /// What somebody is to be told of jobs, and how many such notices there ever were.
+    #[serde(default)]
+    pub notices: BTreeMap<u64, AskedNotice>,
+    #[serde(default)]
+    pub noticed: u64,
+    /// By how many milliseconds clocks on the wall are ahead of the leader's own, which nobody sets: schedules go by them.
+    #[serde(default)]
+    pub clock_ahead_ms: i64,
 }
 
 /// The endpoint of an executor inside the coordinator's process: it ends with it.
@@ -129,6 +141,9 @@ pub struct RunSpec {
     /// Who asked for it, where the cluster knows its users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Principal>,
+    /// Which interval of which job it computes, if a job submitted it. The statement is the job's own then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRun>,
 }
 
 /// One execution of a job.
@@ -153,6 +168,9 @@ pub struct Run {
     pub rows: Option<u64>,
     /// Where the result can be fetched again.
     pub kept: Option<Kept>,
+    /// The version of a dataset that it made.
+    #[serde(default)]
+    pub version: Option<u64>,
     /// Whether it has no stages, and its client is slow to read the coordinator's own rows.
     #[serde(default)]
     pub unread: bool,

@@ -1,6 +1,7 @@
 //! Collects what is decided.
 
 use super::{Action, Step};
+use crate::interval;
 use crate::record::{Record, Run, State};
 use crate::{Millis, RunId, Settings};
 
@@ -23,6 +24,12 @@ impl<'a> Decider<'a> {
         // Now: the next record may take away what tells.
         self.step.urgent |= self.state.is_urgent(&record);
         self.step.records.push(record);
+    }
+
+    /// Keeps records for the log that the interval machine has applied already.
+    pub(super) fn applied(&mut self, records: Vec<interval::Record>, urgent: bool) {
+        self.step.urgent |= urgent;
+        self.step.records.extend(records.into_iter().map(Record::Jobs));
     }
 
     /// Asks the shell to do something.

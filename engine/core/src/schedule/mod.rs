@@ -8,6 +8,7 @@
 
 mod decide;
 mod executors;
+mod jobs;
 mod placement;
 mod progress;
 mod recovery;
@@ -20,9 +21,11 @@ mod waiting;
 mod watch;
 
 use crate::graph::StageGraph;
+use crate::interval::{self, JobName};
 pub use crate::record::LostOutput;
 use crate::record::{
-    Capacity, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet, State, TaskMetrics,
+    AskedNotice, Capacity, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet, State,
+    TaskMetrics,
 };
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, SessionId, Settings, StageId, TaskId};
 use decide::Decider;
@@ -74,8 +77,8 @@ pub enum Event {
     ResultLost { run: RunId, lost: Lost },
     /// Whoever passes a result on asked the store for some of it, also after the run's end.
     ResultRead { run: RunId, requests: Requests },
-    /// The client has all rows of the result.
-    ResultDelivered { run: RunId, rows: u64, kept: Option<Kept> },
+    /// The client has all rows of the result, or the effect is in place, in a version of a dataset perhaps.
+    ResultDelivered { run: RunId, rows: u64, kept: Option<Kept>, version: Option<u64> },
     /// The result cannot be delivered.
     ResultFailed { run: RunId, error: Error },
     /// An executor put outputs into the store.
@@ -90,8 +93,44 @@ pub enum Event {
     SessionEnded { session: SessionId },
     /// A run changed the catalogue or its session, if it had to, and is over: both or neither.
     CatalogueChanged { run: RunId, record: Option<Record>, rows: u64, kept: Option<Kept> },
+    /// What a run's statement asks of jobs or of another run happens, and the run is over; or it fails, and nothing happens.
+    Commanded { run: RunId, command: Command, kept: Option<Kept> },
+    /// Clocks on the wall are so far ahead of the leader's own, which nobody sets.
+    ClockSet { ahead_ms: i64 },
+    /// Whoever asked for a notice has it, or nobody can be told.
+    NoticeEnded { id: u64 },
+    /// Time passed, for jobs: every second or so.
+    JobsTick,
     /// Time passed.
     Tick,
+}
+
+/// What a statement asks of jobs or of another run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Something of a job.
+    Job {
+        /// What.
+        event: Box<interval::Event>,
+        /// The job that it was planned for; another one by now, or none, is a conflict.
+        basis: Option<Basis>,
+    },
+    /// `CANCEL RUN`.
+    CancelRun {
+        /// Which.
+        run: RunId,
+    },
+}
+
+/// A job as somebody saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basis {
+    /// Its name.
+    pub job: JobName,
+    /// Which of all jobs that ever had the name.
+    pub incarnation: u64,
+    /// Which of its clauses.
+    pub revision: u64,
 }
 
 /// Outputs that a reader could not get.
@@ -141,6 +180,8 @@ pub enum Action {
     /// The run reached its terminal state: tell whoever waits, even if the history has forgotten it by then. `published`
     /// are the rows that a run with effects wrote.
     Finished { run: RunId, outcome: Outcome, published: Option<u64> },
+    /// Tell whoever asked to be told of a job, perhaps again; answer with [`Event::NoticeEnded`].
+    Notify { id: u64, asked: AskedNotice },
 }
 
 /// An attempt for an executor.
@@ -175,7 +216,10 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
     let mut d = Decider::new(state, settings, now);
     let is_tick = event == Event::Tick;
     match event {
-        Event::Elected { epoch, build } => d.elected(epoch, build),
+        Event::Elected { epoch, build } => {
+            d.elected(epoch, build);
+            d.jobs_restarted();
+        }
         Event::ExecutorConnected { executor, endpoint, capacity, running, holding } => {
             d.executor_connected(&executor, endpoint, capacity);
             d.reconcile(&executor, &running, &holding);
@@ -194,15 +238,21 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::ResultLost { run, lost } => d.result_lost(&run, &lost),
         Event::PackDurable { run, pack, outputs } => d.pack_durable(run, pack, outputs),
         Event::ResultRead { run, requests } => d.result_read(run, requests),
-        Event::ResultDelivered { run, rows, kept } => d.finish(&run, Outcome::Succeeded { rows, kept }),
+        Event::ResultDelivered { run, rows, kept, version } => {
+            d.finish(&run, Outcome::Succeeded { rows, kept, version });
+        }
         Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),
-        Event::Cancelled { run } => d.cancelled(&run),
+        Event::Cancelled { run } => d.cancelled_by_client(&run),
         Event::CatalogueChanged { run, record, rows, kept } => {
-            d.catalogue_changed(&run, record, Outcome::Succeeded { rows, kept });
+            d.catalogue_changed(&run, record, Outcome::Succeeded { rows, kept, version: None });
         }
         Event::SessionHeard { session } => d.session_heard(session),
         Event::SessionEnded { session } => d.session_ended(session),
+        Event::Commanded { run, command, kept } => d.commanded(&run, command, kept),
+        Event::ClockSet { ahead_ms } => d.clock_set(ahead_ms),
+        Event::NoticeEnded { id } => d.notice_ended(id),
+        Event::JobsTick => d.of_jobs(interval::Event::Tick),
         Event::Tick => d.deadlines(),
     }
     d.plan_queued();

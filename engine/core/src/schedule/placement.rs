@@ -14,7 +14,7 @@ use crate::{Attempt, Epoch, RunId, TaskId};
 /// Tasks per slot while starved runs share them.
 const SHARED: u32 = 2;
 /// Queues of runs, each of which lets so many begin.
-const LANES: usize = 2;
+const LANES: usize = 3;
 
 impl Decider<'_> {
     /// Fills free slots. Runs that hold the fewest slots go first, so that a short query beside a long one finds a

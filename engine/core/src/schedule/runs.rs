@@ -3,8 +3,30 @@
 use super::Action;
 use super::decide::Decider;
 use crate::graph::StageGraph;
+use crate::interval;
 use crate::record::{ExecutorState, Outcome, Record, Run, RunSpec, RunState, Sheet};
 use crate::{Attempt, Error, ExecutorId, RunId};
+
+/// Queues of runs, each of which lets so many begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// What the coordinator answers alone.
+    Express,
+    /// What clients wait for.
+    Clients,
+    /// What jobs submit.
+    Jobs,
+}
+
+impl Lane {
+    const fn of(run: &Run) -> Self {
+        match (run.spec.express, &run.spec.job) {
+            (true, _) => Self::Express,
+            (false, None) => Self::Clients,
+            (false, Some(_)) => Self::Jobs,
+        }
+    }
+}
 
 impl Decider<'_> {
     pub(super) fn submitted(&mut self, run: RunId, spec: RunSpec) {
@@ -14,16 +36,17 @@ impl Decider<'_> {
         self.record(Record::RunAccepted { run, spec, at: self.now });
     }
 
-    /// Gives queued runs their turn, oldest first. Those that need no executor have a lane of their own. Runs that only wait
+    /// Gives queued runs their turn, oldest first. Those that need no executor have a lane of their own, and so have those of
+    /// jobs: at the full hour nobody waits behind all of them. Runs that only wait
     /// for their clients do not keep others from theirs, up to a number of them: what they hold with executors is bounded by
     /// the budgets of exchange data, and what is on its way to clients by this number.
     pub(super) fn plan_queued(&mut self) {
         if self.state.live.is_empty() {
             return;
         }
-        for express in [true, false] {
+        for wanted in [Lane::Express, Lane::Clients, Lane::Jobs] {
             let lane = self.state.live.iter().filter_map(|id| Some((id, self.state.runs.get(id)?)));
-            let lane: Vec<_> = lane.filter(|(_, run)| run.spec.express == express).collect();
+            let lane: Vec<_> = lane.filter(|(_, run)| Lane::of(run) == wanted).collect();
             let is_queued = |run: &Run| run.state == RunState::Queued;
             let begun = lane.iter().filter(|(_, run)| !is_queued(run)).count();
             let unread = lane.iter().filter(|(_, run)| run.waits_for_client()).count();
@@ -33,6 +56,7 @@ impl Decider<'_> {
                 lane.into_iter().filter(|(_, run)| is_queued(run)).take(free).map(|(id, _)| id.clone()).collect();
             for run in turn {
                 self.record(Record::RunPlanning { run: run.clone(), at: self.now });
+                self.run_began(&run);
                 self.act(Action::Plan { run });
             }
         }
@@ -85,6 +109,8 @@ impl Decider<'_> {
         let Some(live) = self.live_run(run) else { return };
         let running = live.running();
         let published = live.intent.as_ref().map(|intent| intent.rows);
+        let job = live.spec.job.as_ref().map(|job| job.key.clone());
+        let job = job.map(|run| interval::Event::RunEnded { run, ended: outcome.of_interval() });
         self.record(Record::RunFinished { run: run.clone(), outcome: outcome.clone(), at: self.now });
         for (executor, attempt) in running {
             self.act(Action::Stop { executor, attempt });
@@ -105,6 +131,9 @@ impl Decider<'_> {
         }
         self.act(Action::Finished { run: run.clone(), outcome, published });
         self.forget_old_runs();
+        if let Some(ended) = job {
+            self.of_jobs(ended);
+        }
     }
 
     fn forget_old_runs(&mut self) {

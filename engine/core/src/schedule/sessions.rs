@@ -5,6 +5,7 @@
 
 use super::Action;
 use super::decide::Decider;
+use crate::interval::{self, DatasetName};
 use crate::record::Record;
 use crate::{RunId, SessionId};
 
@@ -23,6 +24,10 @@ impl Decider<'_> {
             Record::SessionRowsDropped { session, run } => {
                 self.forget_rows(&session, &run);
                 Record::SessionRowsDropped { session, run }
+            }
+            Record::CatalogueDropped { name } => {
+                self.of_jobs(interval::Event::DatasetDropped { dataset: DatasetName(name.clone()) });
+                Record::CatalogueDropped { name }
             }
             other => other,
         };

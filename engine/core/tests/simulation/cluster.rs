@@ -26,7 +26,9 @@ impl Cluster {
     /// Lets time pass.
     pub(crate) fn wait(&mut self, millis: u64) -> Vec<Action> {
         self.now += millis;
-        self.send(Event::Tick)
+        let mut actions = self.send(Event::Tick);
+        actions.extend(self.send(Event::JobsTick));
+        actions
     }
 
     /// An executor starts.
@@ -64,6 +66,7 @@ impl Cluster {
                 express: false,
                 may_change: false,
                 by: None,
+                job: None,
             },
         });
         self.send(Event::Planned { run, graph: Ok(graph), sheet: None })

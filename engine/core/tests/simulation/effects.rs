@@ -47,7 +47,10 @@ impl World {
                         Event::Planned { run, graph: Ok(graph), sheet: Some(sheet) }
                     }
                     Plan::Change => self.change(run),
-                    Plan::Answer => Event::Answered { run, outcome: Outcome::Succeeded { rows: 1, kept: None } },
+                    Plan::Command => Self::command(run),
+                    Plan::Answer => {
+                        Event::Answered { run, outcome: Outcome::Succeeded { rows: 1, kept: None, version: None } }
+                    }
                 };
                 self.tell_coordinator(None, &event);
             }
@@ -77,7 +80,7 @@ impl World {
                     self.leader_dies_at("answer.end", Side::After);
                 }
             }
-            Action::Forget { .. } => {}
+            Action::Forget { .. } | Action::Notify { .. } => {}
         }
         Ok(())
     }
@@ -104,6 +107,7 @@ impl World {
     pub(crate) fn announce(&mut self, run: &RunId) -> Check {
         let binding = self.plans[run].may_change();
         ensure!(!binding || self.log.store.ended.contains(run), "the end of run {run} goes ahead of the log");
+        self.follow_up(run);
         self.ledger.announce(run, binding)
     }
 

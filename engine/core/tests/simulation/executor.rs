@@ -188,7 +188,7 @@ impl World {
     /// Says that it lives, and with which attempts.
     pub(crate) fn beat(&mut self, id: &ExecutorId) {
         let executor = &self.executors[id];
-        if !executor.is_up() || (self.now > self.weather.calm_at && self.ledger.ended() == self.plans.len()) {
+        if !executor.is_up() || (self.now > self.weather.calm_at && !self.is_busy()) {
             return;
         }
         if executor.is_connected() {

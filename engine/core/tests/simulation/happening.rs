@@ -106,6 +106,8 @@ pub(crate) enum Plan {
     Answer,
     /// One that changes the catalogue.
     Change,
+    /// One that asks something of jobs.
+    Command,
 }
 
 impl Plan {
@@ -114,14 +116,14 @@ impl Plan {
     }
 
     pub(crate) const fn may_change(&self) -> bool {
-        matches!(self, Self::Sink(_) | Self::Change)
+        matches!(self, Self::Sink(_) | Self::Change | Self::Command)
     }
 
     /// The stages, if it has any.
     pub(crate) const fn graph(&self) -> Option<&StageGraph> {
         match self {
             Self::Stages(Ok(graph)) | Self::Sink(graph) => Some(graph),
-            Self::Stages(Err(_)) | Self::Answer | Self::Change => None,
+            Self::Stages(Err(_)) | Self::Answer | Self::Change | Self::Command => None,
         }
     }
 }

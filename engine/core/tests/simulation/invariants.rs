@@ -67,7 +67,7 @@ pub(crate) fn check(state: &State) -> Check {
     let idle: BTreeSet<_> = idle.map(|(id, e)| (e.free_slots(), Reverse(id.clone()))).collect();
     ensure!(idle == state.idle, "idle executors are {idle:?} but listed are {:?}", state.idle);
     ensure!(working.is_empty(), "tasks run without a slot: {working:?}");
-    Ok(())
+    crate::jobs::check_runs(state)
 }
 
 fn check_run(run: &Run) -> Check {

@@ -134,7 +134,8 @@ impl World {
             })
         };
         let is_lost = |run: &RunId| !self.state.runs.contains_key(run) && !self.ledger.has_ended(run);
-        let lost = self.plans.keys().filter(|run| is_lost(run) || self.ledger.is_unheard(run));
+        let of_clients = self.plans.keys().filter(|run| !self.runs_of_jobs.contains(*run));
+        let lost = of_clients.filter(|run| is_lost(run) || self.ledger.is_unheard(run));
         let lost: Vec<RunId> = lost.filter(|run| !submitted(run)).cloned().collect();
         for run in lost {
             self.ledger.counts.resubmitted += 1;
@@ -150,6 +151,7 @@ impl World {
         if self.leader_dies_at("publish.files", Side::Before) {
             return Ok(());
         }
+        let version = self.commit_interval(run);
         let published = self.published.entry(run.clone()).or_insert_with(|| intent.winners.clone());
         ensure!(*published == intent.winners, "run {run} published {published:?} and then {:?}", intent.winners);
         self.ledger.counts.published += 1;
@@ -159,7 +161,10 @@ impl World {
         if points.into_iter().any(|(point, side)| self.leader_dies_at(point, side)) {
             return Ok(());
         }
-        self.tell_coordinator(None, &Event::ResultDelivered { run: run.clone(), rows: intent.rows, kept: None });
+        self.tell_coordinator(
+            None,
+            &Event::ResultDelivered { run: run.clone(), rows: intent.rows, kept: None, version },
+        );
         Ok(())
     }
 

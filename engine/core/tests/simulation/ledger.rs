@@ -52,11 +52,6 @@ impl Ledger {
         }
     }
 
-    /// How many runs have ended.
-    pub(crate) fn ended(&self) -> usize {
-        self.outcomes.len()
-    }
-
     /// Whether the run ended so long ago that the state does not know it any more.
     pub(crate) fn has_forgotten(&self, run: &RunId, state: &State) -> bool {
         self.outcomes.contains_key(run) && !state.runs.contains_key(run)
@@ -243,7 +238,10 @@ impl Ledger {
             Outcome::Succeeded { .. } => {
                 let delivered = matches!(
                     event,
-                    Event::ResultDelivered { .. } | Event::Answered { .. } | Event::CatalogueChanged { .. }
+                    Event::ResultDelivered { .. }
+                        | Event::Answered { .. }
+                        | Event::CatalogueChanged { .. }
+                        | Event::Commanded { .. }
                 );
                 (delivered, &mut self.counts.succeeded)
             }
@@ -315,7 +313,8 @@ impl Ledger {
                 | Action::Launch(_)
                 | Action::Stop { .. }
                 | Action::Release { .. }
-                | Action::Probe { .. } => {}
+                | Action::Probe { .. }
+                | Action::Notify { .. } => {}
             }
         }
         let returned = |record: &&Record| matches!(record, Record::ExecutorReturned { .. });

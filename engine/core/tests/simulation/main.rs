@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should say so and end")]
 
 mod cluster;
+mod commands;
 mod content;
 mod effects;
 mod executor;
@@ -17,6 +18,7 @@ mod graphs;
 mod happening;
 mod heartbeats;
 mod invariants;
+mod jobs;
 mod leader;
 mod ledger;
 mod log;

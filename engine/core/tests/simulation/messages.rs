@@ -42,7 +42,7 @@ fn messages_about_a_finished_run_change_nothing() {
     let late = [
         succeeded(&started),
         failed(&started, Error::invalid("late")),
-        Event::ResultDelivered { run: run.clone(), rows: 1, kept: None },
+        Event::ResultDelivered { run: run.clone(), rows: 1, kept: None, version: None },
         Event::ResultFailed { run: run.clone(), error: Error::denied("late") },
         Event::Cancelled { run },
     ];
@@ -62,7 +62,7 @@ fn requests_for_a_result_are_counted_also_after_its_run() {
     cluster.send(succeeded(&started));
     let read = Event::ResultRead { run: run.clone(), requests };
     assert_eq!(cluster.send(read.clone()), []);
-    cluster.send(Event::ResultDelivered { run: run.clone(), rows: 1, kept: None });
+    cluster.send(Event::ResultDelivered { run: run.clone(), rows: 1, kept: None, version: None });
     let ended = cluster.run("run").clone();
     assert_eq!(cluster.send(read), []);
     let metrics = cluster.run("run").totals.metrics;

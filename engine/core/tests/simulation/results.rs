@@ -88,7 +88,8 @@ impl World {
 
     /// Whether a run's client reads nothing yet, for as long as others need their turn.
     fn client_waits(&self, run: &RunId) -> bool {
-        let is_open = |other: &RunId| !self.reluctant.contains(other) && !self.ledger.has_ended(other);
+        let is_anothers = |other: &RunId| !self.reluctant.contains(other) && !self.runs_of_jobs.contains(other);
+        let is_open = |other: &RunId| is_anothers(other) && !self.ledger.has_ended(other);
         self.reluctant.contains(run) && self.plans.keys().any(is_open)
     }
 
@@ -113,7 +114,7 @@ impl World {
         } else {
             self.ledger.counts.delivered += 1;
             let Some(kept) = self.keep_result(run) else { return };
-            Event::ResultDelivered { run: run.clone(), rows: 1, kept: Some(kept) }
+            Event::ResultDelivered { run: run.clone(), rows: 1, kept: Some(kept), version: None }
         };
         self.tell_coordinator(None, &event);
     }

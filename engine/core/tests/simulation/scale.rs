@@ -65,7 +65,7 @@ fn finish_all(graphs: Vec<StageGraph>, deaths: usize) -> u32 {
     assert_eq!(ids.len(), runs);
     for run in ids {
         assert!(cluster.state.runs[&run].stages.last().unwrap().is_complete());
-        cluster.send(Event::ResultDelivered { run, rows: 1, kept: None });
+        cluster.send(Event::ResultDelivered { run, rows: 1, kept: None, version: None });
     }
     assert!(cluster.state.live.is_empty());
     events

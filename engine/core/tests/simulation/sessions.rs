@@ -102,6 +102,7 @@ fn a_replay_knows_the_same_sessions() {
             express: false,
             may_change: true,
             by: None,
+            job: None,
         },
     };
     let events = [

@@ -17,7 +17,7 @@ fn cluster(active_runs: usize, unread_runs: usize) -> Cluster {
 /// A client asks for a run; whether it is its turn.
 fn is_planned(cluster: &mut Cluster, run: &str, express: bool) -> bool {
     let run = RunId(run.to_owned());
-    let spec = RunSpec { statement: String::new(), request: None, express, may_change: false, by: None };
+    let spec = RunSpec { statement: String::new(), request: None, express, may_change: false, by: None, job: None };
     let actions = cluster.send(Event::Submitted { run: run.clone(), spec });
     actions.contains(&Action::Plan { run })
 }
@@ -50,7 +50,7 @@ fn results_that_nobody_reads_leave_others_their_turn() {
     // Three wait for their clients, and two more count as active.
     assert!(!is_planned(&mut cluster, "r5", false));
     assert!(!is_planned(&mut cluster, "r6", false));
-    let read = |run: &str| Event::ResultDelivered { run: RunId(run.to_owned()), rows: 1, kept: None };
+    let read = |run: &str| Event::ResultDelivered { run: RunId(run.to_owned()), rows: 1, kept: None, version: None };
     assert!(cluster.send(read("r2")).contains(&Action::Plan { run: RunId("r5".to_owned()) }));
     assert_eq!(complete(&mut cluster, "r5", 1), Vec::<String>::new());
     assert!(cluster.send(read("r0")).contains(&Action::Plan { run: RunId("r6".to_owned()) }));

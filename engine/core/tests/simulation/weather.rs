@@ -164,6 +164,9 @@ counts! {
     read_from_packs,
     /// Runs whose effect was published, once or more.
     published,
+    /// Intervals of jobs whose runs were published, and those of them that had failed before.
+    intervals,
+    intervals_retried,
     /// Results delivered.
     delivered,
     /// Results that their clients did not read before others had ended.

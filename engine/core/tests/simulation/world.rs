@@ -10,6 +10,7 @@ use crate::content::Contents;
 use crate::executor::ModelExecutor;
 use crate::graphs;
 use crate::happening::{Happening, Message, Plan};
+use crate::jobs::Datasets;
 use crate::leader::HOUR_MS;
 use crate::ledger::Ledger;
 use crate::log::Log;
@@ -53,6 +54,9 @@ pub(crate) struct World {
     pub(crate) deliveries: BTreeMap<RunId, Delivery>,
     /// Runs whose clients read nothing before all others have ended.
     pub(crate) reluctant: BTreeSet<RunId>,
+    /// Runs that jobs submitted.
+    pub(crate) runs_of_jobs: BTreeSet<RunId>,
+    pub(crate) datasets: Datasets,
     trace: Trace,
 }
 
@@ -75,7 +79,11 @@ pub(crate) fn run_seed(seed: u64, trace: Trace) -> Result<(Counts, Deaths), Stri
         }
     }
     world.check_published()?;
-    world.ledger.check_end(&world.state, &world.plans, &world.weather)?;
+    world.check_jobs()?;
+    // One whose acceptance was lost may never have been there.
+    let of_clients = world.plans.iter().filter(|(run, _)| !world.runs_of_jobs.contains(*run));
+    let of_clients = of_clients.map(|(run, plan)| (run.clone(), plan.clone())).collect();
+    world.ledger.check_end(&world.state, &of_clients, &world.weather)?;
     Ok((world.ledger.counts, world.points.deaths))
 }
 
@@ -107,6 +115,8 @@ impl World {
             packs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             reluctant: BTreeSet::new(),
+            runs_of_jobs: BTreeSet::new(),
+            datasets: Datasets::default(),
             trace,
         };
         world.trace(|| format!("seed {seed}: {:?} {:?}", world.weather, world.settings));
@@ -144,6 +154,9 @@ impl World {
             }
             self.plans.insert(run, plan);
         }
+        if self.rng.chance(300) {
+            self.set_up_jobs();
+        }
         if self.weather.fault_every > 0 {
             self.after(0, Happening::Fault);
         }
@@ -171,7 +184,14 @@ impl World {
         match happening {
             Happening::Submit(run) => {
                 let (express, may_change) = (self.rng.chance(5), self.plans[&run].may_change());
-                let spec = RunSpec { statement: format!("select {run}"), request: None, express, may_change, by: None };
+                let spec = RunSpec {
+                    statement: format!("select {run}"),
+                    request: None,
+                    express,
+                    may_change,
+                    by: None,
+                    job: None,
+                };
                 self.tell_coordinator(None, &Event::Submitted { run, spec });
             }
             Happening::Cancel(run) => self.tell_coordinator(None, &Event::Cancelled { run }),
@@ -210,7 +230,10 @@ impl World {
                 if !self.log.is_down {
                     self.step(Event::Tick)?;
                 }
-                if self.now < self.weather.calm_at || self.ledger.ended() < self.plans.len() {
+                if !self.log.is_down {
+                    self.step(Event::JobsTick)?;
+                }
+                if self.now < self.weather.calm_at || self.is_busy() {
                     self.after(1_000, Happening::Tick);
                 }
             }
@@ -301,11 +324,12 @@ impl World {
     }
 
     pub(crate) fn step(&mut self, event: Event) -> Check {
-        if event != Event::Tick {
+        if !matches!(event, Event::Tick | Event::JobsTick) {
             self.trace(|| format!("{event:?}"));
         }
         let now = Millis(self.clock());
         let step = step(&mut self.state, &self.settings, event.clone(), now);
+        self.note_runs_of_jobs(&step.records);
         for record in &step.records {
             self.trace(|| format!("    {record:?}"));
         }
@@ -317,8 +341,15 @@ impl World {
         Ok(())
     }
 
+    /// Whether a client waits for its run, a job has something to do, or nobody knows.
+    pub(crate) fn is_busy(&self) -> bool {
+        let waits = |run: &RunId| !self.runs_of_jobs.contains(run) && !self.ledger.has_ended(run);
+        self.log.is_down || self.plans.keys().any(waits) || self.jobs_go_on()
+    }
+
     fn stuck(&self) -> String {
-        let mut waits = Vec::new();
+        let mut waits: Vec<String> =
+            self.state.jobs.jobs.iter().map(|(name, job)| format!("job {name}: {job:?}")).collect();
         for id in &self.state.live {
             let run = &self.state.runs[id];
             waits.push(format!("run {id} is {}", run.state.name()));

@@ -2,6 +2,8 @@
 
 mod columns;
 mod executors;
+mod intervals;
+mod jobs;
 mod runs;
 mod secrets;
 mod stages;
@@ -22,12 +24,14 @@ use columns::Columns;
 pub(super) use tidemill_engine::runtime::SYSTEM_SCHEMA as SCHEMA;
 
 /// The tables' names.
-pub(super) const TABLES: &[&str] = &["executors", "runs", "secrets", "stages", "tasks"];
+pub(super) const TABLES: &[&str] = &["executors", "intervals", "jobs", "runs", "secrets", "stages", "tasks"];
 
 /// A system table as it is now.
 pub(super) async fn table(name: &str, request: &PlanRequest) -> Result<Option<Arc<dyn TableProvider>>> {
     let fill: fn(&State, Millis) -> Columns = match name {
         "executors" => executors::rows,
+        "intervals" => intervals::rows,
+        "jobs" => jobs::rows,
         "runs" => runs::rows,
         "secrets" => secrets::rows,
         "stages" => stages::rows,

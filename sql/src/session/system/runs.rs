@@ -8,6 +8,7 @@ use super::Columns;
 
 pub(super) fn rows(state: &State, _: Millis) -> Columns {
     let all = || state.runs.values();
+    let of_job = || all().map(|r| r.spec.job.as_ref());
     let metrics = || all().map(|r| r.totals.metrics);
     Columns::default()
         .text("run_id", state.runs.keys().map(|id| Some(id.0.clone())))
@@ -38,4 +39,11 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .seconds("encode_seconds", metrics().map(|m| Some(m.encode_ns as f64 / 1e9)))
         .seconds("exchange_seconds", metrics().map(|m| Some(m.exchange_ns as f64 / 1e9)))
         .seconds("wait_seconds", metrics().map(|m| Some(m.wait_ns as f64 / 1e9)))
+        .text("job", of_job().map(|j| j.map(|j| j.key.job.0.clone())))
+        .time("interval_start", of_job().map(|j| j.map(|j| j.interval.start)))
+        .time("interval_end", of_job().map(|j| j.map(|j| j.interval.end)))
+        .number("generation", of_job().map(|j| j.map(|j| j.key.generation)))
+        .number("attempt", of_job().map(|j| j.map(|j| j.key.attempt)))
+        .text("cause", of_job().map(|j| j.map(|j| j.cause.name())))
+        .count("output_version", all().map(|r| r.version))
 }

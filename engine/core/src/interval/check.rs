@@ -1,0 +1,138 @@
+//! What a job must be to be accepted.
+
+use super::names::DatasetName;
+use super::spec::{CatchUp, Deadline, Spec, Trigger};
+use super::zone::{DAY_MS, MINUTE_MS};
+use crate::{Error, Result};
+
+/// At most this many runs of one job at once, and of one backfill.
+pub(super) const MOST_RUNS: u32 = 1_000;
+/// Datasets that one job may wait for.
+const MOST_INPUTS: usize = 100;
+/// Bytes of a job's statement.
+const MOST_STATEMENT_BYTES: usize = 1 << 20;
+const MOST_RETRIES: u32 = 100;
+const MOST_LOOKBACK: u32 = 10_000;
+
+impl Spec {
+    /// Whether the clauses make sense together, whatever other jobs there are.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, naming the clause and what it may be.
+    pub fn validate(&self) -> Result<()> {
+        self.interval.validate()?;
+        self.check_inputs()?;
+        self.check_numbers()?;
+        if self.catch_up == CatchUp::All && self.start.is_none() {
+            return Err(Error::invalid("CATCHUP TRUE needs START: from where the job is to catch up"));
+        }
+        if self.statement.len() > MOST_STATEMENT_BYTES {
+            return Err(Error::invalid("the statement of a job has at most 1 MiB"));
+        }
+        Ok(())
+    }
+
+    fn check_inputs(&self) -> Result<()> {
+        if matches!(&self.trigger, Trigger::Update { of } if of.is_empty()) {
+            return Err(Error::invalid("TRIGGER ON UPDATE OF names no dataset"));
+        }
+        let inputs: Vec<&DatasetName> = self.inputs().collect();
+        if inputs.len() > MOST_INPUTS {
+            return Err(Error::invalid(format!(
+                "a job waits for at most {MOST_INPUTS} datasets, this one for {}",
+                inputs.len()
+            )));
+        }
+        if let Some(own) = inputs.iter().find(|input| ***input == self.output) {
+            return Err(Error::invalid(format!("a job that publishes into {own} cannot wait for {own} itself")));
+        }
+        let twice = |list: &[DatasetName]| {
+            list.iter().enumerate().find(|(i, d)| list[..*i].contains(d)).map(|(_, d)| d.clone())
+        };
+        match twice(self.triggers()).or_else(|| twice(&self.depends_on)) {
+            Some(dataset) => Err(Error::invalid(format!("dataset {dataset} is named twice"))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_numbers(&self) -> Result<()> {
+        let o = &self.options;
+        within("max_active_runs", o.max_active_runs.into(), 1, MOST_RUNS.into())?;
+        within("retries", o.retries.into(), 0, MOST_RETRIES.into())?;
+        within("retry_backoff in milliseconds", o.retry_backoff_ms, 1, DAY_MS)?;
+        within("timeout in milliseconds", o.timeout_ms, 1_000, 366 * DAY_MS)?;
+        within("suspend_after_failures", o.suspend_after_failures.into(), 0, u64::from(u32::MAX))?;
+        within("lookback", o.lookback.into(), 0, MOST_LOOKBACK.into())?;
+        match o.deadline {
+            None => Ok(()),
+            Some(Deadline::Clock { minute }) => within("deadline in minutes since midnight", minute.into(), 0, 1_439),
+            Some(Deadline::After { ms }) => within("deadline in milliseconds", ms, MINUTE_MS, 366 * DAY_MS),
+        }
+    }
+}
+
+fn within(what: &str, value: u64, least: u64, most: u64) -> Result<()> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{what} is {value} and must be between {least} and {most}")))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that meets the unexpected should say so and end")]
+mod tests {
+    use super::super::{Calendar, Cron, Length, Local, Options, Unit, Zone};
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            statement: "CREATE JOB …".to_owned(),
+            output: DatasetName("out".to_owned()),
+            trigger: Trigger::Schedule { cron: Cron::parse("15 2 * * *").unwrap() },
+            zone: Zone::UTC,
+            interval: Length { count: 1, unit: Unit::Day },
+            start: None,
+            catch_up: CatchUp::Latest,
+            depends_on: vec![DatasetName("in".to_owned())],
+            options: Options::default(),
+            identity: String::new(),
+            by: None,
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut Spec), expected: &str) {
+        let mut spec = spec();
+        change(&mut spec);
+        let error = spec.validate().unwrap_err();
+        assert!(error.message.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        assert_eq!(spec().validate(), Ok(()));
+        refused(|s| s.interval.count = 0, "INTERVAL '0 days'");
+        refused(|s| s.trigger = Trigger::Update { of: Vec::new() }, "names no dataset");
+        refused(|s| s.depends_on.push(DatasetName("out".to_owned())), "wait for out itself");
+        refused(|s| s.depends_on.push(DatasetName("in".to_owned())), "in is named twice");
+        refused(|s| s.depends_on = (0..101).map(|i| DatasetName(i.to_string())).collect(), "at most 100");
+        refused(|s| s.catch_up = CatchUp::All, "START");
+        refused(|s| s.options.max_active_runs = 0, "max_active_runs is 0");
+        refused(|s| s.options.retries = 101, "retries is 101");
+        refused(|s| s.options.retry_backoff_ms = 0, "retry_backoff");
+        refused(|s| s.options.timeout_ms = 999, "timeout");
+        refused(|s| s.options.deadline = Some(Deadline::Clock { minute: 1_440 }), "deadline");
+        refused(|s| s.options.deadline = Some(Deadline::After { ms: 1 }), "deadline");
+        refused(|s| s.statement = "x".repeat((1 << 20) + 1), "1 MiB");
+        refused(|s| s.options.lookback = 10_001, "lookback is 10001");
+    }
+
+    #[test]
+    fn a_default_start_is_a_boundary() {
+        let spec = spec();
+        let now = Zone::UTC.instant(Local::parse("2026-05-14 13:07").unwrap());
+        let start = Calendar::default_start(spec.zone, spec.interval, now);
+        let calendar = Calendar { zone: spec.zone, length: spec.interval, start };
+        assert_eq!(calendar.containing(now), Some(0));
+    }
+}

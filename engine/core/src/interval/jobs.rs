@@ -1,0 +1,243 @@
+//! Jobs: created, altered, dropped, suspended and resumed.
+
+use std::collections::BTreeSet;
+
+use super::calendar::{Calendar, Interval};
+use super::coverage;
+use super::decide::Decider;
+use super::names::{DatasetName, JobName};
+use super::record::{Cursor, Record};
+use super::spans::Ranges;
+use super::spec::{CatchUp, Mode, Spec, Trigger};
+use super::state::{ActiveState, Job, SuspendReason};
+use super::zone::CALENDAR_END;
+use super::{Action, deadlines};
+use crate::{Error, Millis, Result};
+
+/// Jobs that there may be.
+const MOST_JOBS: usize = 10_000;
+
+impl Decider<'_> {
+    pub(super) fn job_created(&mut self, job: JobName, spec: Spec) -> Result<()> {
+        if self.state.jobs.contains_key(&job) {
+            return Err(Error::conflict(format!(
+                "there is a job {job} already: use CREATE OR REPLACE JOB, or ALTER JOB"
+            )));
+        }
+        self.check(&job, &spec)?;
+        self.create(job, spec);
+        Ok(())
+    }
+
+    pub(super) fn job_replaced(&mut self, job: JobName, spec: Spec) -> Result<()> {
+        self.check(&job, &spec)?;
+        match self.state.jobs.get(&job) {
+            Some(old) if is_same_ledger(old, &spec) => self.alter(job, spec),
+            Some(_) => {
+                self.drop_job(&job);
+                self.create(job, spec);
+            }
+            None => self.create(job, spec),
+        }
+        Ok(())
+    }
+
+    pub(super) fn job_altered(&mut self, job: JobName, spec: Spec) -> Result<()> {
+        let old = self.job(&job)?;
+        if !is_same_ledger(old, &spec) {
+            let what = "INTO, INTERVAL, START and the time zone";
+            return Err(Error::invalid(format!(
+                "{what} of job {job} cannot be altered: use CREATE OR REPLACE JOB, which begins anew"
+            )));
+        }
+        self.check(&job, &spec)?;
+        self.alter(job, spec);
+        Ok(())
+    }
+
+    pub(super) fn job_dropped(&mut self, job: JobName) -> Result<()> {
+        self.job(&job)?;
+        self.drop_job(&job);
+        Ok(())
+    }
+
+    pub(super) fn job_suspended(&mut self, job: JobName) -> Result<()> {
+        let known = self.job(&job)?;
+        if known.suspended.as_ref().is_none_or(|s| s.reason != SuspendReason::ByUser) {
+            self.suspend(&job, SuspendReason::ByUser);
+        }
+        Ok(())
+    }
+
+    pub(super) fn suspend(&mut self, job: &JobName, reason: SuspendReason) {
+        self.record(Record::JobSuspended { job: job.clone(), reason, at: self.now });
+    }
+
+    pub(super) fn job_resumed(&mut self, job: JobName) -> Result<()> {
+        let known = self.job(&job)?;
+        if known.suspended.is_none() {
+            return Ok(());
+        }
+        let unknown = |ranges: &Ranges| {
+            let mut unknown = ranges.clone();
+            unknown.remove_all(&known.in_progress());
+            ranges.iter().for_each(|range| unknown.remove_all(&known.ledger.which(range, |_| true)));
+            unknown
+        };
+        // Of updates that were missed the newest counts whose interval is complete, and those behind it that will be.
+        let ready =
+            known.missed.hull().map(|hull| coverage::ready(self.state, known, hull).intersection(&known.missed));
+        let is_real = |index: &u64| !known.calendar.interval(*index).is_empty();
+        let newest = ready.unwrap_or_default().numbers().rev().find(is_real).unwrap_or(0);
+        let newest = known.missed.within(newest..u64::MAX);
+        let (due, skipped) = match known.spec.catch_up {
+            CatchUp::All => (known.missed.clone(), Ranges::default()),
+            CatchUp::Latest => {
+                let mut skipped = unknown(&known.missed);
+                skipped.remove_all(&newest);
+                skipped.remove_all(&known.due);
+                (newest, skipped)
+            }
+        };
+        let cursor = Cursor { judged_to: deadlines::passed(known, self.now), ..known.cursor };
+        self.record(Record::JobResumed { job, due, skipped, cursor, at: self.now });
+        Ok(())
+    }
+
+    fn create(&mut self, job: JobName, spec: Spec) {
+        let start = spec.start.unwrap_or_else(|| Calendar::default_start(spec.zone, spec.interval, self.now));
+        let calendar = Calendar { zone: spec.zone, length: spec.interval, start };
+        let fired_to = match spec.catch_up {
+            CatchUp::Latest => self.now,
+            CatchUp::All => self.now.min(calendar.boundary(0)),
+        };
+        let cursor = Cursor { fired_to, next_fire: next_fire(&spec, fired_to), scheduled_to: 0, judged_to: 0 };
+        let incarnation = self.state.created + 1;
+        let catches_up = spec.catch_up == CatchUp::All && !spec.triggers().is_empty();
+        self.record(Record::JobCreated { job: job.clone(), incarnation, spec, start, cursor, at: self.now });
+        let Some(created) = self.state.jobs.get(&job) else { return };
+        let judged_to = deadlines::passed(created, self.now);
+        if judged_to > 0 {
+            self.record(Record::DeadlinesPassed { job: job.clone(), judged_to, late: Ranges::default(), at: self.now });
+        }
+        if catches_up {
+            self.catch_up_with_inputs(job);
+        }
+    }
+
+    /// What the inputs of a new job cover already counts as an update.
+    fn catch_up_with_inputs(&mut self, job: JobName) {
+        let Some(created) = self.state.jobs.get(&job) else { return };
+        let all = 0..created.calendar.first_from(Millis(CALENDAR_END.0 - 1));
+        let due = coverage::ready(self.state, created, all);
+        if !due.is_empty() {
+            let (again, missed) = (Ranges::default(), Ranges::default());
+            self.record(Record::InputUpdated { job, due, again, missed, at: self.now });
+        }
+    }
+
+    fn alter(&mut self, job: JobName, spec: Spec) {
+        let Some(old) = self.state.jobs.get(&job) else { return };
+        let fired_to = match (&old.spec.trigger, &spec.trigger) {
+            (Trigger::Schedule { .. }, Trigger::Schedule { .. }) => old.cursor.fired_to,
+            (Trigger::Update { .. }, _) | (_, Trigger::Update { .. }) => self.now,
+        };
+        let altered = Job { spec: spec.clone(), ..old.clone() };
+        let judged_to = deadlines::passed(&altered, self.now);
+        let next_fire = next_fire(&spec, fired_to);
+        let cursor = Cursor { fired_to, next_fire, judged_to, ..old.cursor };
+        self.record(Record::JobAltered { job, spec, cursor, at: self.now });
+    }
+
+    /// What it alone had published stays complete: the rows are there.
+    fn drop_job(&mut self, job: &JobName) {
+        let Some(gone) = self.state.jobs.get(job) else { return };
+        let is_alone = self.state.producers.get(&gone.spec.output).is_none_or(|producers| producers.len() == 1);
+        let always = Interval { start: Millis(0), end: CALENDAR_END };
+        let covered = if is_alone { coverage::published(gone, always) } else { Ranges::default() };
+        let running = gone.active.iter().filter(|(_, active)| match active.state {
+            ActiveState::Running | ActiveState::Stopping { .. } => true,
+            ActiveState::Retrying { .. } => false,
+        });
+        let runs: Vec<_> = running.map(|(index, active)| gone.key(job, *index, active)).collect();
+        self.record(Record::JobDropped { job: job.clone(), covered, at: self.now });
+        for run in runs {
+            self.act(Action::Cancel { run });
+        }
+    }
+
+    fn check(&self, job: &JobName, spec: &Spec) -> Result<()> {
+        spec.validate()?;
+        self.check_added(job, spec)?;
+        if !self.state.jobs.contains_key(job) && self.state.jobs.len() >= MOST_JOBS {
+            return Err(Error::resources_exhausted(format!("there are {MOST_JOBS} jobs: drop one that is not needed")));
+        }
+        let inputs: Vec<&DatasetName> = spec.inputs().collect();
+        match self.waits_for(&inputs, job, &spec.output) {
+            None => Ok(()),
+            Some(through) => Err(Error::invalid(format!(
+                "job {job} would wait for itself: {through} is made from {}, which it publishes into",
+                spec.output
+            ))),
+        }
+    }
+
+    /// Refuses a job that would add rows again which one before it has added: its ledger knows nothing of them.
+    fn check_added(&self, name: &JobName, spec: &Spec) -> Result<()> {
+        let old = self.state.jobs.get(name);
+        if spec.options.mode != Mode::Append || old.is_some_and(|old| is_same_ledger(old, spec)) {
+            return Ok(());
+        }
+        let start = spec.start.unwrap_or_else(|| Calendar::default_start(spec.zone, spec.interval, self.now));
+        let within = Interval { start: spec.zone.instant(start), end: self.now };
+        if within.is_empty() {
+            return Ok(());
+        }
+        let reported = self.state.datasets.get(&spec.output).map(|known| &known.reported);
+        let mut added = reported.map(|known| known.within(within.start.0..within.end.0)).unwrap_or_default();
+        if let Some(old) = old.filter(|old| old.spec.output == spec.output) {
+            added.insert_all(&coverage::published(old, within));
+        }
+        match added.hull() {
+            None => Ok(()),
+            Some(hull) => Err(Error::conflict(format!(
+                "{} has rows from before this job until {}, and mode = 'append' would add them again: START there or later, or \
+                 publish into another dataset",
+                spec.output,
+                spec.zone.show(Millis(hull.end))
+            ))),
+        }
+    }
+
+    /// The input through which a job would wait for its own output.
+    fn waits_for(&self, inputs: &[&DatasetName], job: &JobName, output: &DatasetName) -> Option<DatasetName> {
+        for input in inputs {
+            let (mut seen, mut open) = (BTreeSet::new(), vec![*input]);
+            while let Some(dataset) = open.pop() {
+                if dataset == output {
+                    return Some((*input).clone());
+                }
+                let producers = self.state.producers.get(dataset).into_iter().flatten().filter(|name| *name != job);
+                for producer in producers.filter_map(|name| self.state.jobs.get(name)) {
+                    open.extend(producer.spec.inputs().filter(|dataset| seen.insert(*dataset)));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// When a job fires next after an instant, if it has a schedule.
+pub(super) fn next_fire(spec: &Spec, after: Millis) -> Option<Millis> {
+    match &spec.trigger {
+        Trigger::Schedule { cron } => cron.next(spec.zone, after),
+        Trigger::Update { .. } => None,
+    }
+}
+
+/// Whether a job keeps its ledger with other clauses: the same positions mean the same intervals of the same dataset.
+fn is_same_ledger(old: &Job, spec: &Spec) -> bool {
+    let start = spec.start.unwrap_or(old.calendar.start);
+    let calendar = Calendar { zone: spec.zone, length: spec.interval, start };
+    old.calendar == calendar && old.spec.output == spec.output
+}

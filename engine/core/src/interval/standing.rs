@@ -1,0 +1,104 @@
+//! Where an interval stands, for those who look.
+
+use std::collections::BTreeSet;
+
+use super::calendar::Interval;
+use super::coverage;
+use super::ledger::Fate;
+use super::names::{Cause, DatasetName};
+use super::spec::Trigger;
+use super::state::{ActiveState, Job, State, StopReason};
+use crate::{Error, Millis};
+
+/// Where an interval stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is not over, or its fire is to come.
+    Future,
+    /// Nothing has asked for it.
+    Missing,
+    /// It is due, and these inputs do not cover it yet.
+    Waiting { inputs: Vec<DatasetName> },
+    /// It could run, and waits for others, or for its job to be resumed.
+    Queued,
+    /// A run of it is in progress.
+    Running { generation: u32, attempt: u32, cause: Cause },
+    /// Its run was told to end.
+    Stopping { generation: u32, reason: StopReason },
+    /// It failed, and is tried again.
+    Retrying { generation: u32, attempt: u32, error: Error },
+    /// It is in the dataset since a version, if that is still known.
+    Published { generation: u32, version: Option<u64> },
+    /// Its newest generation failed; an older one may be published.
+    Failed { generation: u32, published: Option<u32>, error: Option<Error> },
+    /// A user cancelled its newest generation.
+    Cancelled { published: Option<u32> },
+    /// Its fire was missed, or a newer run took its place.
+    Skipped { published: Option<u32> },
+}
+
+impl Standing {
+    /// The name in `system.intervals`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Future => "future",
+            Self::Missing => "missing",
+            Self::Waiting { .. } => "waiting",
+            Self::Queued => "queued",
+            Self::Running { .. } => "running",
+            Self::Stopping { .. } => "stopping",
+            Self::Retrying { .. } => "retrying",
+            Self::Published { .. } => "published",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Skipped { .. } => "skipped",
+        }
+    }
+}
+
+/// Where an interval of a job stands at `now`.
+#[must_use]
+pub fn standing(state: &State, job: &Job, index: u64, now: Millis) -> Standing {
+    if let Some(active) = job.active.get(&index) {
+        let (generation, attempt) = (active.generation, active.attempt);
+        return match &active.state {
+            ActiveState::Running => Standing::Running { generation, attempt, cause: active.cause },
+            ActiveState::Stopping { reason } => Standing::Stopping { generation, reason: *reason },
+            ActiveState::Retrying { error, .. } => Standing::Retrying { generation, attempt, error: error.clone() },
+        };
+    }
+    let backfilled = job.backfills.values().any(|backfill| backfill.remaining.contains(index));
+    if backfilled || [&job.due, &job.again, &job.requested].iter().any(|waiting| waiting.contains(index)) {
+        let inputs = waits_for(state, job, index);
+        return if inputs.is_empty() { Standing::Queued } else { Standing::Waiting { inputs } };
+    }
+    let Some(entry) = job.ledger.entry(index) else {
+        let looked_at = match job.spec.trigger {
+            Trigger::Schedule { .. } => now.min(job.cursor.fired_to),
+            Trigger::Update { .. } => now,
+        };
+        return if job.calendar.interval(index).end > looked_at { Standing::Future } else { Standing::Missing };
+    };
+    let published = Some(entry.published).filter(|generation| *generation > 0);
+    match entry.fate {
+        Fate::Published => Standing::Published { generation: entry.generation, version: job.ledger.version(index) },
+        Fate::Failed => {
+            let error = job.ledger.failure(index).map(|failure| failure.error.clone());
+            Standing::Failed { generation: entry.generation, published, error }
+        }
+        Fate::Cancelled => Standing::Cancelled { published },
+        Fate::Skipped => Standing::Skipped { published },
+    }
+}
+
+/// The inputs that do not cover what a run of an interval reads.
+#[must_use]
+pub fn waits_for(state: &State, job: &Job, index: u64) -> Vec<DatasetName> {
+    let window = job.window(index);
+    let is_missing = |window: Interval, input: &DatasetName| {
+        coverage::covered(state, input, window).count() < window.end.since(window.start)
+    };
+    let inputs: BTreeSet<&DatasetName> = job.spec.inputs().filter(|input| is_missing(window, input)).collect();
+    inputs.into_iter().cloned().collect()
+}

@@ -1,0 +1,179 @@
+//! Jobs: the interval machine, embedded. What it submits is accepted in the step that started it, and a run's end is its
+//! interval's in the step that ended it: one batch of the log has both or neither.
+//!
+//! Invariant: no interval is in progress without its run, and no run of a job ends without its interval.
+
+use super::decide::Decider;
+use super::{Action, Basis, Command};
+use crate::interval::{self, Cause, Interval, Limits, RunKey};
+use crate::record::{AskedNotice, JobRun, Kept, Outcome, Record, Run, RunSpec, RunState};
+use crate::{Error, Millis, Result, RunId};
+
+/// Notices that wait to be told: of more, the oldest are given up.
+const MOST_NOTICES: usize = 1_000;
+
+impl Decider<'_> {
+    /// What happened to jobs by itself, of which nothing can be refused.
+    pub(super) fn of_jobs(&mut self, event: interval::Event) {
+        let refused = self.ask_jobs(event);
+        debug_assert!(refused.is_ok(), "{refused:?}");
+    }
+
+    /// A new leader: what is in progress goes on, and what somebody was to be told is told, perhaps again.
+    pub(super) fn jobs_restarted(&mut self) {
+        self.of_jobs(interval::Event::Restarted);
+        let begun = self.state.live.iter().filter_map(|run| self.state.runs.get(run));
+        let begun = begun.filter(|run| run.state != RunState::Queued).filter_map(|run| run.spec.job.as_ref());
+        for run in begun.map(|job| job.key.clone()).collect::<Vec<_>>() {
+            self.of_jobs(interval::Event::RunBegan { run });
+        }
+        for (id, asked) in self.state.notices.clone() {
+            self.act(Action::Notify { id, asked });
+        }
+    }
+
+    /// A run that had to wait for its turn has it.
+    pub(super) fn run_began(&mut self, run: &RunId) {
+        let job = self.state.runs.get(run).and_then(|run| run.spec.job.as_ref());
+        if let Some(run) = job.map(|job| job.key.clone()) {
+            self.of_jobs(interval::Event::RunBegan { run });
+        }
+    }
+
+    fn notify(&mut self, asked: AskedNotice) {
+        while self.state.notices.len() >= MOST_NOTICES
+            && let Some((oldest, _)) = self.state.notices.first_key_value()
+        {
+            let id = *oldest;
+            self.record(Record::NoticeDone { id });
+        }
+        let id = self.state.noticed + 1;
+        self.record(Record::NoticeAsked { id, asked: asked.clone() });
+        self.act(Action::Notify { id, asked });
+    }
+
+    pub(super) fn notice_ended(&mut self, id: u64) {
+        if self.state.notices.contains_key(&id) {
+            self.record(Record::NoticeDone { id });
+        }
+    }
+
+    /// Schedules go by clocks on the wall, deadlines of executors by one that nobody sets.
+    pub(super) fn clock_set(&mut self, ahead_ms: i64) {
+        if self.state.clock_ahead_ms != ahead_ms {
+            self.record(Record::ClockSet { ahead_ms });
+        }
+    }
+
+    /// Lets the interval machine decide, and does what it asks for.
+    fn ask_jobs(&mut self, event: interval::Event) -> Result<()> {
+        // Runs of jobs themselves find a place beside those of backfills.
+        let most = (self.settings.active_runs / 2).max(1);
+        let limits = Limits { backfill_runs: Limits::default().backfill_runs.min(most), ..Limits::default() };
+        let wall = Millis(self.now.0.saturating_add_signed(self.state.clock_ahead_ms));
+        let step = interval::step(&mut self.state.jobs, &limits, event, wall)?;
+        self.applied(step.records, step.urgent);
+        for action in step.actions {
+            match action {
+                interval::Action::Submit { run, interval, cause, revision } => {
+                    self.submit_interval(run, interval, cause, revision);
+                }
+                interval::Action::Cancel { run } => self.cancelled(&run.run()),
+                interval::Action::Notify { job, to, notice } => self.notify(AskedNotice { job, to, notice }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts the run of an interval. One of its name is the same run: it goes on, or it has ended and says so again.
+    fn submit_interval(&mut self, key: RunKey, interval: Interval, cause: Cause, revision: u64) {
+        let run = key.run();
+        if let Some(known) = self.state.runs.get(&run) {
+            if let Some(ended) = known.outcome().as_ref().map(Outcome::of_interval) {
+                self.of_jobs(interval::Event::RunEnded { run: key, ended });
+            }
+            return;
+        }
+        let Some(known) = self.state.jobs.jobs.get(&key.job) else { return };
+        let job = JobRun { key, interval, cause, revision, identity: known.spec.identity.clone() };
+        let spec = RunSpec {
+            statement: known.spec.statement.clone(),
+            request: None,
+            express: false,
+            may_change: true,
+            by: known.spec.by.clone(),
+            job: Some(job),
+        };
+        self.record(Record::RunAccepted { run, spec, at: self.now });
+    }
+
+    /// Does what a statement asks for, and ends the run that carries it.
+    pub(super) fn commanded(&mut self, run: &RunId, command: Command, kept: Option<Kept>) {
+        if self.live_run(run).is_none() {
+            return;
+        }
+        let done = match command {
+            Command::Job { event, basis } => self
+                .check_basis(basis.as_ref())
+                .and_then(|()| self.check_commits(&event))
+                .and_then(|()| self.ask_jobs(*event)),
+            Command::CancelRun { run } => self.cancel_run(&run),
+        };
+        let outcome = match done {
+            Ok(()) => Outcome::Succeeded { rows: 0, kept, version: None },
+            Err(error) => Outcome::Failed { error },
+        };
+        self.finish(run, outcome);
+    }
+
+    fn check_basis(&self, basis: Option<&Basis>) -> Result<()> {
+        let Some(Basis { job: name, incarnation, revision }) = basis else { return Ok(()) };
+        let known = self.state.jobs.jobs.get(name);
+        match known.is_some_and(|job| job.incarnation == *incarnation && job.revision == *revision) {
+            true => Ok(()),
+            false => Err(Error::conflict(format!(
+                "job {name} was changed by another client meanwhile: look, then try again"
+            ))),
+        }
+    }
+
+    /// What a run is publishing cannot be taken back, and must not land behind the rows of another job of the name.
+    fn check_commits(&self, event: &interval::Event) -> Result<()> {
+        let (interval::Event::JobDropped { job } | interval::Event::JobReplaced { job, .. }) = event else {
+            return Ok(());
+        };
+        let is_its = |run: &Run| run.intent.is_some() && run.spec.job.as_ref().is_some_and(|of| of.key.job == *job);
+        let publishing = self.state.live.iter().find(|run| self.state.runs.get(*run).is_some_and(is_its));
+        match publishing {
+            None => Ok(()),
+            Some(run) => Err(Error::conflict(format!(
+                "run {run} of job {job} is being published, and cannot be stopped any more: try again when it has ended"
+            ))),
+        }
+    }
+
+    /// One that computes an interval is not tried again, and one that waits for its next try does not get it.
+    fn cancel_run(&mut self, run: &RunId) -> Result<()> {
+        let Some(known) = self.state.runs.get(run) else {
+            return Err(Error::not_found(format!("there is no run {run}: system.runs lists those that are known")));
+        };
+        if let Some(job) = &known.spec.job {
+            let run = job.key.clone();
+            return self.ask_jobs(interval::Event::RunCancelled { run });
+        }
+        if known.state.is_terminal() {
+            return Err(Error::conflict(format!("run {run} has ended already: it is {}", known.state.name())));
+        }
+        self.cancelled(run);
+        Ok(())
+    }
+
+    /// A run that a client ends: the interval of a job's goes with it.
+    pub(super) fn cancelled_by_client(&mut self, run: &RunId) {
+        match self.live_run(run).and_then(|live| live.spec.job.as_ref()).map(|job| job.key.clone()) {
+            // It may have been told to end already.
+            Some(run) => _ = self.ask_jobs(interval::Event::RunCancelled { run }),
+            None => self.cancelled(run),
+        }
+    }
+}

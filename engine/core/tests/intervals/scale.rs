@@ -1,0 +1,75 @@
+//! Years of minutes, and jobs that never work: what the state may weigh.
+
+use tidemill_core::interval::{CatchUp, Cron, Ended, Event, Length, Local, Spec, SuspendReason, Trigger, Unit};
+use tidemill_core::{Error, ErrorKind, Millis};
+
+use crate::shell::{Shell, dataset, hourly, job};
+
+fn minutely() -> Spec {
+    Spec {
+        trigger: Trigger::Schedule { cron: Cron::parse("* * * * *").unwrap() },
+        interval: Length { count: 1, unit: Unit::Minute },
+        start: Some(Local::parse("2016-01-01").unwrap()),
+        catch_up: CatchUp::All,
+        ..hourly("minutes", &[])
+    }
+}
+
+fn bytes(shell: &Shell) -> usize {
+    serde_json::to_string(&shell.state).unwrap().len()
+}
+
+#[test]
+fn ten_years_of_minutes_are_a_few_numbers() {
+    let mut shell = Shell::new("2026-01-01");
+    shell.create("minutes", minutely());
+    shell.tick("2026-01-01 00:00:30");
+    let waiting = shell.state.jobs[&job("minutes")].due.count();
+    assert!(waiting > 5_000_000, "{waiting}");
+    assert_eq!((shell.began().len(), shell.last.records.len()), (1, 2));
+    for _ in 0..20_000 {
+        shell.publish("minutes");
+    }
+    assert!(bytes(&shell) < 2_000, "{} bytes", bytes(&shell));
+}
+
+#[test]
+fn a_job_whose_ledger_falls_to_pieces_is_suspended() {
+    let mut shell = Shell::new("2026-01-01");
+    let mut spec = minutely();
+    spec.options.suspend_after_failures = 0;
+    shell.create("minutes", spec);
+    shell.tick("2026-01-01 00:00:30");
+    let suspended = |shell: &Shell| shell.state.jobs[&job("minutes")].suspended.clone();
+    let mut ends = 0;
+    while suspended(&shell).is_none() {
+        let run = shell.running("minutes");
+        let failed = Ended::Failed { error: Error::invalid("every second one") };
+        shell.end(run, if ends % 2 == 0 { failed } else { Ended::Published { version: ends } });
+        ends += 1;
+        assert!(ends < 20_000, "nobody noticed");
+    }
+    assert_eq!(suspended(&shell).unwrap().reason, SuspendReason::Ledger);
+    assert!(bytes(&shell) < 2 << 20, "{} bytes", bytes(&shell));
+    shell.tell(Event::JobResumed { job: job("minutes") });
+    assert_eq!(shell.began().len(), 1, "it goes on until the next one fails");
+}
+
+#[test]
+fn coverage_in_too_many_pieces_is_refused_until_they_are_joined() {
+    let mut shell = Shell::new("2026-01-01");
+    let report = |hour: u64, version| Event::DatasetCovered {
+        dataset: dataset("clicks"),
+        from: Millis(hour * 3_600_000),
+        to: Millis((hour + 1) * 3_600_000),
+        version,
+    };
+    for piece in 0..10_000 {
+        shell.tell(report(2 * piece, piece));
+    }
+    let error = shell.ask(report(30_000, 10_000)).unwrap_err();
+    assert_eq!((error.kind, error.message.contains("10000 separate times")), (ErrorKind::ResourcesExhausted, true));
+    shell.tell(report(1, 10_001));
+    shell.tell(report(30_000, 10_002));
+    assert_eq!(shell.state.datasets[&dataset("clicks")].versions.pieces(), 2);
+}

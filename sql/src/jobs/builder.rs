@@ -1,0 +1,307 @@
+//! Jobs from Rust: the same statements, put together by name.
+
+use std::fmt;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::common::TableReference;
+use tidemill_core::interval::{JobName, Order, Reprocess};
+use tidemill_core::{Error, Result};
+
+use super::statement::{At, CreateJob, Expectation, Setting, TriggerClause, Violation};
+use crate::Session;
+
+/// A job of a session's cluster, by name. Begun by [`Session::job`].
+///
+/// ```no_run
+/// # async fn example() -> tidemill::Result<()> {
+/// let session = tidemill::connect("http://10.0.0.1:7878").start().await?;
+/// let daily = session.job("daily_spend");
+/// daily
+///     .into("spend_daily")
+///     .schedule("15 2 * * *")
+///     .time_zone("America/New_York")
+///     .interval("1 day")
+///     .start("2026-01-01")
+///     .depends_on("clicks")
+///     .set("interval_column", "day")
+///     .expect("spend >= 0")
+///     .query("SELECT date_trunc('day', ts)::date AS day, ad, sum(cost) AS spend FROM clicks \
+///             WHERE ts >= $interval_start AND ts < $interval_end GROUP BY 1, 2")
+///     .create()
+///     .await?;
+/// daily.backfill("2026-01-01", "2026-03-01").max_runs(4).run().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct JobHandle {
+    session: Session,
+    name: JobName,
+}
+
+impl JobHandle {
+    pub(crate) const fn new(session: Session, name: String) -> Self {
+        Self { session, name: JobName(name) }
+    }
+
+    fn quoted(&self) -> String {
+        quote(&self.name.0)
+    }
+
+    async fn run(&self, statement: &str) -> Result<Vec<RecordBatch>> {
+        self.session.run_on_cluster(statement).await
+    }
+
+    /// A job that publishes into a dataset: what else it is follows.
+    #[must_use]
+    #[expect(clippy::wrong_self_convention, reason = "it is the clause's name")]
+    pub fn into(&self, dataset: &str) -> JobBuilder {
+        let create = CreateJob {
+            or_replace: false,
+            job: At::nowhere(self.name.clone()),
+            output: At::nowhere(TableReference::from(dataset)),
+            trigger: None,
+            zone: None,
+            interval: None,
+            start: None,
+            catch_up: None,
+            depends_on: Vec::new(),
+            expect: Vec::new(),
+            settings: Vec::new(),
+            query: At::nowhere(String::new()),
+        };
+        JobBuilder { job: self.clone(), create }
+    }
+
+    /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time.
+    ///
+    /// # Errors
+    /// There is no such job or interval, or it is not over.
+    pub async fn execute(&self, start: &str) -> Result<()> {
+        self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text(start))).await.map(|_| ())
+    }
+
+    /// A backfill of the intervals between two times.
+    #[must_use]
+    pub fn backfill(&self, from: &str, to: &str) -> BackfillBuilder {
+        let (reprocess, order) = (Reprocess::Missing, Order::Forward);
+        BackfillBuilder { job: self.clone(), from: from.to_owned(), to: to.to_owned(), reprocess, max_runs: 1, order }
+    }
+
+    /// Lets the job start nothing by itself any more.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub async fn suspend(&self) -> Result<()> {
+        self.run(&format!("ALTER JOB {} SUSPEND", self.quoted())).await.map(|_| ())
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub async fn resume(&self) -> Result<()> {
+        self.run(&format!("ALTER JOB {} RESUME", self.quoted())).await.map(|_| ())
+    }
+
+    /// Sets some of its settings.
+    ///
+    /// # Errors
+    /// There is no such job or setting, or a value does not fit.
+    pub async fn set<'a>(&self, settings: impl IntoIterator<Item = (&'a str, &'a str)> + Send) -> Result<()> {
+        let settings = settings.into_iter().map(|(key, value)| format!("{} = {}", quote(key), text(value)));
+        let settings = settings.collect::<Vec<_>>().join(", ");
+        self.run(&format!("ALTER JOB {} SET ({settings})", self.quoted())).await.map(|_| ())
+    }
+
+    /// Drops it. What it published stays.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub async fn drop_job(&self) -> Result<()> {
+        self.run(&format!("DROP JOB {}", self.quoted())).await.map(|_| ())
+    }
+}
+
+/// A job that is about to be created. Methods are named after the clauses of `CREATE JOB`, see `docs/jobs.md`.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is created before `create` is called"]
+pub struct JobBuilder {
+    job: JobHandle,
+    create: CreateJob,
+}
+
+impl JobBuilder {
+    /// `SCHEDULE CRON`.
+    pub fn schedule(mut self, cron: &str) -> Self {
+        self.create.trigger = Some(TriggerClause::Cron(At::nowhere(cron.to_owned())));
+        self
+    }
+
+    /// `TRIGGER ON UPDATE OF`; several times for several datasets.
+    pub fn on_update_of(mut self, dataset: &str) -> Self {
+        let dataset = At::nowhere(TableReference::from(dataset));
+        match &mut self.create.trigger {
+            Some(TriggerClause::Update(of)) => of.push(dataset),
+            other => *other = Some(TriggerClause::Update(vec![dataset])),
+        }
+        self
+    }
+
+    /// `AT TIME ZONE`.
+    pub fn time_zone(mut self, zone: &str) -> Self {
+        self.create.zone = Some(At::nowhere(zone.to_owned()));
+        self
+    }
+
+    /// `INTERVAL`.
+    pub fn interval(mut self, length: &str) -> Self {
+        self.create.interval = Some(At::nowhere(length.to_owned()));
+        self
+    }
+
+    /// `START`.
+    pub fn start(mut self, start: &str) -> Self {
+        self.create.start = Some(At::nowhere(start.to_owned()));
+        self
+    }
+
+    /// `CATCHUP TRUE`.
+    pub fn catch_up(mut self) -> Self {
+        self.create.catch_up = Some(true);
+        self
+    }
+
+    /// `DEPENDS ON … COMPLETE`; several times for several datasets.
+    pub fn depends_on(mut self, dataset: &str) -> Self {
+        self.create.depends_on.push(At::nowhere(TableReference::from(dataset)));
+        self
+    }
+
+    /// `EXPECT (…) ON VIOLATION FAIL`.
+    pub fn expect(mut self, condition: &str) -> Self {
+        let predicate = At::nowhere(condition.to_owned());
+        self.create.expect.push(Expectation { name: None, predicate, violation: Violation::Fail });
+        self
+    }
+
+    /// One of `WITH (…)`.
+    pub fn set(mut self, key: &str, value: impl fmt::Display) -> Self {
+        let (key, value) = (At::nowhere(key.to_owned()), At::nowhere(value.to_string()));
+        self.create.settings.push(Setting { key, value });
+        self
+    }
+
+    /// What it computes, with `$interval_start` and `$interval_end`.
+    pub fn query(mut self, sql: &str) -> Self {
+        self.create.query = At::nowhere(sql.trim().to_owned());
+        self
+    }
+
+    /// The statement that this is.
+    #[must_use]
+    pub fn statement(&self) -> String {
+        self.create.to_string()
+    }
+
+    /// Creates the job.
+    ///
+    /// # Errors
+    /// It makes no sense, its query cannot be planned, or there is one of the name.
+    pub async fn create(self) -> Result<JobHandle> {
+        self.send("").await
+    }
+
+    /// Creates the job, or gives one of the name these clauses.
+    ///
+    /// # Errors
+    /// It makes no sense, or its query cannot be planned.
+    pub async fn create_or_replace(self) -> Result<JobHandle> {
+        self.send("OR REPLACE ").await
+    }
+
+    async fn send(self, or_replace: &str) -> Result<JobHandle> {
+        if self.create.query.value.is_empty() {
+            return Err(Error::invalid(format!("the job {} computes nothing: give it a query", self.job.name)));
+        }
+        let statement = self.statement().replacen("CREATE ", &format!("CREATE {or_replace}"), 1);
+        self.job.run(&statement).await?;
+        Ok(self.job)
+    }
+}
+
+/// A backfill that is about to be asked for.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is asked for before `run` or `dry_run` is called"]
+pub struct BackfillBuilder {
+    job: JobHandle,
+    from: String,
+    to: String,
+    reprocess: Reprocess,
+    max_runs: u32,
+    order: Order,
+}
+
+impl BackfillBuilder {
+    /// `REPROCESS FAILED`.
+    pub const fn failed(mut self) -> Self {
+        self.reprocess = Reprocess::Failed;
+        self
+    }
+
+    /// `REPROCESS ALL`.
+    pub const fn all(mut self) -> Self {
+        self.reprocess = Reprocess::All;
+        self
+    }
+
+    /// `MAX RUNS`.
+    pub const fn max_runs(mut self, runs: u32) -> Self {
+        self.max_runs = runs;
+        self
+    }
+
+    /// `REVERSE`.
+    pub const fn reverse(mut self) -> Self {
+        self.order = Order::Reverse;
+        self
+    }
+
+    fn statement(&self) -> String {
+        let reprocess = match self.reprocess {
+            Reprocess::Missing => "MISSING",
+            Reprocess::Failed => "FAILED",
+            Reprocess::All => "ALL",
+        };
+        let order = match self.order {
+            Order::Forward => "",
+            Order::Reverse => " REVERSE",
+        };
+        let (job, from, to) = (self.job.quoted(), text(&self.from), text(&self.to));
+        format!("BACKFILL JOB {job} FROM {from} TO {to} REPROCESS {reprocess} MAX RUNS {}{order}", self.max_runs)
+    }
+
+    /// Asks for it.
+    ///
+    /// # Errors
+    /// There is no such job, or no such time.
+    pub async fn run(self) -> Result<()> {
+        self.job.run(&self.statement()).await.map(|_| ())
+    }
+
+    /// The intervals that it would run, in their order: `interval_start`, `interval_end`, `local_start`.
+    ///
+    /// # Errors
+    /// There is no such job, or no such time.
+    pub async fn dry_run(self) -> Result<Vec<RecordBatch>> {
+        self.job.run(&format!("{} DRY RUN", self.statement())).await
+    }
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn text(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}

@@ -1,0 +1,363 @@
+//! `CREATE JOB` and `ALTER JOB … SET`: a job that cannot be planned is refused, with the place in its statement.
+
+use datafusion::logical_expr::LogicalPlan;
+use tidemill_core::interval::{Calendar, Event, Interval, Job, JobName, Mode, Spec, State, is_retried};
+use tidemill_core::record::JobRun;
+use tidemill_core::schedule::{Basis, Command};
+use tidemill_core::{Error, Result, Role};
+use tidemill_engine::planner::Plan;
+
+use super::checks;
+use super::parser::parse;
+use super::query::{bound, fitted};
+use super::spec::spec_of;
+use super::statement::{At, CreateJob, JobStatement, Setting};
+use super::target::{Target, check_alone};
+use crate::datasets::{self, Publication, WriteMode};
+use crate::session::{Planning, redact};
+
+/// Makes a job, or gives it other clauses.
+pub(super) async fn create(planning: &Planning<'_>, create: &CreateJob) -> Result<Plan> {
+    planning.request.by.require(Role::Write, "CREATE JOB")?;
+    let jobs = planning.request.state.state().await?.jobs;
+    let known = jobs.jobs.get(&create.job.value);
+    let by = planning.request.by.clone().recorded();
+    let identity = known.map_or_else(|| ulid::Ulid::new().to_string(), |known| known.spec.identity.clone());
+    let spec = spec_of(create, identity, by)?;
+    check(planning, &jobs, create, &spec).await?;
+    let (job, basis) = (create.job.value.clone(), known.map(|known| basis(&create.job.value, known)));
+    let event = match create.or_replace {
+        true => Event::JobReplaced { job, spec },
+        false => Event::JobCreated { job, spec },
+    };
+    let basis = basis.filter(|_| create.or_replace);
+    Ok(Plan::Command(Command::Job { event: Box::new(event), basis }))
+}
+
+/// `ALTER JOB … SET`: these settings take the place of those of the same name.
+pub(super) async fn set(planning: &Planning<'_>, job: &At<JobName>, settings: &[Setting]) -> Result<Plan> {
+    let jobs = planning.request.state.state().await?.jobs;
+    let known = super::known(&jobs, job)?;
+    let mut create = definition(known)?;
+    for setting in settings {
+        create.settings.retain(|old| old.key.value != setting.key.value);
+        create.settings.push(setting.clone());
+    }
+    let spec = spec_of(&create, known.spec.identity.clone(), known.spec.by.clone())?;
+    // Places in the statement that the job keeps are none in the one that was typed.
+    check(planning, &jobs, &create, &spec).await.map_err(|e| Error { place: None, ..e })?;
+    let event = Box::new(Event::JobAltered { job: job.value.clone(), spec });
+    Ok(Plan::Command(Command::Job { event, basis: Some(basis(&job.value, known)) }))
+}
+
+/// The statement that a job keeps; its places are of no use to anybody who types another.
+pub(super) fn definition(job: &Job) -> Result<CreateJob> {
+    let Some(JobStatement::Create(mut create)) = parse(&job.spec.statement)? else {
+        return Err(Error::internal("the statement that a job keeps is no CREATE JOB"));
+    };
+    create.settings.iter_mut().for_each(|setting| (setting.key.place, setting.value.place) = (None, None));
+    Ok(*create)
+}
+
+pub(super) fn basis(name: &JobName, job: &Job) -> Basis {
+    Basis { job: name.clone(), incarnation: job.incarnation, revision: job.revision }
+}
+
+/// Whether a job could run: its query is planned for one of its intervals, as far as the write.
+async fn check(planning: &Planning<'_>, jobs: &State, create: &CreateJob, spec: &Spec) -> Result<()> {
+    if redact(&spec.statement) != spec.statement {
+        return Err(Error::invalid(
+            "the job's statement holds what looks like a password or key, and would be kept with it: leave it out, or name a \
+             secret of the servers",
+        )
+        .at(create.job.place));
+    }
+    for input in &create.depends_on {
+        planning.check_table(&input.value).map_err(|e| e.at(input.place))?;
+    }
+    if let Some(super::statement::TriggerClause::Update(of)) = &create.trigger {
+        for input in of {
+            planning.check_table(&input.value).map_err(|e| e.at(input.place))?;
+        }
+    }
+    check_alone(jobs, &create.job.value, spec, &create.output)?;
+    let now = planning.request.now;
+    let start = spec.start.unwrap_or_else(|| Calendar::default_start(spec.zone, spec.interval, now));
+    let calendar = Calendar { zone: spec.zone, length: spec.interval, start };
+    let interval = calendar.interval(calendar.last_complete(now).unwrap_or(0));
+    let prepared = prepare(planning, create, spec, interval).await?;
+    match datasets::write(planning, &prepared.table, prepared.query, prepared.mode, None).await {
+        // What is busy or full now may not be when it runs.
+        Err(error) if !is_retried(error.kind) => Err(error.at(create.output.place)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// What a run of a job writes.
+struct Prepared {
+    table: String,
+    query: LogicalPlan,
+    mode: WriteMode,
+}
+
+async fn prepare(planning: &Planning<'_>, create: &CreateJob, spec: &Spec, interval: Interval) -> Result<Prepared> {
+    let target = Target::of(planning, create).await?;
+    let mode = target.mode(create, spec, interval)?;
+    let query = fitted(bound(planning, create, spec, interval).await?, &target.columns, create)?;
+    let query = checks::guarded(planning, query, create)?;
+    Ok(Prepared { table: target.name, query, mode })
+}
+
+/// Plans the run of an interval.
+///
+/// # Errors
+/// As for the job itself: something changed since it was created.
+pub(crate) async fn run(planning: &Planning<'_>, job: &JobRun) -> Result<Plan> {
+    let Some(JobStatement::Create(create)) = parse(&planning.request.statement)? else {
+        return Err(Error::internal("the statement of a job's run is no CREATE JOB"));
+    };
+    let spec = spec_of(&create, job.identity.clone(), None)?;
+    let prepared = prepare(planning, &create, &spec, job.interval).await?;
+    let publication = Some(publication(planning, job, &spec));
+    match datasets::write(planning, &prepared.table, prepared.query, prepared.mode, publication).await? {
+        plan @ (Plan::Stages(_) | Plan::Published { .. }) => Ok(plan),
+        // There is no client to take rows, and no version to record.
+        Plan::Rows(_) | Plan::Change { .. } | Plan::Command(_) | Plan::Session { .. } => {
+            Err(Error::internal("the write of a job was planned as something else"))
+        }
+    }
+}
+
+/// What the commit of an interval says of itself. Generations of one interval follow each other; those of others, and of
+/// jobs of other clusters, have nothing to do with it.
+fn publication(planning: &Planning<'_>, job: &JobRun, spec: &Spec) -> Publication {
+    let key = &job.key;
+    let time = |at: tidemill_core::Millis| {
+        let at = i64::try_from(at.0).ok().and_then(chrono::DateTime::from_timestamp_millis);
+        at.map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)).unwrap_or_default()
+    };
+    let info = [
+        ("tidemill.run", planning.request.run.0.clone()),
+        ("tidemill.job", key.job.0.clone()),
+        ("tidemill.interval_start", time(job.interval.start)),
+        ("tidemill.interval_end", time(job.interval.end)),
+        ("tidemill.generation", key.generation.to_string()),
+        ("tidemill.attempt", key.attempt.to_string()),
+        ("tidemill.cause", job.cause.name().to_owned()),
+    ];
+    Publication {
+        application: format!("tidemill/{}/{}/{}", job.identity, key.incarnation, key.index),
+        // What is added is there once, whichever generation it was that added it and could not say so.
+        version: match spec.options.mode {
+            Mode::ReplaceInterval => key.generation.into(),
+            Mode::Append => 1,
+        },
+        info: info.map(|(key, value)| (key.to_owned(), value)).into(),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::util::pretty::pretty_format_batches;
+    use async_trait::async_trait;
+    use datafusion::dataframe::DataFrame;
+    use tidemill_core::record::{Catalogue, CatalogueEntry, CatalogueKind, SessionRows, State};
+    use tidemill_core::{BlobHash, Millis, Principal, RunId};
+    use tidemill_engine::functions::Functions;
+    use tidemill_engine::planner::{BlobReader, PlanRequest, StateReader};
+
+    use super::*;
+    use crate::session::SqlPlanner;
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    #[async_trait]
+    impl StateReader for Nothing {
+        async fn state(&self) -> Result<State> {
+            Ok(State::default())
+        }
+    }
+
+    impl BlobReader for Nothing {
+        fn read(&self, _: &BlobHash) -> Option<bytes::Bytes> {
+            None
+        }
+    }
+
+    /// A folder with clicks of two hours and the tables that a job names.
+    fn tables() -> (tempfile::TempDir, Catalogue) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rows = "2026-03-01T08:59:59.999Z,1,5\n2026-03-01T09:00:00Z,1,7\n2026-03-01T09:59:59Z,2,-1\n2026-03-01T10:00:00Z,1,9\n";
+        std::fs::write(folder.path().join("clicks.csv"), format!("ts,ad,cost\n{rows}")).expect("a file");
+        let path = folder.path().display();
+        let table = |columns: &str, more: &str| {
+            let definition = format!("CREATE EXTERNAL TABLE t ({columns}) STORED AS CSV {more}");
+            CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }
+        };
+        let clicks = format!("LOCATION '{path}/clicks.csv' OPTIONS ('format.has_header' 'true')");
+        let sums = format!("LOCATION '{path}/'");
+        let days = format!("PARTITIONED BY (day) LOCATION '{path}/'");
+        let entries = [
+            ("public.clicks", table("ts TIMESTAMP, ad BIGINT, cost INT", &clicks)),
+            ("public.sums", table("hour TIMESTAMP, ad BIGINT, cost BIGINT", &sums)),
+            ("public.days", table("ad BIGINT, cost BIGINT, day DATE", &days)),
+        ];
+        let entries = entries.map(|(name, entry)| (name.to_owned(), entry)).into();
+        (folder, Catalogue { version: 1, entries })
+    }
+
+    fn request(statement: &str, catalogue: Catalogue) -> PlanRequest {
+        PlanRequest {
+            run: RunId("r".to_owned()),
+            statement: statement.to_owned(),
+            parameters: bytes::Bytes::new(),
+            job: None,
+            plan: None,
+            settings: BTreeMap::new(),
+            by: Principal::anybody(),
+            catalogue: Arc::new(catalogue),
+            session: SessionRows::default(),
+            state: Arc::new(Nothing),
+            now: Millis(1_772_359_200_000),
+            slots: 2,
+            task_memory: None,
+            blobs: Arc::new(Nothing),
+        }
+    }
+
+    fn read(statement: &str) -> Result<(CreateJob, Spec)> {
+        let Some(JobStatement::Create(create)) = parse(statement)? else { return Err(Error::invalid("no CREATE JOB")) };
+        let spec = spec_of(&create, "id".to_owned(), None)?;
+        Ok((*create, spec))
+    }
+
+    /// What the run of the interval with a position would write: how, and the rows.
+    async fn written(statement: &str, index: u64) -> Result<(WriteMode, String)> {
+        let (_folder, catalogue) = tables();
+        let request = request(statement, catalogue);
+        let planner = SqlPlanner::new(Functions::default())?;
+        let planning = planner.planning(&request)?;
+        let (create, spec) = read(statement)?;
+        let start = spec.start.expect("START");
+        let calendar = Calendar { zone: spec.zone, length: spec.interval, start };
+        let prepared = prepare(&planning, &create, &spec, calendar.interval(index)).await?;
+        let rows = DataFrame::new(planning.context.state(), prepared.query).collect().await;
+        let rows = rows.map_err(|e| tidemill_engine::error::from_datafusion(&e))?;
+        Ok((prepared.mode, pretty_format_batches(&rows).expect("a table").to_string()))
+    }
+
+    const HOURLY: &str = "CREATE JOB hourly INTO sums SCHEDULE CRON '@hourly' INTERVAL '1 hour' START '2026-03-01' \
+        WITH (interval_column = 'hour') AS SELECT ad, sum(cost) AS cost, date_trunc('hour', ts) AS hour FROM clicks \
+        WHERE ts >= $interval_start AND ts < $interval_end GROUP BY 1, 3 ORDER BY ad";
+
+    #[tokio::test]
+    async fn an_interval_is_half_open_and_its_columns_are_the_datasets() {
+        let (mode, rows) = written(HOURLY, 9).await.expect("rows");
+        let expected = [
+            "+---------------------+----+------+",
+            "| hour                | ad | cost |",
+            "+---------------------+----+------+",
+            "| 2026-03-01T09:00:00 | 1  | 7    |",
+            "| 2026-03-01T09:00:00 | 2  | -1   |",
+            "+---------------------+----+------+",
+        ];
+        assert_eq!(rows, expected.join("\n"));
+        let nine = 1_772_355_600_000_000_000;
+        let at = |hours: i64| {
+            datafusion::common::ScalarValue::TimestampNanosecond(Some(nine + hours * 3_600_000_000_000), None)
+        };
+        assert_eq!(mode, WriteMode::ReplaceInterval { column: "hour".to_owned(), from: at(0), to: at(1) });
+    }
+
+    #[tokio::test]
+    async fn an_expectation_guards_what_would_be_published() {
+        let expecting = HOURLY.replace("WITH", "CONSTRAINT positive EXPECT (cost >= 0) ON VIOLATION FAIL WITH");
+        let error = written(&expecting, 9).await.expect_err("a violation");
+        assert!(error.message.contains("the check `positive` does not hold for 1 of"), "{error}");
+        assert!(error.message.contains("ad = 2, cost = -1"), "{error}");
+        assert!(written(&expecting, 10).await.is_ok(), "the next hour is as expected");
+    }
+
+    #[tokio::test]
+    async fn days_replace_partitions_and_hours_cannot_be_days() {
+        let daily = "CREATE JOB daily INTO days SCHEDULE CRON '@daily' AT TIME ZONE 'America/New_York' INTERVAL '2 days' \
+            START '2026-03-07' AS SELECT $interval_start::date AS day, ad, cost FROM clicks WHERE ts < $interval_end";
+        let (mode, _) = written(daily, 0).await.expect("rows");
+        let partition = |day: &str| BTreeMap::from([("day".to_owned(), Some(day.to_owned()))]);
+        assert_eq!(mode, WriteMode::ReplacePartitions(vec![partition("2026-03-07"), partition("2026-03-08")]));
+        let error = written(&daily.replace("2 days", "2 hours"), 0).await.expect_err("an error");
+        assert!(error.message.contains("not of whole days"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_commit_names_its_interval_and_appends_once() {
+        let (_folder, catalogue) = tables();
+        let request = request(HOURLY, catalogue);
+        let planner = SqlPlanner::new(Functions::default()).expect("a planner");
+        let planning = planner.planning(&request).expect("a session");
+        let publication_of = |statement: &str, generation| {
+            let (create, spec) = read(statement).expect("a job");
+            let key = tidemill_core::interval::RunKey {
+                job: create.job.value,
+                incarnation: 4,
+                index: 9,
+                generation,
+                attempt: 2,
+            };
+            let interval = Interval { start: Millis(0), end: Millis(3_600_000) };
+            let cause = tidemill_core::interval::Cause::Schedule;
+            publication(&planning, &JobRun { key, interval, cause, revision: 1, identity: "id".to_owned() }, &spec)
+        };
+        let replaced = publication_of(HOURLY, 3);
+        assert_eq!((replaced.application.as_str(), replaced.version), ("tidemill/id/4/9", 3));
+        assert_eq!(replaced.info.get("tidemill.interval_end").map(String::as_str), Some("1970-01-01T01:00:00Z"));
+        let appended = HOURLY.replace("interval_column = 'hour'", "mode = 'append'");
+        assert_eq!(publication_of(&appended, 3).version, 1, "a later generation finds the rows of an earlier one");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_planned_is_refused_where_it_stands() {
+        let wrong = |text: &str, by: &str| HOURLY.replacen(text, by, 1);
+        let cases = [
+            (wrong("FROM clicks", "FROM clickz"), "there is no table `clickz`: did you mean `clicks`?"),
+            (wrong("$interval_start", "$interval_strat"), "did you mean `$interval_start`?"),
+            (wrong("sum(cost) AS cost", "sum(cost) AS costs"), "did you mean `cost`?"),
+            (wrong("SELECT ad, ", "SELECT ad AS \"Ad\", "), "did you mean `ad`?"),
+            (wrong("sum(cost) AS cost", "'x' AS cost"), "CAST it"),
+            (
+                wrong("ts < $interval_end", "CAST(ad AS VARCHAR) < $interval_end"),
+                "compare it with a timestamp or a date",
+            ),
+            (wrong("INTO sums", "INTO summs"), "did you mean `sums`?"),
+            (wrong("WITH (interval_column = 'hour')", ""), "set interval_column"),
+            (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`"),
+            (wrong("interval_column = 'hour'", "partition = 'hour'"), "is not partitioned by `hour`"),
+            (wrong("WITH (", "EXPECT (sum(cost) > 0) WITH ("), "needs more than one row"),
+            (wrong("WITH (", "EXPECT (cost + 1) WITH ("), "no condition"),
+            (wrong("WITH (", "EXPECT (costs > 0) WITH ("), "cannot be read"),
+            (wrong("WITH (", "EXPECT (cost > 0) ON VIOLATION WARN WITH ("), "only warns"),
+            (wrong("AS SELECT ad", "AS DROP TABLE sums -- "), "must be a query"),
+        ];
+        let missing = "CREATE JOB j INTO sums SCHEDULE CRON '@hourly' INTERVAL '1 hour' START '2026-03-01' \
+            WITH (interval_column = 'hour') AS SELECT ts AS hour, cost FROM clicks";
+        let cases = cases.into_iter().chain([(missing.to_owned(), "gives no column `ad`")]);
+        for (statement, expected) in cases {
+            let error = written(&statement, 9).await.expect_err(&statement);
+            assert!(error.message.contains(expected), "{statement}\n{error}");
+            assert!(error.place.is_some(), "{statement}\n{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_in_the_query_is_one_in_the_statement() {
+        let statement = "CREATE JOB j INTO sums SCHEDULE CRON '@hourly' INTERVAL '1 hour' START '2026-03-01'\n\
+            WITH (interval_column = 'hour')\nAS SELECT ts AS hour,\n  ad, cost\n FROM clickz";
+        let error = written(statement, 9).await.expect_err("an error");
+        assert_eq!(error.place.map(|place| (place.line, place.column)), Some((5, 7)), "{error}");
+    }
+}

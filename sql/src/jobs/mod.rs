@@ -1,0 +1,157 @@
+//! Jobs in SQL: `CREATE JOB` and the statements around it, and the runs that jobs submit. `docs/jobs.md`.
+//!
+//! A statement is read by `parser.rs` with `tokens.rs` and `clauses.rs` into the values of `statement.rs`; `spec.rs`, `settings.rs`,
+//! `query.rs`, `target.rs` and `checks.rs` say what a job's clauses mean, `create.rs` tries and makes it, `show.rs` and `strip.rs`
+//! show it. `builder.rs` is the same for Rust.
+//!
+//! Invariant: a job is kept as its statement. What it runs is planned from that text, whoever leads by then.
+
+mod builder;
+mod checks;
+mod clauses;
+mod create;
+mod parser;
+mod query;
+mod settings;
+mod show;
+mod spec;
+mod statement;
+mod strip;
+mod target;
+mod tokens;
+
+use datafusion::common::TableReference;
+use tidemill_core::interval::{Event, Job, JobName, Local, Request, State, Zone};
+use tidemill_core::schedule::Command;
+use tidemill_core::{Error, Millis, Result, Role, RunId};
+use tidemill_engine::planner::Plan;
+
+pub use builder::{BackfillBuilder, JobBuilder, JobHandle};
+pub(crate) use create::run;
+pub(crate) use parser::{is_begun_by, parse};
+use statement::{Alteration, At, Backfill, JobStatement};
+
+use crate::session::{Planning, nearest};
+
+/// What a statement about jobs means.
+///
+/// # Errors
+/// It is wrong, names what is not there, or its user may not.
+pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) -> Result<Plan> {
+    let by = &planning.request.by;
+    match statement {
+        JobStatement::Create(create) => create::create(planning, &create).await,
+        JobStatement::Alter { job, change } => {
+            by.require(Role::Write, "ALTER JOB")?;
+            alter(planning, job, change).await
+        }
+        JobStatement::Drop { job, if_exists } => {
+            by.require(Role::Write, "DROP JOB")?;
+            let jobs = jobs(planning).await?;
+            if if_exists && !jobs.jobs.contains_key(&job.value) {
+                return Ok(Plan::Change { record: None, expected: None, blobs: Vec::new() });
+            }
+            known(&jobs, &job)?;
+            Ok(ask(Event::JobDropped { job: job.value }))
+        }
+        JobStatement::Execute { job, start } => {
+            by.require(Role::Write, "EXECUTE JOB")?;
+            let jobs = jobs(planning).await?;
+            let start = instant(known(&jobs, &job)?.spec.zone, &start)?;
+            Ok(ask(Event::Requested { job: job.value, start }))
+        }
+        JobStatement::Backfill(backfill) => {
+            if !backfill.dry_run {
+                by.require(Role::Write, "BACKFILL JOB")?;
+            }
+            self::backfill(planning, backfill).await
+        }
+        JobStatement::Complete { dataset, from, to, zone } => {
+            by.require(Role::Write, "ALTER DATASET")?;
+            complete(planning, &dataset, [&from, &to], zone.as_ref())
+        }
+        // Whose run it is decides, and the coordinator knows that.
+        JobStatement::CancelRun { run } => Ok(Plan::Command(Command::CancelRun { run: RunId(run.value) })),
+        JobStatement::CancelBackfill { id, job } => {
+            by.require(Role::Write, "CANCEL BACKFILL")?;
+            known(&jobs(planning).await?, &job)?;
+            Ok(ask(Event::BackfillCancelled { job: job.value, id }))
+        }
+        JobStatement::ShowJobs => show::jobs(planning).await,
+        JobStatement::ShowCreate { job } => show::create(known(&jobs(planning).await?, &job)?, &job.value),
+        JobStatement::ShowIntervals { job, from, to } => {
+            let state = planning.request.state.state().await?;
+            let known = known(&state.jobs, &job)?;
+            let end = |at: Option<At<String>>| at.map(|at| instant(known.spec.zone, &at)).transpose();
+            strip::show(&state, known, end(from)?, end(to)?, planning.request.now)
+        }
+    }
+}
+
+fn ask(event: Event) -> Plan {
+    Plan::Command(Command::Job { event: Box::new(event), basis: None })
+}
+
+async fn jobs(planning: &Planning<'_>) -> Result<State> {
+    Ok(planning.request.state.state().await?.jobs)
+}
+
+/// The job of a name.
+fn known<'a>(jobs: &'a State, job: &At<JobName>) -> Result<&'a Job> {
+    jobs.jobs.get(&job.value).ok_or_else(|| {
+        let hint = match nearest(&job.value.0, jobs.jobs.keys().map(|name| name.0.as_str())) {
+            Some(alike) => format!("did you mean `{alike}`?"),
+            None => "SHOW JOBS lists them".to_owned(),
+        };
+        Error::not_found(format!("there is no job `{}`: {hint}", job.value)).at(job.place)
+    })
+}
+
+/// An instant, as the clocks of a zone show it.
+fn instant(zone: Zone, at: &At<String>) -> Result<Millis> {
+    Local::parse(&at.value).map(|local| zone.instant(local)).map_err(|e| e.at(at.place))
+}
+
+/// Somebody who knows says that a table is complete for some time: what waits for that may run.
+fn complete(
+    planning: &Planning<'_>,
+    table: &At<TableReference>,
+    [from, to]: [&At<String>; 2],
+    zone: Option<&At<String>>,
+) -> Result<Plan> {
+    planning.check_table(&table.value).map_err(|e| e.at(table.place))?;
+    let zone = zone.map_or(Ok(Zone::UTC), |zone| Zone::parse(&zone.value).map_err(|e| e.at(zone.place)))?;
+    let dataset = spec::dataset(table);
+    // Said again, it is another update.
+    let version = planning.request.now.0;
+    Ok(ask(Event::DatasetCovered { dataset, from: instant(zone, from)?, to: instant(zone, to)?, version }))
+}
+
+async fn alter(planning: &Planning<'_>, job: At<JobName>, change: Alteration) -> Result<Plan> {
+    match change {
+        Alteration::Set(settings) => create::set(planning, &job, &settings).await,
+        Alteration::Suspend | Alteration::Resume => {
+            known(&jobs(planning).await?, &job)?;
+            Ok(ask(match change {
+                Alteration::Resume => Event::JobResumed { job: job.value },
+                Alteration::Suspend | Alteration::Set(_) => Event::JobSuspended { job: job.value },
+            }))
+        }
+    }
+}
+
+async fn backfill(planning: &Planning<'_>, backfill: Backfill) -> Result<Plan> {
+    let state = planning.request.state.state().await?;
+    let zone = known(&state.jobs, &backfill.job)?.spec.zone;
+    let Backfill { job, from, to, reprocess, max_runs, order, dry_run } = backfill;
+    let (start, end) = (instant(zone, &from)?, instant(zone, &to)?);
+    let request = Request { from: start, to: end, reprocess, max_runs, order };
+    if dry_run {
+        // Clocks on the wall say what is over.
+        let now = Millis(planning.request.now.0.saturating_add_signed(state.clock_ahead_ms));
+        let plan =
+            tidemill_core::interval::plan(&state.jobs, &job.value, &request, now).map_err(|e| e.at(from.place))?;
+        return show::dry_run(&plan, zone);
+    }
+    Ok(ask(Event::BackfillRequested { job: job.value, request }))
+}

@@ -1,0 +1,44 @@
+//! The same from Rust.
+
+use arrow::array::RecordBatch;
+use tidemill::ErrorKind;
+
+use super::creates;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_built_in_rust() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session = tidemill::local().start().await.expect("a session");
+    for create in creates(folder.path()) {
+        session.sql(&create).await.expect("a table");
+    }
+    let job = session
+        .job("counts")
+        .into("sums")
+        .schedule("5 * * * *")
+        .time_zone("Europe/Berlin")
+        .interval("1 hour")
+        .start("2026-03-01")
+        .set("interval_column", "hour")
+        .set("retries", 1)
+        .expect("n > 0")
+        .query("SELECT ts AS hour, 1 AS n FROM clicks WHERE ts >= $interval_start AND ts < $interval_end");
+    assert!(
+        job.statement()
+            .starts_with("CREATE JOB counts INTO sums\n  SCHEDULE CRON '5 * * * *' AT TIME ZONE 'Europe/Berlin'")
+    );
+    let job = job.create().await.expect("a job");
+    let listed = job.backfill("2026-03-01", "2026-03-02").reverse().dry_run().await.expect("a list");
+    assert_eq!(listed.iter().map(RecordBatch::num_rows).sum::<usize>(), 24);
+    job.set([("retries", "3")]).await.expect("a setting");
+    job.suspend().await.expect("suspended");
+    let shown = session.sql("SHOW JOBS").await.expect("a statement").collect().await.expect("rows");
+    let shown = arrow::util::pretty::pretty_format_batches(&shown).expect("a table").to_string();
+    assert!(shown.contains("counts") && shown.contains("suspended"), "{shown}");
+    job.resume().await.expect("resumed");
+    let twice = session.job("counts").into("sums").schedule("@daily").interval("1 day").set("interval_column", "hour");
+    let twice = twice.query("SELECT ts AS hour, 1 AS n FROM clicks").create().await.expect_err("it is there");
+    assert_eq!(twice.kind, ErrorKind::Conflict, "{twice}");
+    job.drop_job().await.expect("dropped");
+    assert_eq!(job.execute("2026-03-01 07:00").await.expect_err("it is gone").kind, ErrorKind::NotFound);
+}

@@ -1,0 +1,156 @@
+//! The statements around `CREATE JOB`.
+
+use tidemill::client::Client;
+use tidemill_core::{Error, ErrorKind};
+use tidemill_tests::harness::{LocalCluster, Shape, rows, value};
+
+use super::{REFUSED, hourly, tables, until};
+
+async fn refused(client: &mut Client, sql: &str) -> Error {
+    match client.execute(sql).await {
+        Err(error) => error,
+        Ok(result) => result.collect().await.err().unwrap_or_else(|| panic!("{sql} was not refused")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_created_shown_altered_and_dropped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let client = &mut cluster.client().await;
+    tables(client, folder.path()).await;
+    rows(client, &hourly("counts", ", retries = 2")).await;
+    assert_eq!(value(client, "SELECT job || ' ' || output || ' ' || reason || ' ' || state FROM system.jobs").await, {
+        "counts sums cron 5 * * * * active"
+    });
+    assert_eq!(rows(client, "SHOW JOBS").await.iter().map(|b| b.num_rows()).sum::<usize>(), 1);
+    let definition = rows(client, "SHOW CREATE JOB counts").await;
+    let definition = arrow::util::display::array_value_to_string(definition[0].column(1), 0).expect("a text");
+    let again = refused(client, &definition).await;
+    assert_eq!(again.kind, ErrorKind::Conflict, "{again}");
+    rows(client, &definition.replacen("CREATE JOB", "CREATE OR REPLACE TASK", 1)).await;
+    rows(client, "ALTER JOB counts SET (retries = 5, overlap = 'forbid')").await;
+    let altered = value(client, "SELECT statement FROM system.jobs").await;
+    assert!(altered.contains("retries = '5'") && altered.contains("overlap = 'forbid'"), "{altered}");
+    assert!(!altered.contains("retries = '2'") && altered.contains("interval_column = 'hour'"), "{altered}");
+    let unknown = refused(client, "ALTER JOB counts SET (retrys = 5)").await;
+    assert!(unknown.message.contains("did you mean `retries`?"), "{unknown}");
+    rows(client, "ALTER JOB counts SUSPEND").await;
+    assert_eq!(value(client, "SELECT state || ' ' || suspended_because FROM system.jobs").await, "suspended by a user");
+    rows(client, "ALTER JOB counts RESUME").await;
+    assert_eq!(value(client, "SELECT state FROM system.jobs").await, "active");
+    let misspelt = refused(client, "DROP JOB count").await;
+    assert!(misspelt.message.contains("did you mean `counts`?"), "{misspelt}");
+    assert_eq!(misspelt.place.map(|place| place.column), Some(10));
+    // What a job publishes into, or waits for, stays as long as the job.
+    let used = refused(client, "DROP TABLE sums").await;
+    assert!(used.message.contains("the job counts publishes into"), "{used}");
+    rows(client, "DROP JOB counts").await;
+    rows(client, "DROP JOB IF EXISTS counts").await;
+    rows(client, "DROP TABLE sums").await;
+    assert_eq!(value(client, "SELECT count(*) FROM system.jobs").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_jobs_do_not_delete_each_others_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let client = &mut cluster.client().await;
+    tables(client, folder.path()).await;
+    rows(client, &hourly("east", "")).await;
+    let error = refused(client, &hourly("west", "")).await;
+    assert!(error.message.contains("the job east publishes into `sums` too"), "{error}");
+    rows(client, &hourly("west", "").replace("INTO sums", "INTO rolled")).await;
+    let secret = hourly("north", "").replace("GROUP BY", "AND 'password=hunter2' <> '' GROUP BY");
+    let error = refused(client, &secret).await;
+    assert!(error.message.contains("looks like a password") && !error.message.contains("hunter2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let client = &mut cluster.client().await;
+    tables(client, folder.path()).await;
+    rows(client, &hourly("counts", ", retries = 2, retry_backoff = '100ms'")).await;
+    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    let of = |column: &str| {
+        format!(
+            "SELECT {column} FROM system.intervals WHERE job = 'counts' AND interval_start = TIMESTAMP '2026-03-01T07:00:00Z'"
+        )
+    };
+    until(client, &of("max(state)"), "failed").await;
+    // Where did it stop, and why.
+    assert!(value(client, &of("error")).await.contains(REFUSED));
+    assert_eq!(value(client, &of("run_id || ' ' || attempt || ' ' || generation")).await, "job-counts-1-7-1-3 3 1");
+    let runs = "SELECT count(*) || ' ' || count(DISTINCT attempt) || ' ' || max(cause) || ' ' || max(state) FROM system.runs \
+                WHERE job = 'counts' AND interval_end = TIMESTAMP '2026-03-01T08:00:00Z'";
+    assert_eq!(value(client, runs).await, "3 3 manual failed");
+    for (wrong, why) in
+        [("2026-02-01", "before the START"), ("2026-03-01 07:30", "no interval"), ("then", "not a time")]
+    {
+        let error = refused(client, &format!("EXECUTE JOB counts FOR INTERVAL '{wrong}'")).await;
+        assert!(error.message.contains(why), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_lists_what_it_would_run_and_runs_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let client = &mut cluster.client().await;
+    tables(client, folder.path()).await;
+    rows(client, &hourly("counts", ", retries = 0")).await;
+    let backfill = "BACKFILL JOB counts FROM '2026-03-01 04:00' TO '2026-03-01 08:00' MAX RUNS 2 REVERSE";
+    let listed = rows(client, &format!("{backfill} DRY RUN")).await;
+    let first = arrow::util::display::array_value_to_string(listed[0].column(2), 0).expect("a time");
+    assert_eq!((listed.iter().map(|b| b.num_rows()).sum::<usize>(), first.as_str()), (4, "2026-03-01 07:00"));
+    assert_eq!(value(client, "SELECT count(*) FROM system.runs WHERE job = 'counts'").await, "0");
+    rows(client, backfill).await;
+    let failed = "SELECT count(*) FROM system.intervals WHERE state = 'failed'";
+    until(client, failed, "4").await;
+    let strip = rows(client, "SHOW INTERVALS OF counts FROM '2026-03-01' TO '2026-03-02'").await;
+    let strip = arrow::util::pretty::pretty_format_batches(&strip).expect("a table").to_string();
+    assert!(strip.contains("| 2026-03-01 | ----!!!!----------------"), "{strip}");
+    assert!(refused(client, "CANCEL BACKFILL 1 OF counts").await.message.contains("no backfill 1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_waits_until_its_input_is_complete_for_the_interval() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let client = &mut cluster.client().await;
+    tables(client, folder.path()).await;
+    let waiting = hourly("counts", ", retries = 0").replace("WITH", "DEPENDS ON clicks COMPLETE WITH");
+    rows(client, &waiting).await;
+    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    let stands = "SELECT state || ': ' || coalesce(waits_for, error) FROM system.intervals \
+                  WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z'";
+    assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
+    rows(client, "ALTER DATASET clicks COMPLETE FROM '2026-03-01 07:00' TO '2026-03-01 07:59'").await;
+    assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
+    rows(
+        client,
+        "ALTER DATASET clicks COMPLETE FROM '2026-03-01 08:59' TO '2026-03-01 09:00' AT TIME ZONE 'Europe/Berlin'",
+    )
+    .await;
+    let failed = "SELECT count(*) FROM system.intervals WHERE state = 'failed'";
+    until(client, failed, "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_cancelled_by_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let client = &mut cluster.client().await;
+    tables(client, folder.path()).await;
+    rows(client, &hourly("counts", ", retry_backoff = '1h'")).await;
+    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    let state = "SELECT max(state) FROM system.intervals WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z'";
+    until(client, state, "retrying").await;
+    rows(client, "CANCEL RUN 'job-counts-1-7-1-1'").await;
+    assert_eq!(value(client, state).await, "cancelled");
+    let late = refused(client, "CANCEL RUN 'job-counts-1-7-1-1'").await;
+    assert!(late.message.contains("is not in progress"), "{late}");
+    assert_eq!(refused(client, "CANCEL RUN 'nobody'").await.kind, ErrorKind::NotFound);
+}
