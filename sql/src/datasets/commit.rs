@@ -152,7 +152,7 @@ impl DatasetCommit {
 
 #[async_trait]
 impl Commit for DatasetCommit {
-    async fn commit(&self, winners: &[Attempt], _: bool) -> Result<()> {
+    async fn commit(&self, winners: &[Attempt], _: bool) -> Result<Option<u64>> {
         let version = match publish(&self.log(), &self.target, &OfWinners { commit: self, winners }).await {
             Ok(version) => version,
             Err(error) => {
@@ -171,7 +171,12 @@ impl Commit for DatasetCommit {
             tracing::warn!(%error, run = %self.run, "lists of written files could not be removed");
         }
         checkpoint(self.log(), version, self.target.checkpoint_interval);
-        Ok(())
+        Ok(Some(version))
+    }
+
+    /// An entry whose creation was not answered may be there.
+    fn rolls_forward(&self) -> bool {
+        true
     }
 
     async fn abort(&self) {

@@ -87,7 +87,6 @@ impl Publication {
 }
 
 /// The plan of writing a query's rows into a dataset of the catalogue, `schema.table`.
-#[expect(dead_code, reason = "the seam for scheduled jobs, which publish through it")]
 pub(crate) async fn write(
     planning: &Planning<'_>,
     table: &str,

@@ -44,6 +44,11 @@ impl fmt::Debug for DatasetTable {
 }
 
 impl DatasetTable {
+    /// The columns that divide it.
+    pub(crate) fn partition_by(&self) -> &[String] {
+        self.version.partition_by()
+    }
+
     /// Where it lies.
     pub(crate) fn location(&self) -> &str {
         self.folder.location()

@@ -195,20 +195,36 @@ mod tests {
         let rows = "2026-03-01T08:59:59.999Z,1,5\n2026-03-01T09:00:00Z,1,7\n2026-03-01T09:59:59Z,2,-1\n2026-03-01T10:00:00Z,1,9\n";
         std::fs::write(folder.path().join("clicks.csv"), format!("ts,ad,cost\n{rows}")).expect("a file");
         let path = folder.path().display();
-        let table = |columns: &str, more: &str| {
-            let definition = format!("CREATE EXTERNAL TABLE t ({columns}) STORED AS CSV {more}");
-            CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }
-        };
-        let clicks = format!("LOCATION '{path}/clicks.csv' OPTIONS ('format.has_header' 'true')");
-        let sums = format!("LOCATION '{path}/'");
-        let days = format!("PARTITIONED BY (day) LOCATION '{path}/'");
-        let entries = [
-            ("public.clicks", table("ts TIMESTAMP, ad BIGINT, cost INT", &clicks)),
-            ("public.sums", table("hour TIMESTAMP, ad BIGINT, cost BIGINT", &sums)),
-            ("public.days", table("ad BIGINT, cost BIGINT, day DATE", &days)),
-        ];
-        let entries = entries.map(|(name, entry)| (name.to_owned(), entry)).into();
+        let table = |definition: String| CatalogueEntry { kind: CatalogueKind::ExternalTable, definition };
+        let clicks = format!(
+            "CREATE EXTERNAL TABLE t (ts TIMESTAMP, ad BIGINT, cost INT) STORED AS CSV LOCATION '{path}/clicks.csv' \
+             OPTIONS ('format.has_header' 'true')"
+        );
+        let dataset = |name: &str| format!("CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION '{path}/{name}'");
+        delta(&folder.path().join("sums"), &[("hour", "timestamp_ntz"), ("ad", "long"), ("cost", "long")], &[]);
+        delta(&folder.path().join("days"), &[("ad", "long"), ("cost", "long"), ("day", "date")], &["day"]);
+        let entries = [("clicks", clicks), ("sums", dataset("sums")), ("days", dataset("days"))];
+        let entries = entries.map(|(name, definition)| (format!("public.{name}"), table(definition))).into();
         (folder, Catalogue { version: 1, entries })
+    }
+
+    /// A Delta table without rows.
+    fn delta(folder: &std::path::Path, columns: &[(&str, &str)], partitions: &[&str]) {
+        let field = |(name, kind): &(&str, &str)| serde_json::json!({ "name": name, "type": kind, "nullable": true, "metadata": {} });
+        let fields: Vec<_> = columns.iter().map(field).collect();
+        let schema = serde_json::json!({ "type": "struct", "fields": fields }).to_string();
+        let features = ["timestampNtz"];
+        let lines = [
+            serde_json::json!({ "protocol": { "minReaderVersion": 3, "minWriterVersion": 7,
+                "readerFeatures": features, "writerFeatures": features } }),
+            serde_json::json!({ "metaData": { "id": "5fba94ed-9794-4965-ba6e-6ee3c0d22af9", "schemaString": schema,
+                "format": { "provider": "parquet", "options": {} }, "partitionColumns": partitions,
+                "configuration": {}, "createdTime": 0 } }),
+        ];
+        let log = folder.join("_delta_log");
+        std::fs::create_dir_all(&log).expect("a folder");
+        let text = lines.map(|line| line.to_string()).join("\n");
+        std::fs::write(log.join("00000000000000000000.json"), text).expect("a file");
     }
 
     fn request(statement: &str, catalogue: Catalogue) -> PlanRequest {
@@ -267,9 +283,9 @@ mod tests {
             "+---------------------+----+------+",
         ];
         assert_eq!(rows, expected.join("\n"));
-        let nine = 1_772_355_600_000_000_000;
+        let nine = 1_772_355_600_000_000;
         let at = |hours: i64| {
-            datafusion::common::ScalarValue::TimestampNanosecond(Some(nine + hours * 3_600_000_000_000), None)
+            datafusion::common::ScalarValue::TimestampMicrosecond(Some(nine + hours * 3_600_000_000), None)
         };
         assert_eq!(mode, WriteMode::ReplaceInterval { column: "hour".to_owned(), from: at(0), to: at(1) });
     }

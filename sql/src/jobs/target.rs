@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::NaiveDate;
 use datafusion::common::TableReference;
-use datafusion::sql::parser::Statement;
 use tidemill_core::interval::{Interval, JobName, Mode, Spec, State};
-use tidemill_core::record::{CatalogueEntry, CatalogueKind};
+use tidemill_core::record::CatalogueKind;
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::from_datafusion;
 
 use super::query::{day_of, is_of_days, type_of, value};
 use super::settings::Settings;
 use super::statement::{At, CreateJob};
-use crate::datasets::WriteMode;
-use crate::session::{Planning, parse_one};
+use crate::datasets::{DatasetTable, WriteMode};
+use crate::session::Planning;
 
 /// A dataset that a job publishes into.
 pub(super) struct Target {
@@ -42,13 +41,19 @@ impl Target {
             Some(CatalogueKind::Schema) | None => Some("no table of the catalogue"),
         };
         if let Some(what) = what {
-            let message =
-                format!("`{output}` is {what}, and a job publishes into a dataset: CREATE EXTERNAL TABLE makes one");
+            let message = format!(
+                "`{output}` is {what}, and a job publishes into a dataset: make one with CREATE EXTERNAL TABLE … STORED AS DELTA"
+            );
             return Err(Error::invalid(message).at(place));
         }
         let table = planning.context.table_provider(output.clone()).await.map_err(|e| from_datafusion(&e).at(place))?;
-        let partitions = entry.map(partitions).transpose()?.unwrap_or_default();
-        Ok(Self { name, columns: table.schema(), partitions })
+        let Some(dataset) = table.downcast_ref::<DatasetTable>() else {
+            let message = format!(
+                "`{output}` is no dataset, and a job publishes into one: make it with CREATE EXTERNAL TABLE … STORED AS DELTA"
+            );
+            return Err(Error::invalid(message).at(place));
+        };
+        Ok(Self { name, columns: table.schema(), partitions: dataset.partition_by().to_vec() })
     }
 
     /// What publishing an interval does to the rows that are there.
@@ -104,14 +109,6 @@ impl Target {
             .at(create.job.place)),
         }
     }
-}
-
-/// The columns by which a table is partitioned, as its definition says.
-fn partitions(entry: &CatalogueEntry) -> Result<Vec<String>> {
-    Ok(match parse_one(&entry.definition)? {
-        Statement::CreateExternalTable(table) => table.table_partition_cols,
-        _ => Vec::new(),
-    })
 }
 
 /// Refuses a job that would delete what another one publishes, or the other way round.

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::ScalarValue;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, ColumnarValue, PartitionEvaluator, ScalarUDF, Volatility, WindowUDF, create_udaf,
     create_udf, create_udwf,
 };
-use tidemill::Functions;
+use tidemill::{Error, Functions};
 
 /// All of them.
 #[must_use]
 pub fn functions() -> Functions {
-    let scalars = Functions::new().with_scalar(twice()).with_scalar(unsteady());
+    let scalars = Functions::new().with_scalar(twice()).with_scalar(unsteady()).with_scalar(away());
     scalars.with_aggregate(folded()).with_window(weighed())
 }
 
@@ -50,6 +50,25 @@ pub fn unsteady() -> ScalarUDF {
         Ok(ColumnarValue::Array(Arc::new(moved)))
     };
     create_udf("unsteady", vec![DataType::Int64], DataType::Int64, Volatility::Immutable, Arc::new(unsteady))
+}
+
+/// The variable that names a file; as long as it is there, `away` fails.
+pub const AWAY: &str = "TIDEMILL_TEST_AWAY";
+
+/// `away(x)`: x, or the error of a store that does not answer, see [`AWAY`].
+#[must_use]
+pub fn away() -> ScalarUDF {
+    let away = |arguments: &[ColumnarValue]| {
+        if std::env::var_os(AWAY).is_some_and(|file| Path::new(&file).exists()) {
+            return Err(DataFusionError::External(Box::new(Error::unavailable("the store does not answer"))));
+        }
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        Ok(arrays
+            .into_iter()
+            .next()
+            .map_or_else(|| ColumnarValue::Scalar(ScalarValue::Int64(None)), ColumnarValue::Array))
+    };
+    create_udf("away", vec![DataType::Int64], DataType::Int64, Volatility::Volatile, Arc::new(away))
 }
 
 /// `folded(x)`: all numbers XORed.

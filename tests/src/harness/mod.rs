@@ -17,7 +17,7 @@ mod terminal;
 
 pub use cluster::{LocalCluster, Shape};
 pub use data::{SMALL_SCALE, tpch, tpch_of};
-pub use functions::{UNSTEADY, folded, functions, twice, unsteady, weighed};
+pub use functions::{AWAY, UNSTEADY, away, folded, functions, twice, unsteady, weighed};
 pub use journals::{repeated_after_success, started_after};
 pub use process::{Output, Process};
 pub use process_cluster::{ProcessCluster, lasting_port};

@@ -1,4 +1,4 @@
-//! Jobs in a cluster of real processes, as far as datasets are there: they are created, fire, are tried again, survive kills of
+//! Jobs in a cluster of real processes: they are created, fire, publish each interval once, are tried again, survive kills of
 //! everybody, and say where they stopped and why.
 
 mod api;
@@ -11,10 +11,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tidemill::client::Client;
-use tidemill_tests::harness::{rows, value};
+use tidemill_core::Error;
+use tidemill_tests::harness::{AWAY, ProcessCluster, rows, value};
 
-/// Why a write fails in a build without datasets.
-const REFUSED: &str = "UnsupportedDatasets";
 /// For what takes seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -31,14 +30,38 @@ fn creates(folder: &Path) -> [String; 3] {
         std::fs::create_dir_all(&path).expect("a folder");
         path.display().to_string()
     };
-    let table = |name: &str, columns: &str| {
-        format!("CREATE EXTERNAL TABLE {name} ({columns}) STORED AS PARQUET LOCATION '{}'", path(name))
+    let table = |name: &str, columns: &str, format: &str| {
+        format!("CREATE EXTERNAL TABLE {name} ({columns}) STORED AS {format} LOCATION '{}'", path(name))
     };
     [
-        table("clicks", "ts TIMESTAMP, ad BIGINT"),
-        table("sums", "hour TIMESTAMP, n BIGINT"),
-        table("rolled", "hour TIMESTAMP, n BIGINT"),
+        table("clicks", "ts TIMESTAMP, ad BIGINT", "PARQUET"),
+        table("sums", "hour TIMESTAMP, n BIGINT", "DELTA"),
+        table("rolled", "hour TIMESTAMP, n BIGINT", "DELTA"),
     ]
+}
+
+/// A click of each minute of the first of March.
+async fn click(client: &mut Client, folder: &Path) {
+    let clicks =
+        "SELECT TIMESTAMP '2026-03-01' + v * INTERVAL '1 minute' AS ts, v AS ad FROM generate_series(0, 1439) AS t(v)";
+    let path = folder.join("clicks/all.parquet");
+    rows(client, &format!("COPY ({clicks}) TO '{}'", path.display())).await;
+}
+
+/// The error that a statement must end with.
+async fn refused(client: &mut Client, sql: &str) -> Error {
+    match client.execute(sql).await {
+        Err(error) => error,
+        Ok(result) => result.collect().await.err().unwrap_or_else(|| panic!("{sql} was not refused")),
+    }
+}
+
+/// A cluster whose function `away` fails as long as the file is there.
+async fn away(folder: &Path) -> (ProcessCluster, std::path::PathBuf) {
+    let file = folder.join("away");
+    std::fs::write(&file, "").expect("a file");
+    let cluster = ProcessCluster::with(1, 1, "memory://", &[(AWAY, file.display().to_string())]).await;
+    (cluster, file)
 }
 
 /// An hourly job.

@@ -1,44 +1,84 @@
-//! Coordinators and executors killed while jobs run: no interval is left out, and none is tried twice under one name.
+//! Coordinators and executors killed while jobs run: no interval is left out, and none is published twice.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tidemill_tests::harness::{ProcessCluster, rows, value};
+use tidemill_tests::harness::s3::S3Server;
+use tidemill_tests::harness::{ProcessCluster, is_full, rows, value};
 
-use super::{hourly, tables, until};
+use super::{click, creates, hourly, tables, until};
 use crate::durable::state_in;
 
-/// Intervals of the backfill.
+/// Intervals of a day.
 const INTERVALS: u64 = 24;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backfill_whose_processes_are_killed_tries_each_interval_as_often_as_it_should() {
+async fn al5_a_backfill_whose_processes_are_killed_publishes_each_interval_once_in_a_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("state");
-    let mut cluster = ProcessCluster::durable(1, 2, &state_in(&state)).await;
+    let cluster = ProcessCluster::durable(1, 2, &state_in(&state)).await;
+    backfill(cluster, folder.path(), &creates(folder.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn al5_a_backfill_whose_processes_are_killed_publishes_each_interval_once_on_s3() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
+    s3.create_bucket("tide");
+    let cluster = ProcessCluster::with(1, 2, "s3://tide/cluster", &s3.environment()).await;
+    let root = folder.path().display().to_string();
+    let creates = creates(folder.path()).map(|sql| match sql.contains("DELTA") {
+        true => sql.replace(&root, "s3://tide/lake"),
+        false => sql,
+    });
+    backfill(cluster, folder.path(), &creates).await;
+}
+
+/// A backfill during which everybody is killed several times.
+async fn backfill(mut cluster: ProcessCluster, folder: &Path, creates: &[String]) {
     let client = &mut cluster.client().await;
-    tables(client, folder.path()).await;
-    rows(client, &hourly("counts", ", retries = 2, retry_backoff = '300ms', suspend_after_failures = 0")).await;
-    rows(client, "BACKFILL JOB counts FROM '2026-03-01' TO '2026-03-02' MAX RUNS 3").await;
-    let failed = "SELECT count(*) FROM system.intervals WHERE state = 'failed'";
-    for kill in 0..3 {
+    for create in creates {
+        rows(client, create).await;
+    }
+    click(client, folder).await;
+    rows(client, &hourly("counts", "")).await;
+    let kills = if is_full() { 10 } else { 3 };
+    let days = if is_full() { 9 } else { 1 };
+    rows(client, &format!("BACKFILL JOB counts FROM '2026-03-01' TO '2026-03-0{}' MAX RUNS 3", days + 1)).await;
+    let published = "SELECT count(*) FROM system.intervals WHERE state = 'published'";
+    let mut before = 0;
+    for kill in 0..kills {
         let start = Instant::now();
         let client = &mut cluster.client().await;
-        while value(client, failed).await.parse::<u64>().expect("a number") < kill * 6 + 3 {
+        loop {
+            let done: u64 = value(client, published).await.parse().expect("a number");
+            if done > before || done == days * INTERVALS {
+                before = done;
+                break;
+            }
             assert!(start.elapsed() < Duration::from_secs(120), "kill {kill}: the backfill does not go on");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        assert!(before < days * INTERVALS, "kill {kill} comes too late");
         cluster.executors.iter_mut().for_each(tidemill_tests::harness::Process::kill);
         cluster.executors.clear();
         cluster.restart_coordinator();
         cluster.add_executor(2);
     }
     let client = &mut cluster.client().await;
-    until(client, failed, &INTERVALS.to_string()).await;
-    let tried = "SELECT count(*) || ' ' || min(tries) || ' ' || max(tries) FROM \
-                 (SELECT count(*) AS tries FROM system.runs WHERE job = 'counts' GROUP BY interval_start)";
-    assert_eq!(value(client, tried).await, format!("{INTERVALS} 3 3"));
-    let names = "SELECT count(*) || ' ' || count(DISTINCT run_id) FROM system.runs WHERE job = 'counts'";
-    assert_eq!(value(client, names).await, format!("{0} {0}", 3 * INTERVALS));
+    until(client, published, &(days * INTERVALS).to_string()).await;
+    // The table has the rows of a day, and one version for each interval behind that which made it.
+    assert_eq!(
+        value(client, "SELECT count(*) || ' ' || count(DISTINCT hour) || ' ' || sum(n) FROM sums").await,
+        "24 24 1440"
+    );
+    let history = rows(client, "DESCRIBE HISTORY sums LIMIT 1000").await;
+    let versions: usize = history.iter().map(arrow::array::RecordBatch::num_rows).sum();
+    assert_eq!(versions as u64, days * INTERVALS + 1);
+    let names = "SELECT count(*) - count(DISTINCT run_id) FROM system.runs WHERE job = 'counts'";
+    assert_eq!(value(client, names).await, "0");
+    let versions = "SELECT count(DISTINCT published_version) FROM system.intervals WHERE state = 'published'";
+    assert_eq!(value(client, versions).await, (days * INTERVALS).to_string());
     assert_eq!(value(client, "SELECT backfilled FROM system.jobs").await, "0");
 }
 

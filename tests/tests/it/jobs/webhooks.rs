@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tidemill_tests::harness::{ProcessCluster, rows, value};
+use tidemill_tests::harness::{AWAY, ProcessCluster, rows, value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{hourly, tables};
+use super::{click, hourly, tables};
 
 /// One request, answered with a status.
 async fn served(listener: &TcpListener, status: &str) -> String {
@@ -25,15 +25,20 @@ async fn served(listener: &TcpListener, status: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_interval_is_told_until_somebody_listens() {
+async fn a_failed_interval_is_told_until_somebody_listens_and_a_published_one_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let secret = format!("{{ type = \"webhook\", url = \"http://{address}/hook?key=hunter2\", token = \"hunter3\" }}");
-    let cluster = ProcessCluster::with(1, 1, "memory://", &[("TIDEMILL_SECRET_PAGER", secret)]).await;
+    let away = folder.path().join("away");
+    std::fs::write(&away, "").expect("a file");
+    let environment = [("TIDEMILL_SECRET_PAGER", secret), (AWAY, away.display().to_string())];
+    let cluster = ProcessCluster::with(1, 1, "memory://", &environment).await;
     let client = &mut cluster.client().await;
     tables(client, folder.path()).await;
-    rows(client, &hourly("counts", ", retries = 0, on_failure = 'secret:pager'")).await;
+    click(client, folder.path()).await;
+    let told = ", retries = 0, on_failure = 'secret:pager', on_success = 'secret:pager'";
+    rows(client, &hourly("counts", told).replace("count(*)", "sum(away(1))")).await;
     rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
     let first = served(&listener, "503 Service Unavailable").await;
     let second = served(&listener, "200 OK").await;
@@ -47,6 +52,11 @@ async fn a_failed_interval_is_told_until_somebody_listens() {
     assert_eq!((&told["job"], &told["run"]), (&"counts".into(), &"job-counts-1-7-1-1".into()));
     assert_eq!(told["interval_start"], "2026-03-01T07:00:00Z");
     assert_eq!(told["error"]["kind"], "unavailable");
+    std::fs::remove_file(&away).expect("the file");
+    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    let third = served(&listener, "200 OK").await;
+    let told: serde_json::Value = serde_json::from_str(third.split("\r\n\r\n").nth(1).expect("a body")).expect("JSON");
+    assert_eq!((&told["event"], &told["version"]), (&"published".into(), &1.into()));
     let shown = value(client, "SELECT statement FROM system.jobs").await;
     assert!(shown.contains("on_failure = 'secret:pager'") && !shown.contains("hunter"), "{shown}");
     let unknown = client.execute(&hourly("others", ", on_late = 'secret:nobody'")).await.err().expect("a refusal");
