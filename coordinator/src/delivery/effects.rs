@@ -11,7 +11,7 @@ use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_engine::planner::{Commit, Keep, NewEntry};
 
 use super::{Delivered, Delivery, Next, count};
-use crate::driver::{Input, WeakInbox};
+use crate::driver::Input;
 
 /// How long publishing is tried.
 pub(super) struct Patience {

@@ -53,9 +53,12 @@ impl NodeFamily for ExchangeNodes {
                 };
                 Ok(Some(Arc::new(ExchangeWriterExec::new(Arc::clone(input), partitioning))))
             }
-            Node::FileScan(_) | Node::Recursion(_) | Node::WorkTable(_) | Node::Window(_) | Node::ConnectorScan(_) => {
-                Ok(None)
-            }
+            Node::FileScan(_)
+            | Node::Recursion(_)
+            | Node::WorkTable(_)
+            | Node::Window(_)
+            | Node::ConnectorScan(_)
+            | Node::DatasetSink(_) => Ok(None),
         }
     }
 }

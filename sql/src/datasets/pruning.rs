@@ -12,7 +12,7 @@ use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use serde_json::Value;
 use tidemill_engine::dataset::{PartitionValues, value_of};
 
@@ -30,7 +30,8 @@ pub(super) fn pruned<'a>(version: &'a Version, state: &dyn Session, filters: &[E
     for filter in filters {
         // A filter that files cannot be judged by keeps all.
         let Ok(physical) = state.create_physical_expr(filter.clone(), &schema) else { continue };
-        let Ok(predicate) = PruningPredicate::try_new(physical, Arc::clone(&version.schema)) else { continue };
+        let builder = PruningPredicateBuilder::new().with_file_schema(Arc::clone(&version.schema));
+        let Some(predicate) = builder.build(physical) else { continue };
         for (kept, passes) in keep.iter_mut().zip(predicate.prune(&known)?) {
             *kept &= passes;
         }

@@ -135,7 +135,7 @@ impl DatasetTable {
         let names: Vec<String> = in_files.iter().chain(&keys).map(|field| field.name().clone()).collect();
         let place = |name: &String| names.iter().position(|other| other == name);
         let order = fields.iter().filter_map(|field| place(field.name())).collect();
-        (TableSchema::new(Arc::new(Schema::new(in_files)), keys), order)
+        (TableSchema::builder(Arc::new(Schema::new(in_files))).with_table_partition_cols(keys).build(), order)
     }
 
     /// Files divided among partitions by their sizes.

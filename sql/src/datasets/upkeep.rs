@@ -232,8 +232,8 @@ impl Vacuum {
         }
         if !self.dry_run {
             let folder = &self.table.folder;
-            futures::stream::iter(&old)
-                .map(|path| folder.delete(path))
+            futures::stream::iter(old.clone())
+                .map(|path| async move { folder.delete(&path).await })
                 .buffer_unordered(AT_ONCE)
                 .try_collect::<()>()
                 .await?;

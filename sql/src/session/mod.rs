@@ -59,7 +59,7 @@ pub use redact::redact;
 pub(crate) use redact::sounds_secret;
 pub(crate) use settings::RunSettings;
 pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE, SettingChange};
-pub(crate) use statements::{dialect, parse_one, place as place_of};
+pub(crate) use statements::{dialect, place as place_of};
 
 /// Bytes that planning and the coordinator's own rows may use.
 const PLANNING_MEMORY: usize = 256 << 20;
@@ -201,12 +201,12 @@ impl Planning<'_> {
 
     /// Checks that a table exists.
     pub(crate) fn check_table(&self, name: &TableReference) -> Result<()> {
-        names::check_table(self, name)
+        check_table(self, name)
     }
 
     /// The name of a table in the catalogue.
     pub(crate) fn qualified(&self, name: &TableReference) -> Result<String> {
-        ddl::qualified(self, name)
+        qualified(self, name)
     }
 
     /// The statement's logical plan, with its placeholders.

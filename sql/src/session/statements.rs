@@ -114,7 +114,7 @@ pub fn numbered(text: &str) -> Result<String> {
 }
 
 /// Its words in lower case, without strings, numbers and signs; none if it cannot be read.
-pub(super) fn words(text: &str) -> impl Iterator<Item = String> + use<> {
+pub(crate) fn words(text: &str) -> impl Iterator<Item = String> + use<> {
     let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default();
     tokens.into_iter().filter_map(|token| match token {
         Token::Word(word) => Some(word.value.to_lowercase()),

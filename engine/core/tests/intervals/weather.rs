@@ -160,6 +160,8 @@ impl Weather {
             catch_up,
             depends_on: inputs,
             options: self.options(rng),
+            identity: String::new(),
+            by: None,
         };
         (spec, times)
     }

@@ -317,7 +317,7 @@ fn a_notice_is_told_until_somebody_has_it() {
     let mut job = spec();
     job.options.on_failure = Some("https://pager".to_owned());
     job.options.retries = 0;
-    command(&mut cluster, of_job(interval::Event::JobCreated { job: name(), spec: job }));
+    let _ = command(&mut cluster, of_job(interval::Event::JobCreated { job: name(), spec: job }));
     cluster.wait(HOUR_MS * 2 / 3);
     let run = RunId("job-hourly-1-0-1-1".to_owned());
     let told = |actions: &[Action]| {
