@@ -98,7 +98,10 @@ fn together(condition: Expr) -> Result<Together> {
         }
         let (shown, of) = match expr {
             Expr::Alias(alias) if matches!(*alias.expr, Expr::AggregateFunction(_)) => (alias.name, *alias.expr),
-            of @ Expr::AggregateFunction(_) => (of.human_display().to_string(), of),
+            of @ Expr::AggregateFunction(_) => {
+                let shown = of.human_display().to_string();
+                (shown, of)
+            }
             Expr::Column(column) => {
                 return Err(to_datafusion(Error::invalid(format!(
                     "speaks of `{}` of one row and of all rows together: put it into an aggregate, or write two checks",

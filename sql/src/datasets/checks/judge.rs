@@ -149,7 +149,12 @@ async fn unique(question: &Question<'_>, rows: &DataFrame, keys: &[String]) -> R
     if count == 0 {
         return Ok((Checked { violations: Some(0), ..checked }, String::new()));
     }
-    let (value, sample) = (format!("{count} keys come more than once"), texts.join(", "));
+    let value = if count == 1 {
+        "one key comes more than once".to_owned()
+    } else {
+        format!("{count} keys come more than once")
+    };
+    let sample = texts.join(", ");
     let what = format!(": {value}, in {violations} rows, so nothing is published; for example {sample}");
     Ok((Checked { value: Some(value), violations: Some(violations), sample: Some(sample), ..checked }, what))
 }

@@ -110,7 +110,7 @@ async fn a_key_that_comes_twice_is_shown() {
     rows(client, &of_clicks(columns, "EXPECT UNIQUE (hour, n) ON VIOLATION FAIL")).await;
     run(client, 7, "failed").await;
     let error = value(client, &of(7, "error")).await;
-    let expected = "the check `UNIQUE (hour, n)` does not hold: 1 keys come more than once, in 2 rows, so nothing is published; for \
+    let expected = "the check `UNIQUE (hour, n)` does not hold: one key comes more than once, in 2 rows, so nothing is published; for \
                     example (hour = 2026-03-01T07:00:00, n = 420) 2 times";
     assert_eq!(error, expected);
     run(client, 8, "published").await;
