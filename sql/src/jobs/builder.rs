@@ -17,7 +17,7 @@ use crate::Session;
 /// let session = tidemill::connect("http://10.0.0.1:7878").start().await?;
 /// let daily = session.job("daily_spend");
 /// daily
-///     .into("spend_daily")
+///     .publishes_into("spend_daily")
 ///     .schedule("15 2 * * *")
 ///     .time_zone("America/New_York")
 ///     .interval("1 day")
@@ -55,7 +55,7 @@ impl JobHandle {
     /// A job that publishes into a dataset: what else it is follows.
     #[must_use]
     #[expect(clippy::wrong_self_convention, reason = "it is the clause's name")]
-    pub fn into(&self, dataset: &str) -> JobBuilder {
+    pub fn publishes_into(&self, dataset: &str) -> JobBuilder {
         let create = CreateJob {
             or_replace: false,
             job: At::nowhere(self.name.clone()),
