@@ -24,7 +24,9 @@ use crate::error::to_datafusion;
 /// The function's name in plans.
 pub const EXPECT: &str = "tidemill_expect";
 /// Rows that an error shows.
-const SAMPLES: usize = 3;
+pub const SAMPLES: usize = 3;
+/// Columns of each of these.
+pub const SHOWN: usize = 8;
 /// Characters of a value that it shows.
 const VALUE_CHARS: usize = 60;
 /// Arguments before the columns that are shown.
@@ -82,8 +84,11 @@ impl ScalarUDFImpl for Expect {
         }
         let columns = columns.iter().map(|column| column.to_array(rows)).collect::<Result<Vec<_>>>()?;
         let names = text(names);
-        let shown =
-            violated.iter().take(SAMPLES).map(|row| shown(*row, &names, &columns)).collect::<Result<Vec<_>>>()?;
+        let shown = violated
+            .iter()
+            .take(SAMPLES)
+            .map(|row| shown(*row, names.split(BETWEEN), &columns))
+            .collect::<Result<Vec<_>>>()?;
         Err(to_datafusion(Error::invalid(format!(
             "the check `{}` does not hold for {} of {} rows, so nothing is published; for example {}",
             text(check),
@@ -102,15 +107,39 @@ fn text(value: &ColumnarValue) -> String {
 }
 
 /// `(day = 2026-03-01, spend = -1)`.
-fn shown(row: usize, names: &str, columns: &[ArrayRef]) -> Result<String> {
+///
+/// # Errors
+/// A value cannot be shown.
+pub fn shown<'a>(row: usize, names: impl Iterator<Item = &'a str>, columns: &[ArrayRef]) -> Result<String> {
     let options = FormatOptions::default().with_null("NULL");
     let value = |(name, column): (&str, &ArrayRef)| {
         let value = ArrayFormatter::try_new(column.as_ref(), &options)?.value(row).to_string();
         let value: String = value.chars().take(VALUE_CHARS).collect();
         Ok(format!("{name} = {value}"))
     };
-    let values = names.split(BETWEEN).zip(columns).map(value).collect::<Result<Vec<_>>>()?;
+    let values = names.zip(columns).map(value).collect::<Result<Vec<_>>>()?;
     Ok(format!("({})", values.join(", ")))
+}
+
+/// What the error of a row that is not as expected says: its check, how many rows that were, of how many, and some of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violated {
+    /// The check, as it is called.
+    pub check: String,
+    /// Rows of the first batch that had one.
+    pub rows: u64,
+    /// Some of them.
+    pub sample: String,
+}
+
+/// Finds in an error's text what [`expect`] put there.
+#[must_use]
+pub fn violated(error: &str) -> Option<Violated> {
+    let (_, rest) = error.split_once("the check `")?;
+    let (check, rest) = rest.split_once("` does not hold for ")?;
+    let (rows, rest) = rest.split_once(" of ")?;
+    let (_, sample) = rest.split_once("for example ")?;
+    Some(Violated { check: check.to_owned(), rows: rows.parse().ok()?, sample: sample.to_owned() })
 }
 
 /// The function under its name, if that is it.
@@ -148,6 +177,10 @@ mod tests {
             assert_eq!(error.kind, ErrorKind::Invalid);
             assert!(error.message.contains("the check `positive` does not hold for 1 of"), "{error}");
             assert!(error.message.contains("(day = b, spend = "), "{error}");
+            let told = violated(&format!("task 0.1: {}", error.message)).expect("what was violated");
+            assert_eq!((told.check.as_str(), told.rows), ("positive", 1));
+            assert!(told.sample.starts_with("(day = b, ") && told.sample.ends_with(')'), "{told:?}");
         }
+        assert_eq!(violated("the check `x` does not hold: sum(y) is 3, so nothing is published"), None);
     }
 }

@@ -7,9 +7,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Catalogue, CatalogueEntry, JobRun, Record, Run, SessionRows, State};
+use tidemill_core::record::{Catalogue, CatalogueEntry, Checked, JobRun, Record, Run, SessionRows, State};
 use tidemill_core::schedule::Command;
-use tidemill_core::{BlobHash, Millis, Principal, Result, RunId};
+use tidemill_core::{BlobHash, Error, Millis, Principal, Result, RunId};
 
 use crate::blob::Blob;
 
@@ -186,9 +186,28 @@ pub struct NewEntry {
     pub expected: Option<CatalogueEntry>,
 }
 
+/// What was found when a run's rows were looked at before they are published.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Judgement {
+    /// What became of each check.
+    pub checks: Vec<Checked>,
+    /// Why nothing of it is published, if so.
+    pub refused: Option<Error>,
+}
+
 /// Publishes what sink tasks wrote.
 #[async_trait]
 pub trait Commit: Send + Sync {
+    /// Looks at what the winners wrote, which they say are so many rows, while nothing is decided yet: what is refused is never
+    /// published. May be asked again, by another coordinator too, and changes nothing.
+    ///
+    /// # Errors
+    /// It could not be looked at. `Unavailable` may pass.
+    async fn check(&self, winners: &[tidemill_core::Attempt], rows: u64) -> Result<Judgement> {
+        let _ = (winners, rows);
+        Ok(Judgement::default())
+    }
+
     /// Makes exactly the winners' files visible, after every task succeeded. `again` if that may have been
     /// done before, by a coordinator that could not say so: then what is done already is no error. Answers the version that
     /// has them, where the target has versions.

@@ -14,16 +14,17 @@ use super::{Delivered, Delivery, Next, count};
 use crate::driver::Input;
 
 /// How long publishing is tried.
-struct Patience {
+pub(super) struct Patience {
     /// After the first try; four times as long after each other one, up to [`LONGEST_PAUSE`].
-    first_pause: Duration,
+    pub(super) first_pause: Duration,
     /// A store that is away comes back, and what was computed need not be computed again. Meanwhile the run shows what it
     /// waits for.
-    within: Duration,
+    pub(super) within: Duration,
 }
 
-const PATIENCE: Patience = Patience { first_pause: Duration::from_millis(200), within: Duration::from_secs(30 * 60) };
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Patience =
+    Patience { first_pause: Duration::from_millis(200), within: Duration::from_secs(30 * 60) };
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Tries after which an error other than that the store is away is believed.
 const REFUSALS: u32 = 5;
 
@@ -60,7 +61,7 @@ impl Delivery {
     /// Publishes what was written, and gives the run its end: that is a table's beginning, where it makes one.
     pub(super) async fn publish(mut self, commit: Box<dyn Commit>) {
         let (run, number) = (self.run.clone(), self.number);
-        let entry = commit.entry();
+        let (entry, commit) = (commit.entry(), Arc::<dyn Commit>::from(commit));
         match (self.commit(commit, entry.is_none()).await, entry) {
             (Ok(Some((rows, _))), Some(NewEntry { record, expected })) => {
                 self.note_requests().await;
@@ -76,8 +77,8 @@ impl Delivery {
 
     /// Counts what was written, asks whether it may be published, and publishes it; `None` if the run ended first, or the
     /// rows that were written and the version that has them.
-    async fn commit(&mut self, commit: Box<dyn Commit>, tells: bool) -> Result<Option<(u64, Option<u64>)>> {
-        let again = match self.count().await {
+    async fn commit(&mut self, commit: Arc<dyn Commit>, tells: bool) -> Result<Option<(u64, Option<u64>)>> {
+        let again = match self.count(&commit).await {
             Ok(Next::All) => false,
             // A leader that took over a run past that point says so instead.
             Ok(Next::Gone) if self.reading.is_committing() => true,
@@ -107,8 +108,8 @@ impl Delivery {
         Ok(Some((intent.rows, version)))
     }
 
-    /// Adds up what the tasks wrote and asks whether it may be published.
-    async fn count(&mut self) -> Result<Next> {
+    /// Adds up what the tasks wrote, looks at it, and asks whether it may be published.
+    async fn count(&mut self, commit: &Arc<dyn Commit>) -> Result<Next> {
         let mut rows = 0;
         loop {
             match self.next().await? {
@@ -121,6 +122,9 @@ impl Delivery {
             }
         }
         let winners = self.reading.winners();
+        if let Some(ended) = self.judge(commit, &winners, rows).await? {
+            return Ok(ended);
+        }
         self.say(Event::CommitReady { run: self.run.clone(), winners, rows }, None).await;
         Ok(Next::All)
     }

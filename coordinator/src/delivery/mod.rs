@@ -4,6 +4,7 @@
 //! where the same attempt's output is to be had; otherwise the run fails, and the client says how many rows were shown.
 
 mod effects;
+mod judging;
 mod kept;
 mod reading;
 mod report;
@@ -20,6 +21,7 @@ use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::exchange::{BlockSource, Manifest, PondSlot};
 use tidemill_engine::planner::Finish;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::driver::{Input, WeakInbox};
@@ -35,6 +37,8 @@ const ORDERS_AHEAD: usize = 64;
 pub(crate) struct Deliveries {
     source: Arc<dyn BlockSource>,
     pond: PondSlot,
+    /// Where what computes runs.
+    cpu: Handle,
     started: u64,
     runs: BTreeMap<RunId, (u64, mpsc::Sender<Order>)>,
 }
@@ -60,8 +64,8 @@ pub(crate) struct Expected {
 }
 
 impl Deliveries {
-    pub(crate) const fn new(source: Arc<dyn BlockSource>, pond: PondSlot) -> Self {
-        Self { source, pond, started: 0, runs: BTreeMap::new() }
+    pub(crate) const fn new(source: Arc<dyn BlockSource>, pond: PondSlot, cpu: Handle) -> Self {
+        Self { source, pond, cpu, started: 0, runs: BTreeMap::new() }
     }
 
     /// Prepares to deliver a run's result.
@@ -80,8 +84,8 @@ impl Deliveries {
             Finish::Deliver | Finish::Commit(_) | Finish::Keep(_) => Purpose::PassOn,
         };
         let reading = Reading::new(run.clone(), purpose, Arc::clone(&schema), Arc::clone(&self.source), from);
-        let pond = self.pond.clone();
-        let delivery = Delivery { run, number: self.started, schema, client, inbox, reading, keeper, pond };
+        let (pond, cpu) = (self.pond.clone(), self.cpu.clone());
+        let delivery = Delivery { run, number: self.started, schema, client, inbox, reading, keeper, pond, cpu };
         tokio::spawn(delivery.finish(finish));
     }
 
@@ -145,6 +149,7 @@ struct Delivery {
     reading: Reading,
     keeper: Keeper,
     pond: PondSlot,
+    cpu: Handle,
 }
 
 /// What has become of a result.

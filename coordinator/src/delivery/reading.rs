@@ -198,6 +198,16 @@ impl Reading {
         }
     }
 
+    /// Waits until the run, or its driver, ended; what else is told meanwhile is kept.
+    pub(super) async fn ended(&mut self) -> Next {
+        while !self.ended {
+            if !self.obey().await {
+                return Next::Abandoned;
+            }
+        }
+        Next::Gone
+    }
+
     fn take(&mut self, order: Order) {
         match order {
             Order::Read(manifest) => self.manifest = Some(manifest),

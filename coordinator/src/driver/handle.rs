@@ -70,7 +70,7 @@ impl Coordinator {
             ),
             losses: Arc::clone(&losses),
             manifests: Manifests::default(),
-            deliveries: Deliveries::new(Arc::clone(&config.source), config.pond.clone()),
+            deliveries: Deliveries::new(Arc::clone(&config.source), config.pond.clone(), config.cpu.clone()),
             clients: Clients::new(),
             unclaimed: BTreeMap::new(),
             unheard: BTreeSet::new(),

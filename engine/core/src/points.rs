@@ -31,5 +31,6 @@ pub const POINTS: [&str; 26] = [
     "task.report",
 ];
 
-/// Those of statements that write into datasets: the list of a task's files, the version, and the lists' end.
-pub const DATASET_POINTS: [&str; 3] = ["dataset.clean", "dataset.commit", "dataset.manifest"];
+/// Those of statements that write into datasets: the list of a task's files, what is checked before it is decided that they are
+/// published, the version, and the lists' end.
+pub const DATASET_POINTS: [&str; 4] = ["dataset.check", "dataset.clean", "dataset.commit", "dataset.manifest"];

@@ -66,6 +66,7 @@ impl From<TaskMetrics> for pb::TaskMetrics {
     fn from(m: TaskMetrics) -> Self {
         Self {
             rows_in: m.rows_in,
+            rows_scanned: m.rows_scanned,
             rows_out: m.rows_out,
             bytes_out: m.bytes_out,
             remote_bytes: m.remote_bytes,
@@ -89,6 +90,7 @@ impl From<pb::TaskMetrics> for TaskMetrics {
     fn from(m: pb::TaskMetrics) -> Self {
         Self {
             rows_in: m.rows_in,
+            rows_scanned: m.rows_scanned,
             rows_out: m.rows_out,
             bytes_out: m.bytes_out,
             remote_bytes: m.remote_bytes,

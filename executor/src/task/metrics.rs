@@ -19,6 +19,7 @@ pub(super) fn collect(plan: &Arc<dyn ExecutionPlan>, io: &IoMetrics, finished: &
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let mut metrics = TaskMetrics {
         rows_in: load(&io.rows_in),
+        rows_scanned: 0,
         rows_out: load(&io.rows_out),
         bytes_out: load(&io.bytes_out),
         remote_bytes: load(&io.remote_bytes),
@@ -45,7 +46,9 @@ pub(super) fn add_node(plan: &Arc<dyn ExecutionPlan>, total: &mut TaskMetrics) {
         let compute = metrics.elapsed_compute().unwrap_or(0) as u64;
         total.spilled_bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
         if plan.is::<DataSourceExec>() || plan.is::<ConnectorScanExec>() {
-            total.rows_in += metrics.output_rows().unwrap_or(0) as u64;
+            let scanned = metrics.output_rows().unwrap_or(0) as u64;
+            total.rows_in += scanned;
+            total.rows_scanned += scanned;
             let scanning = metrics
                 .sum(|m| matches!(m.value(), MetricValue::Time { name, .. } if name == "time_elapsed_processing"));
             total.scan_ns += scanning.map_or(compute, |v| v.as_usize() as u64);

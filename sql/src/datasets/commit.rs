@@ -11,6 +11,7 @@
 //!
 //! Invariant: an entry that names a run's files was created at most once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,14 +23,16 @@ use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
 use tidemill_engine::crash;
 use tidemill_engine::dataset::{Written, WrittenFile, manifest_name, names_run, run_folder};
 use tidemill_engine::error::object_store_error;
-use tidemill_engine::planner::{Commit, NewEntry};
+use tidemill_engine::planner::{Commit, Judgement, NewEntry};
 
+use super::checks::{Bounds, judge};
 use super::conflicts::{Seen, look};
 use super::entry::{Entry, now};
 use super::folder::Folder;
 use super::local;
 use super::log::{Created, Log};
 use super::pins::numbered;
+use super::table::DatasetTable;
 use super::target::{Made, Target};
 
 /// When a failed run's files are removed: a task that was told to stop may just then have finished one.
@@ -44,6 +47,8 @@ pub(super) struct DatasetCommit {
     pub(super) target: Target,
     pub(super) run: RunId,
     pub(super) folder: Folder,
+    /// What its rows are looked at with.
+    pub(super) bounds: Bounds,
 }
 
 impl DatasetCommit {
@@ -93,6 +98,15 @@ impl DatasetCommit {
         let lists = futures::stream::iter((0u32..).zip(winners.to_vec())).map(read).buffered(AT_ONCE);
         let lists: Vec<Vec<WrittenFile>> = lists.try_collect().await?;
         Ok(lists.into_iter().flatten().collect())
+    }
+
+    /// Reads the rows and judges them.
+    async fn judged(&self, files: Vec<WrittenFile>, rows: u64) -> Result<Judgement> {
+        let Some(base) = self.target.base else { return Err(Error::internal("a table is made with checks")) };
+        let version = numbered(&self.log(), base).await?.of_written(files);
+        let table = Arc::new(DatasetTable { folder: self.folder.clone(), version });
+        let checks = &self.target.checks;
+        self.bounds.within(|context| async move { judge(checks, table, rows, &context).await }).await
     }
 
     /// Removes the run's lists, and the files of those attempts that did not win.
@@ -152,6 +166,25 @@ impl DatasetCommit {
 
 #[async_trait]
 impl Commit for DatasetCommit {
+    async fn check(&self, winners: &[Attempt], rows: u64) -> Result<Judgement> {
+        crash::before("dataset.check");
+        let files = self.written(winners).await?;
+        let listed: u64 = files.iter().map(|file| file.rows).sum();
+        if listed != rows {
+            return Err(Error::internal(format!(
+                "tasks say that they wrote {rows} rows, and the lists of their files have {listed}, so nothing is published: please \
+                 report this as a bug"
+            )));
+        }
+        let checks = &self.target.checks;
+        let judgement = match checks.read_rows() {
+            true => self.judged(files, rows).await?,
+            false => Judgement { checks: checks.guarded(), refused: None },
+        };
+        crash::after("dataset.check");
+        Ok(judgement)
+    }
+
     async fn commit(&self, winners: &[Attempt], _: bool) -> Result<Option<u64>> {
         let version = match publish(&self.log(), &self.target, &OfWinners { commit: self, winners }).await {
             Ok(version) => version,

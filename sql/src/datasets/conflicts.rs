@@ -99,6 +99,7 @@ mod tests {
             operation: "WRITE".to_owned(),
             checkpoint_interval: 100,
             entry: None,
+            checks: Default::default(),
         }
     }
 

@@ -147,7 +147,7 @@ async fn make(
 ) -> Result<Making> {
     check_empty(folder).await?;
     let new = new_table(schema, partition_by, &ulid_as_uuid(), now())?;
-    let Publication { application, version, info } = Publication::of_run(&planning.request.run);
+    let Publication { application, version, info, checks } = Publication::of_run(&planning.request.run);
     let location = folder.location().to_owned();
     let write = DatasetWrite {
         location: location.clone(),
@@ -167,6 +167,7 @@ async fn make(
         operation: "CREATE TABLE".to_owned(),
         checkpoint_interval: CHECKPOINT_INTERVAL,
         entry: Some(entry),
+        checks,
     };
     Ok(Making { write, target })
 }

@@ -29,6 +29,11 @@ const RESERVED: &[&str] = &[
 /// Paths are URLs in the log. Ours have no other signs that mean something there.
 const IN_PATHS: &AsciiSet = &CONTROLS.add(b'%').add(b' ').add(b'#').add(b'?');
 
+/// A file's path as the log has it.
+pub(super) fn in_log(path: &str) -> String {
+    utf8_percent_encode(path, IN_PATHS).to_string()
+}
+
 /// Milliseconds since 1970.
 pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -72,7 +77,7 @@ impl Entry {
 
     pub(super) fn add(&mut self, file: &WrittenFile) {
         self.lines.push(json!({ "add": {
-            "path": utf8_percent_encode(&file.path, IN_PATHS).to_string(),
+            "path": in_log(&file.path),
             "partitionValues": file.partition,
             "size": file.size,
             "modificationTime": file.modified,

@@ -8,6 +8,7 @@
 //! Invariant: a version is read whole or not at all; a run makes at most one.
 
 mod as_of;
+mod checks;
 mod commit;
 mod conflicts;
 mod create;
@@ -38,6 +39,7 @@ use tidemill_core::{Error, Result, Role, RunId};
 use tidemill_engine::planner::Plan;
 
 pub(crate) use as_of::{AsOf, named, table_name};
+pub(crate) use checks::{Before, Check, Checks, Condition, Over, Violation, read};
 pub(crate) use create::{check_external, create_external, is_dataset, reopened, table_of};
 pub(crate) use pins::{Datasets, Pins};
 pub(crate) use statement::{DatasetStatement, parse};
@@ -77,12 +79,14 @@ pub(crate) struct Publication {
     pub(crate) version: i64,
     /// For those who read the history.
     pub(crate) info: BTreeMap<String, String>,
+    /// What must hold of the rows, or they are not published.
+    pub(crate) checks: Checks,
 }
 
 impl Publication {
     /// That of a statement.
     pub(crate) fn of_run(run: &RunId) -> Self {
-        Self { application: format!("tidemill/{run}"), version: 1, info: BTreeMap::new() }
+        Self { application: format!("tidemill/{run}"), version: 1, info: BTreeMap::new(), checks: Checks::default() }
     }
 }
 

@@ -10,8 +10,10 @@ use tidemill_core::record::CatalogueEntry;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::dataset::{PartitionValues, decode_scalar, encode_scalar};
 use tidemill_engine::error::from_datafusion;
+use tidemill_engine::functions::Functions;
 use tidemill_engine::planner::Commit;
 
+use super::checks::{Bounds, Checks};
 use super::commit::DatasetCommit;
 use super::folder::Folder;
 use super::pruning::{Bound, bound_of, nulls_of};
@@ -35,6 +37,9 @@ pub(crate) struct Target {
     pub(super) checkpoint_interval: u64,
     /// The table that stands in the catalogue then.
     pub(super) entry: Option<Named>,
+    /// What must hold of the rows first.
+    #[serde(default)]
+    pub(super) checks: Checks,
 }
 
 /// A table's first words.
@@ -84,9 +89,10 @@ impl Scalar {
 
 impl Target {
     /// What commits it.
-    pub(crate) fn commit(&self, run: &RunId, runtime: &RuntimeEnv) -> Result<Box<dyn Commit>> {
+    pub(crate) fn commit(&self, run: &RunId, runtime: &RuntimeEnv, functions: &Functions) -> Result<Box<dyn Commit>> {
         let folder = Folder::open(&self.location, runtime)?;
-        Ok(Box::new(DatasetCommit { target: self.clone(), run: run.clone(), folder }))
+        let bounds = Bounds::of(runtime, functions);
+        Ok(Box::new(DatasetCommit { target: self.clone(), run: run.clone(), folder, bounds }))
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> 
         return count(0);
     }
     let files: Vec<String> = bins.iter().flatten().map(|file| file.raw.clone()).collect();
-    let Publication { application, version: number, info } = Publication::of_run(&planning.request.run);
+    let Publication { application, version: number, info, checks } = Publication::of_run(&planning.request.run);
     let rows: Arc<dyn ExecutionPlan> = planned(table.scan_in(&planning.context.state(), &bins).await)?;
     let write = DatasetWrite {
         location: table.folder.location().to_owned(),
@@ -78,6 +78,7 @@ pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> 
         operation: "OPTIMIZE".to_owned(),
         checkpoint_interval: profile.checkpoint_interval(),
         entry: None,
+        checks,
     };
     staged(planning, rows, write, target).await
 }
@@ -151,7 +152,7 @@ async fn restored(table: DatasetTable, at: AsOf, run: RunId) -> Result<Vec<u64>>
     let gone: Vec<&ActiveFile> = new.files.values().filter(|file| !old.files.contains_key(&file.raw)).collect();
     let back: Vec<&ActiveFile> = old.files.values().filter(|file| !new.files.contains_key(&file.raw)).collect();
     check_there(&table, &back).await?;
-    let Publication { application, version, mut info } = Publication::of_run(&run);
+    let Publication { application, version, mut info, checks } = Publication::of_run(&run);
     info.insert("restored".to_owned(), old.number.to_string());
     let target = Target {
         location: table.folder.location().to_owned(),
@@ -164,6 +165,7 @@ async fn restored(table: DatasetTable, at: AsOf, run: RunId) -> Result<Vec<u64>>
         operation: "RESTORE".to_owned(),
         checkpoint_interval: new.profile.checkpoint_interval(),
         entry: None,
+        checks,
     };
     let mut entry = Entry::new(&target, &run, now());
     gone.iter().for_each(|file| entry.remove(file));

@@ -12,8 +12,9 @@ use deltalake_core::kernel::{Snapshot, StructType};
 use object_store::path::Path;
 use serde::Deserialize;
 use tidemill_core::{Error, Result};
-use tidemill_engine::dataset::PartitionValues;
+use tidemill_engine::dataset::{PartitionValues, WrittenFile};
 
+use super::entry::in_log;
 use super::log::Log;
 use super::profile::Profile;
 
@@ -96,6 +97,24 @@ impl Version {
             newest.check_files(log.folder.location())?;
         }
         Ok(Some(newest))
+    }
+
+    /// The same columns over other files, which no version has yet.
+    pub(super) fn of_written(self, files: Vec<WrittenFile>) -> Self {
+        let files = files.into_iter().map(|file| {
+            let raw = in_log(&file.path);
+            let active = ActiveFile {
+                raw: raw.clone(),
+                size: file.size,
+                modified: file.modified,
+                partition: file.partition,
+                rows: Some(file.rows),
+                statistics: Some(file.statistics),
+                has_vector: false,
+            };
+            (raw, active)
+        });
+        Self { files: Arc::new(files.collect()), mark: None, ..self }
     }
 
     fn check_files(&self, location: &str) -> Result<()> {

@@ -45,7 +45,7 @@ pub(super) async fn write_to(
         // What cannot be replaced is refused before anything is computed.
         mode.replaced(version)?;
     }
-    let Publication { application, version: number, info } = match publication {
+    let Publication { application, version: number, info, checks } = match publication {
         Some(publication) => {
             let done = Log::new(table.folder.clone()).application(version.number, &publication.application).await?;
             if done.is_some_and(|done| done >= publication.version) {
@@ -76,6 +76,7 @@ pub(super) async fn write_to(
         info: with_inputs(info, planning).await?,
         checkpoint_interval: profile.checkpoint_interval(),
         entry: None,
+        checks,
     };
     staged(planning, rows, write, target).await
 }

@@ -125,7 +125,11 @@ fn expectation(tokens: &mut Tokens<'_>) -> Result<Expectation> {
         false => None,
     };
     tokens.expect(&["EXPECT"])?;
-    let predicate = tokens.parenthesised("what must hold")?;
+    let is_unique = tokens.take(&["UNIQUE"]);
+    let mut predicate = tokens.parenthesised(if is_unique { "names of columns" } else { "what must hold" })?;
+    if is_unique {
+        predicate.value = format!("UNIQUE ({})", predicate.value);
+    }
     let mut violation = Violation::Fail;
     if tokens.take(&["ON"]) {
         tokens.expect(&["VIOLATION"])?;

@@ -1,5 +1,7 @@
 //! `CREATE JOB` and `ALTER JOB … SET`: a job that cannot be planned is refused, with the place in its statement.
 
+use std::collections::BTreeSet;
+
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_core::interval::{Calendar, Event, Interval, Job, JobName, Mode, Spec, State, is_retried};
 use tidemill_core::record::JobRun;
@@ -7,13 +9,13 @@ use tidemill_core::schedule::{Basis, Command};
 use tidemill_core::{Error, Result, Role};
 use tidemill_engine::planner::Plan;
 
-use super::checks;
+use super::checks::{self, Guarded};
 use super::parser::parse;
 use super::query::{bound, fitted};
 use super::spec::spec_of;
 use super::statement::{At, CreateJob, JobStatement, Setting};
 use super::target::{Target, check_alone};
-use crate::datasets::{self, Publication, WriteMode};
+use crate::datasets::{self, Checks, Publication, WriteMode};
 use crate::session::{Planning, redact};
 
 /// Makes a job, or gives it other clauses.
@@ -98,14 +100,17 @@ struct Prepared {
     table: String,
     query: LogicalPlan,
     mode: WriteMode,
+    checks: Checks,
+    /// The n of each `rows_before(n)`.
+    before: BTreeSet<u64>,
 }
 
 async fn prepare(planning: &Planning<'_>, create: &CreateJob, spec: &Spec, interval: Interval) -> Result<Prepared> {
     let target = Target::of(planning, create).await?;
     let mode = target.mode(create, spec, interval)?;
     let query = fitted(bound(planning, create, spec, interval).await?, &target.columns, create)?;
-    let query = checks::guarded(planning, query, create)?;
-    Ok(Prepared { table: target.name, query, mode })
+    let Guarded { query, checks, before } = checks::guarded(planning, query, create, &target.columns).await?;
+    Ok(Prepared { table: target.name, query, mode, checks, before })
 }
 
 /// Plans the run of an interval.
@@ -118,8 +123,12 @@ pub(crate) async fn run(planning: &Planning<'_>, job: &JobRun) -> Result<Plan> {
     };
     let spec = spec_of(&create, job.identity.clone(), None)?;
     let prepared = prepare(planning, &create, &spec, job.interval).await?;
-    let publication = Some(publication(planning, job, &spec));
-    match datasets::write(planning, &prepared.table, prepared.query, prepared.mode, publication).await? {
+    let Prepared { table, query, mode, mut checks, before } = prepared;
+    if !before.is_empty() {
+        checks.before = checks::rows_before(&planning.request.state.state().await?.jobs, job, &before);
+    }
+    let publication = Some(Publication { checks, ..publication(planning, job, &spec) });
+    match datasets::write(planning, &table, query, mode, publication).await? {
         plan @ (Plan::Stages(_) | Plan::Published { .. }) => Ok(plan),
         // There is no client to take rows, and no version to record.
         Plan::Rows(_) | Plan::Change { .. } | Plan::Command(_) | Plan::Session { .. } => {
@@ -153,6 +162,7 @@ fn publication(planning: &Planning<'_>, job: &JobRun, spec: &Spec) -> Publicatio
             Mode::Append => 1,
         },
         info: info.map(|(key, value)| (key.to_owned(), value)).into(),
+        checks: Checks::default(),
     }
 }
 
@@ -353,10 +363,13 @@ mod tests {
             (wrong("WITH (interval_column = 'hour')", ""), "set interval_column"),
             (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`"),
             (wrong("interval_column = 'hour'", "partition = 'hour'"), "is not partitioned by `hour`"),
-            (wrong("WITH (", "EXPECT (sum(cost) > 0) WITH ("), "needs more than one row"),
+            (wrong("WITH (", "EXPECT (sum(cost) > ad) WITH ("), "of one row and of all rows"),
+            (wrong("WITH (", "EXPECT (sum(hour) > 0) WITH ("), "the check `sum(hour) > 0`"),
+            (wrong("WITH (", "EXPECT (count(*) > rows_before(0)) WITH ("), "between 1 and 400"),
+            (wrong("WITH (", "EXPECT UNIQUE (hour, add) WITH ("), "`add`, which the dataset has not"),
+            (wrong("WITH (", &format!("{}WITH (", "EXPECT (ad > 0) ".repeat(33))), "at most 32 checks"),
             (wrong("WITH (", "EXPECT (cost + 1) WITH ("), "no condition"),
             (wrong("WITH (", "EXPECT (costs > 0) WITH ("), "cannot be read"),
-            (wrong("WITH (", "EXPECT (cost > 0) ON VIOLATION WARN WITH ("), "only warns"),
             (wrong("AS SELECT ad", "AS DROP TABLE sums -- "), "must be a query"),
         ];
         let missing = "CREATE JOB j INTO sums SCHEDULE CRON '@hourly' INTERVAL '1 hour' START '2026-03-01' \

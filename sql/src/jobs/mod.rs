@@ -27,6 +27,7 @@ use tidemill_core::{Error, Millis, Result, Role, RunId};
 use tidemill_engine::planner::Plan;
 
 pub use builder::{BackfillBuilder, JobBuilder, JobHandle};
+pub(crate) use checks::condition_of;
 pub(crate) use create::run;
 pub(crate) use parser::{is_begun_by, parse};
 use statement::{Alteration, At, Backfill, JobStatement};

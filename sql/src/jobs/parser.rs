@@ -267,7 +267,7 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
         let others = [
             "CREATE TASK \"Odd \"\"name\" INTO lake.\"Sums\" TRIGGER ON UPDATE OF a, b AT TIME ZONE 'UTC' INTERVAL '15 minutes' \
              START '2026-01-01' CATCHUP TRUE DEPENDS ON c COMPLETE, d COMPLETE CONSTRAINT \"is it\" EXPECT (x <> 'it''s)') \
-             EXPECT (y IN (1, 2)) ON VIOLATION WARN AS WITH t AS (SELECT 1) SELECT * FROM t -- the end",
+             EXPECT (y IN (1, 2)) ON VIOLATION WARN EXPECT UNIQUE (x, \"Y\") ON VIOLATION FAIL AS WITH t AS (SELECT 1) SELECT * FROM t -- the end",
             DAILY,
         ];
         for text in others {
@@ -340,6 +340,7 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
             ("CREATE JOB d INTO s WITH (a = 1, a = 2) AS SELECT 1", "`a` is set twice", (1, 34)),
             ("CREATE JOB d INTO s WITH (a = (1)) AS SELECT 1", "a value", (1, 31)),
             ("CREATE JOB d INTO s EXPECT () AS SELECT 1", "what must hold", (1, 29)),
+            ("CREATE JOB d INTO s EXPECT UNIQUE () AS SELECT 1", "names of columns", (1, 36)),
             ("CREATE JOB d INTO s AS", "a query", (1, 23)),
             ("BACKFILL JOB d FROM '2026-01-01' TO '2026-02-01' REPROCESS SOME", "MISSING, FAILED or ALL", (1, 60)),
             ("BACKFILL JOB d FROM '2026-01-01' TO '2026-02-01' MAX RUNS many", "a number of runs", (1, 59)),

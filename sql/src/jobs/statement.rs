@@ -120,7 +120,7 @@ pub(crate) enum TriggerClause {
 pub(crate) struct Expectation {
     /// `CONSTRAINT name`.
     pub(crate) name: Option<String>,
-    /// What must hold, as it was typed.
+    /// What must hold, as it was typed; `UNIQUE (a, b)` if that stands outside of the parentheses, too.
     pub(crate) predicate: At<String>,
     pub(crate) violation: Violation,
 }

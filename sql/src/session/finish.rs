@@ -4,6 +4,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use serde::{Deserialize, Serialize};
 use tidemill_core::record::CatalogueEntry;
 use tidemill_core::{Error, Result, RunId, SessionId};
+use tidemill_engine::functions::Functions;
 use tidemill_engine::planner::Finish;
 
 use super::analyze::StageReport;
@@ -54,13 +55,13 @@ impl FinishSpec {
     }
 
     /// What to do, from what [`Self::encode`] gave.
-    pub(super) fn decode(spec: &[u8], run: &RunId, runtime: &RuntimeEnv) -> Result<Finish> {
+    pub(super) fn decode(spec: &[u8], run: &RunId, runtime: &RuntimeEnv, functions: &Functions) -> Result<Finish> {
         let spec = serde_json::from_slice(spec)
             .map_err(|e| Error::internal(format!("what becomes of the result of run {run} cannot be read: {e}")))?;
         Ok(match spec {
             Self::Deliver => Finish::Deliver,
             Self::Copy(target) => Finish::Commit(target.commit(run, runtime)?),
-            Self::Dataset(target) => Finish::Commit(target.commit(run, runtime)?),
+            Self::Dataset(target) => Finish::Commit(target.commit(run, runtime, functions)?),
             Self::Keep { name, definition, expected } => {
                 Finish::Keep(Box::new(KeepTable { name, definition, expected }))
             }

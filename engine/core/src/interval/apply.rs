@@ -57,8 +57,8 @@ impl State {
                 let state = ActiveState::Retrying { wait_ms: *wait_ms, error: error.clone() };
                 self.with_job(job, |j| j.set_active(*index, state, *at));
             }
-            Record::IntervalPublished { job, index, version, .. } => {
-                self.with_job(job, |j| j.publish(*index, *version));
+            Record::IntervalPublished { job, index, version, rows, .. } => {
+                self.with_job(job, |j| j.publish(*index, *version, *rows));
             }
             Record::IntervalFailed { job, index, error, at } => self.with_job(job, |j| {
                 j.fail(*index, |Active { generation, attempt, .. }| Failure {
@@ -230,9 +230,10 @@ impl Job {
         }
     }
 
-    fn publish(&mut self, index: u64, version: u64) {
+    fn publish(&mut self, index: u64, version: u64, rows: Option<u64>) {
         let Some(ended) = self.active.remove(&index) else { return };
         self.ledger.publish(index, ended.generation, version);
+        self.ledger.count_rows(index, rows);
         self.failures = 0;
         self.count_failures(ended.cause, |_| 0);
         self.keep_what_was_added();

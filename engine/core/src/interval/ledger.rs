@@ -19,6 +19,8 @@ const JOINED_FROM: usize = 5_000;
 const VERSION_PIECES: usize = 1_000;
 /// Failures kept per job: the oldest go first.
 const FAILURES: usize = 100;
+/// Intervals per job of which it is kept how many rows they have: the earliest go first.
+pub const MOST_COUNTED: usize = 400;
 
 /// How an interval's newest generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,9 @@ pub struct Ledger {
     versions: Spans<i64>,
     /// The latest failures, by interval.
     failures: BTreeMap<u64, Failure>,
+    /// With how many rows the latest intervals were published.
+    #[serde(default)]
+    rows: BTreeMap<u64, u64>,
 }
 
 impl Ledger {
@@ -91,6 +96,17 @@ impl Ledger {
     pub fn version(&self, index: u64) -> Option<u64> {
         let offset = self.versions.get(index)?;
         u64::try_from(offset.checked_add(i64::try_from(index).ok()?)?).ok()
+    }
+
+    /// With how many rows an interval was published last, if that is still known.
+    #[must_use]
+    pub fn rows(&self, index: u64) -> Option<u64> {
+        self.rows.get(&index).copied()
+    }
+
+    /// The rows of the last published intervals before one, the nearest first, as far as they are known.
+    pub fn rows_before(&self, index: u64) -> impl Iterator<Item = u64> + '_ {
+        self.rows.range(..index).rev().map(|(_, rows)| *rows)
     }
 
     /// Why an interval's newest generation failed, if it is still known.
@@ -163,6 +179,17 @@ impl Ledger {
         let excess = self.versions.pieces().saturating_sub(VERSION_PIECES);
         let oldest: Vec<_> = self.versions.iter().take(excess).map(|(piece, _)| piece).collect();
         oldest.into_iter().for_each(|piece| self.versions.clear(piece));
+    }
+
+    /// What is not known of the rows that an interval has now was of rows that it had.
+    pub(super) fn count_rows(&mut self, index: u64, rows: Option<u64>) {
+        match rows {
+            Some(rows) => self.rows.insert(index, rows),
+            None => self.rows.remove(&index),
+        };
+        while self.rows.len() > MOST_COUNTED {
+            self.rows.pop_first();
+        }
     }
 
     pub(super) fn fail(&mut self, index: u64, failure: Failure) {
@@ -246,6 +273,20 @@ mod tests {
             }
         }
         assert!((0..2 * JOINED_FROM as u64).all(|index| ledger.is_published(index) == (index % 2 == 0)));
+    }
+
+    #[test]
+    fn rows_are_known_of_the_latest_intervals() {
+        let mut ledger = Ledger::default();
+        for index in [3, 1, 2, 7] {
+            ledger.count_rows(index, Some(10 * index));
+        }
+        assert_eq!(ledger.rows_before(7).collect::<Vec<_>>(), [30, 20, 10]);
+        assert_eq!((ledger.rows(7), ledger.rows_before(1).next()), (Some(70), None));
+        ledger.count_rows(2, None);
+        assert_eq!(ledger.rows_before(9).take(2).collect::<Vec<_>>(), [70, 30]);
+        (0..1_000).for_each(|index| ledger.count_rows(index, Some(1)));
+        assert_eq!((ledger.rows.len(), ledger.rows(599), ledger.rows(600)), (MOST_COUNTED, None, Some(1)));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub use backfills::{Plan, plan};
 pub use calendar::{Calendar, Interval, Length, Unit};
 pub use coverage::{covered, ready};
 pub use cron::Cron;
-pub use ledger::{Entry, Failure, Fate, Ledger};
+pub use ledger::{Entry, Failure, Fate, Ledger, MOST_COUNTED};
 pub use names::{Cause, DatasetName, JobName, RUN_PREFIX, RunKey};
 pub use record::{Cursor, Record};
 pub use retry::is_retried;
@@ -96,8 +96,9 @@ pub enum Event {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// Its generation of the interval is in the dataset since this version, whoever put it there.
-    Published { version: u64 },
+    /// Its generation of the interval is in the dataset since this version, whoever put it there; with so many rows, if it was this
+    /// run.
+    Published { version: u64, rows: Option<u64> },
     /// It published nothing.
     Failed { error: Error },
     /// It was cancelled, and published nothing.

@@ -49,8 +49,15 @@ pub enum Record {
     RunStopping { job: JobName, index: u64, reason: StopReason, at: Millis },
     /// An attempt failed, and there will be another.
     AttemptFailed { job: JobName, index: u64, error: Error, wait_ms: u64, at: Millis },
-    /// An interval was published.
-    IntervalPublished { job: JobName, index: u64, version: u64, at: Millis },
+    /// An interval was published, with so many rows if that is known.
+    IntervalPublished {
+        job: JobName,
+        index: u64,
+        version: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rows: Option<u64>,
+        at: Millis,
+    },
     /// An interval failed.
     IntervalFailed { job: JobName, index: u64, error: Error, at: Millis },
     /// An interval in progress was cancelled by a user.

@@ -21,7 +21,7 @@ impl Decider<'_> {
         let Some(expected) = self.in_progress(run).and_then(stop_reason) else { return };
         match (ended, expected) {
             // Past the point where it could be stopped.
-            (Ended::Published { version }, Expected(_)) => self.published(run, version),
+            (Ended::Published { version, rows }, Expected(_)) => self.published(run, version, rows),
             (Ended::Failed { error }, Expected(None)) => self.failed(run, error),
             (Ended::Cancelled, Expected(None)) => {
                 self.record(Record::IntervalCancelled { job: run.job.clone(), index: run.index, at: self.now })
@@ -38,9 +38,9 @@ impl Decider<'_> {
         self.check_ledger(&run.job);
     }
 
-    fn published(&mut self, run: &RunKey, version: u64) {
+    fn published(&mut self, run: &RunKey, version: u64, rows: Option<u64>) {
         let (job, index) = (run.job.clone(), run.index);
-        self.record(Record::IntervalPublished { job, index, version, at: self.now });
+        self.record(Record::IntervalPublished { job, index, version, rows, at: self.now });
         let Some(job) = self.state.jobs.get(&run.job) else { return };
         let (output, interval) = (job.spec.output.clone(), job.calendar.interval(index));
         let notice = Notice::Published { run: run.clone(), interval, version };

@@ -56,6 +56,7 @@ impl State {
             | Record::OutputLost { .. } => self.apply_to_tasks(record),
             Record::PackDurable { run, pack, outputs } => self.with_run(run, |r| r.packed(pack, outputs)),
             Record::ResultRead { run, requests } => self.with_run(run, |r| r.totals.metrics.add_requests(*requests)),
+            Record::RunChecked { run, checks } => self.with_run(run, |r| r.checks.clone_from(checks)),
             Record::RunCommitting { run, winners, rows } => {
                 let intent = Intent { winners: winners.clone(), rows: *rows };
                 self.with_run(run, |r| r.intent = Some(intent));
@@ -227,6 +228,7 @@ impl State {
             rows: None,
             kept: None,
             version: None,
+            checks: Vec::new(),
             unread: false,
             graph: None,
             sheet: None,
@@ -252,7 +254,7 @@ impl State {
         self.with_run(run, |r| {
             r.state = RunState::Planning;
             (r.graph, r.sheet, r.planned_by) = (None, None, None);
-            (r.packs, r.stages) = (Vec::new(), Vec::new());
+            (r.packs, r.stages, r.checks) = (Vec::new(), Vec::new(), Vec::new());
             r.changed.clear();
             r.ready.clear();
             r.held_slots = 0;

@@ -34,11 +34,11 @@ pub struct AskedNotice {
 }
 
 impl Outcome {
-    /// What a run's end means for its interval.
+    /// What a run's end means for its interval; `rows` are those that it published, if it published any itself.
     #[must_use]
-    pub fn of_interval(&self) -> Ended {
+    pub fn of_interval(&self, rows: Option<u64>) -> Ended {
         match self {
-            Self::Succeeded { version: Some(version), .. } => Ended::Published { version: *version },
+            Self::Succeeded { version: Some(version), .. } => Ended::Published { version: *version, rows },
             Self::Succeeded { version: None, .. } => Ended::Failed { error: unpublished() },
             Self::Failed { error } => Ended::Failed { error: error.clone() },
             Self::Cancelled => Ended::Cancelled,
@@ -47,6 +47,12 @@ impl Outcome {
 }
 
 impl Run {
+    /// The rows that it published or is about to; none if it found them published.
+    #[must_use]
+    pub fn published_rows(&self) -> Option<u64> {
+        self.intent.as_ref().map(|intent| intent.rows)
+    }
+
     /// How it ended, if it has.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {

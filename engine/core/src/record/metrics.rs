@@ -16,6 +16,9 @@ pub struct Requests {
 pub struct TaskMetrics {
     /// Rows read from exchanges and scans.
     pub rows_in: u64,
+    /// Of these, rows that scans gave.
+    #[serde(default)]
+    pub rows_scanned: u64,
     /// Rows written.
     pub rows_out: u64,
     /// Arrow bytes written to the exchange.
@@ -65,6 +68,7 @@ impl TaskMetrics {
     /// Adds `other` to every sum.
     pub const fn add(&mut self, other: &Self) {
         self.rows_in += other.rows_in;
+        self.rows_scanned += other.rows_scanned;
         self.rows_out += other.rows_out;
         self.bytes_out += other.bytes_out;
         self.remote_bytes += other.remote_bytes;

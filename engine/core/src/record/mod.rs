@@ -4,6 +4,7 @@
 
 mod apply;
 mod catalogue;
+mod checks;
 mod jobs;
 mod live;
 mod metrics;
@@ -18,6 +19,8 @@ mod task;
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind, Change, DEFAULT_SCHEMA};
+pub(crate) use checks::bounded;
+pub use checks::{Checked, MOST_CHECKS, Verdict};
 pub use jobs::{AskedNotice, JobRun};
 pub use live::Live;
 pub use metrics::{Requests, TaskMetrics};
@@ -85,6 +88,8 @@ pub enum Record {
     PackDurable { run: RunId, pack: Pack, outputs: Vec<LostOutput> },
     /// Whoever passes a result on read some of it from the store. A kept one is read after its run's end, too.
     ResultRead { run: RunId, requests: Requests },
+    /// What a run of a job wrote was checked, again perhaps: a leader that takes over does so, too.
+    RunChecked { run: RunId, checks: Vec<Checked> },
     /// Everything that a run with effects wrote is there: from now on it can only be published.
     RunCommitting { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client has all rows, or the effect is in place.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::task::Task;
-use super::{AskedNotice, Catalogue, JobRun, Live, SessionRows, pairs};
+use super::{AskedNotice, Catalogue, Checked, JobRun, Live, SessionRows, pairs};
 use crate::graph::StageGraph;
 use crate::interval;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
@@ -171,6 +171,9 @@ pub struct Run {
     /// The version of a dataset that it made.
     #[serde(default)]
     pub version: Option<u64>,
+    /// What became of its checks, before it was published or refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Checked>,
     /// Whether it has no stages, and its client is slow to read the coordinator's own rows.
     #[serde(default)]
     pub unread: bool,

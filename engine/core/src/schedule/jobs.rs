@@ -89,7 +89,8 @@ impl Decider<'_> {
     fn submit_interval(&mut self, key: RunKey, interval: Interval, cause: Cause, revision: u64) {
         let run = key.run();
         if let Some(known) = self.state.runs.get(&run) {
-            if let Some(ended) = known.outcome().as_ref().map(Outcome::of_interval) {
+            let rows = known.published_rows();
+            if let Some(ended) = known.outcome().map(|outcome| outcome.of_interval(rows)) {
                 self.of_jobs(interval::Event::RunEnded { run: key, ended });
             }
             return;

@@ -24,8 +24,8 @@ use crate::graph::StageGraph;
 use crate::interval::{self, JobName};
 pub use crate::record::LostOutput;
 use crate::record::{
-    AskedNotice, Capacity, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet, State,
-    TaskMetrics,
+    AskedNotice, Capacity, Checked, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet,
+    State, TaskMetrics,
 };
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, SessionId, Settings, StageId, TaskId};
 use decide::Decider;
@@ -83,6 +83,8 @@ pub enum Event {
     ResultFailed { run: RunId, error: Error },
     /// An executor put outputs into the store.
     PackDurable { run: RunId, pack: Pack, outputs: Vec<LostOutput> },
+    /// What a run of a job wrote was looked at: whether it is published is said next.
+    Checked { run: RunId, checks: Vec<Checked> },
     /// All that a run with effects wrote was counted: it may be published.
     CommitReady { run: RunId, winners: Vec<Attempt>, rows: u64 },
     /// The client ended the run or went away.
@@ -242,6 +244,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
             d.finish(&run, Outcome::Succeeded { rows, kept, version });
         }
         Event::ResultFailed { run, error } => d.finish(&run, Outcome::Failed { error }),
+        Event::Checked { run, checks } => d.checked(run, checks),
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),
         Event::Cancelled { run } => d.cancelled_by_client(&run),
         Event::CatalogueChanged { run, record, rows, kept } => {

@@ -4,7 +4,7 @@ use super::Action;
 use super::decide::Decider;
 use crate::graph::StageGraph;
 use crate::interval;
-use crate::record::{ExecutorState, Outcome, Record, Run, RunSpec, RunState, Sheet};
+use crate::record::{Checked, ExecutorState, Outcome, Record, Run, RunSpec, RunState, Sheet, bounded};
 use crate::{Attempt, Error, ExecutorId, RunId};
 
 /// Queues of runs, each of which lets so many begin.
@@ -81,6 +81,13 @@ impl Decider<'_> {
         }
     }
 
+    /// What a run wrote was checked, and it is not decided yet that it is published.
+    pub(super) fn checked(&mut self, run: RunId, checks: Vec<Checked>) {
+        if self.live_run(&run).is_some_and(|r| r.intent.is_none()) {
+            self.record(Record::RunChecked { run, checks: bounded(checks) });
+        }
+    }
+
     pub(super) fn commit_ready(&mut self, run: RunId, winners: Vec<Attempt>, rows: u64) {
         if self.live_run(&run).is_some_and(|r| r.intent.is_none()) {
             self.record(Record::RunCommitting { run: run.clone(), winners, rows });
@@ -108,9 +115,9 @@ impl Decider<'_> {
     pub(super) fn finish(&mut self, run: &RunId, outcome: Outcome) {
         let Some(live) = self.live_run(run) else { return };
         let running = live.running();
-        let published = live.intent.as_ref().map(|intent| intent.rows);
+        let published = live.published_rows();
         let job = live.spec.job.as_ref().map(|job| job.key.clone());
-        let job = job.map(|run| interval::Event::RunEnded { run, ended: outcome.of_interval() });
+        let job = job.map(|run| interval::Event::RunEnded { run, ended: outcome.of_interval(published) });
         self.record(Record::RunFinished { run: run.clone(), outcome: outcome.clone(), at: self.now });
         for (executor, attempt) in running {
             self.act(Action::Stop { executor, attempt });

@@ -145,7 +145,7 @@ impl World {
             RunFate::Hangs if self.is_calm => Ended::Failed { error: Error::unavailable("it is killed") },
             RunFate::Hangs => return Ok(()),
             RunFate::Fails(kind) => Ended::Failed { error: Error::new(*kind, format!("{key} was to fail")) },
-            RunFate::Publishes => Ended::Published { version: self.publish(key)? },
+            RunFate::Publishes => Ended::Published { version: self.publish(key)?, rows: None },
         };
         if let Some(run) = self.runs.get_mut(key) {
             run.ended = Some(ended);

@@ -45,7 +45,7 @@ fn a_job_whose_ledger_falls_to_pieces_is_suspended() {
     while suspended(&shell).is_none() {
         let run = shell.running("minutes");
         let failed = Ended::Failed { error: Error::invalid("every second one") };
-        shell.end(run, if ends % 2 == 0 { failed } else { Ended::Published { version: ends } });
+        shell.end(run, if ends % 2 == 0 { failed } else { Ended::Published { version: ends, rows: None } });
         ends += 1;
         assert!(ends < 20_000, "nobody noticed");
     }

@@ -131,7 +131,7 @@ impl Shell {
     pub(crate) fn publish(&mut self, name: &str) {
         self.versions += 1;
         let (run, version) = (self.running(name), self.versions);
-        self.end(run, Ended::Published { version });
+        self.end(run, Ended::Published { version, rows: None });
     }
 
     pub(crate) fn fail(&mut self, name: &str, error: Error) {

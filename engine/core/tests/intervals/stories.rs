@@ -154,7 +154,10 @@ fn overlap_is_forbidden_queued_or_replaced() {
         shell.tick("2026-03-01 11:05");
         let cancelled = shell.cancelled();
         let run = shell.running("slow");
-        shell.end(run, if cancelled.is_empty() { Ended::Published { version: 1 } } else { Ended::Cancelled });
+        shell.end(
+            run,
+            if cancelled.is_empty() { Ended::Published { version: 1, rows: None } } else { Ended::Cancelled },
+        );
         shell.tick("2026-03-01 12:05");
         shell.strip("slow", "2026-03-01 09:00", 3)
     };
@@ -316,7 +319,7 @@ fn a_dropped_job_leaves_what_it_published_and_its_name() {
     assert_eq!(shell.cancelled(), std::slice::from_ref(&late));
     shell.create("clean", hourly("cleaned", &[]));
     shell.create("report", hourly("report", &["cleaned"]));
-    shell.end(late, Ended::Published { version: 2 });
+    shell.end(late, Ended::Published { version: 2, rows: None });
     assert_eq!(shell.strip("clean", "2026-03-01 09:00", 2), ["missing", "missing"]);
     // The hour is complete still, and a run of the new job is another one.
     shell.tell(Event::Requested { job: job("report"), start: at("2026-03-01 09:00") });

@@ -3,7 +3,7 @@
 use tidemill_core::interval::{
     self, CatchUp, Cron, DatasetName, JobName, Length, Local, Options, Spec, Standing, Trigger, Unit, Zone, standing,
 };
-use tidemill_core::record::{Record, RunSpec, RunState, Sheet, State};
+use tidemill_core::record::{Checked, Record, RunSpec, RunState, Sheet, State, Verdict};
 use tidemill_core::schedule::{Action, Basis, Command, Event, step};
 use tidemill_core::{BlobHash, Error, Millis, RunId};
 
@@ -133,6 +133,32 @@ fn a_published_version_is_the_intervals() {
     assert_eq!((records, end.urgent), (vec![false, true], true), "{:?}", end.records);
     assert_eq!(stands(&cluster.state), Standing::Published { generation: 1, version: Some(4) });
     assert_eq!(cluster.run(&run.0).version, Some(4));
+}
+
+#[test]
+fn checks_stay_with_their_run_and_rows_with_their_interval() {
+    let (mut cluster, run) = begun();
+    let task = launch(&plan(&mut cluster, &run));
+    cluster.send(succeeded(&task));
+    let told = |verdict| {
+        let (check, condition) = ("x".repeat(1_000), "count(*) > 0".to_owned());
+        let checked = Checked { check, condition, verdict, value: None, violations: None, sample: None };
+        Event::Checked { run: run.clone(), checks: vec![checked; 50] }
+    };
+    // A leader that takes over looks again.
+    cluster.send(told(Verdict::Failed));
+    cluster.send(told(Verdict::Passed));
+    cluster.send(Event::CommitReady { run: run.clone(), winners: vec![task.attempt], rows: 7 });
+    // What is past that point is looked at no more.
+    cluster.send(told(Verdict::Failed));
+    cluster.send(Event::ResultDelivered { run: run.clone(), rows: 1, kept: None, version: Some(4) });
+    let checks = &cluster.run(&run.0).checks;
+    assert!(checks.len() == 32 && checks.iter().all(|c| c.verdict == Verdict::Passed && c.check.len() < 210));
+    assert_eq!(cluster.state.jobs.jobs[&name()].ledger.rows(0), Some(7));
+    // A run that found its interval published does not know its rows.
+    let older = r#"{"IntervalPublished":{"job":"hourly","index":3,"version":1,"at":5}}"#;
+    let older: interval::Record = serde_json::from_str(older).expect("a record of an older log");
+    assert!(matches!(older, interval::Record::IntervalPublished { rows: None, .. }));
 }
 
 #[test]

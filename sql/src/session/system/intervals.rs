@@ -18,6 +18,7 @@ struct Row<'a> {
     standing: Standing,
     run: Option<RunKey>,
     published: Option<(u32, Option<u64>)>,
+    rows: Option<u64>,
 }
 
 /// Which intervals are shown, by position.
@@ -53,6 +54,7 @@ fn of_job<'a>(state: &'a State, name: &'a JobName, job: &'a Job, now: Millis) ->
             standing: standing(&state.jobs, job, index, now),
             run: active.or(failed).map(key),
             published: entry.map(|entry| (entry.published, job.ledger.version(index))),
+            rows: job.ledger.rows(index),
         }
     })
 }
@@ -100,4 +102,5 @@ pub(super) fn rows(state: &State, now: Millis) -> Columns {
         .number("generation", all().map(|row| row.run.as_ref().map(|key| key.generation)))
         .number("published_generation", all().map(|row| row.published.map(|(generation, _)| generation)))
         .count("published_version", all().map(|row| row.published.and_then(|(_, version)| version)))
+        .count("published_rows", all().map(|row| row.rows))
 }

@@ -4,6 +4,7 @@ mod columns;
 mod executors;
 mod intervals;
 mod jobs;
+mod run_checks;
 mod runs;
 mod secrets;
 mod stages;
@@ -24,7 +25,8 @@ use columns::Columns;
 pub(super) use tidemill_engine::runtime::SYSTEM_SCHEMA as SCHEMA;
 
 /// The tables' names.
-pub(super) const TABLES: &[&str] = &["executors", "intervals", "jobs", "runs", "secrets", "stages", "tasks"];
+pub(super) const TABLES: &[&str] =
+    &["executors", "intervals", "jobs", "run_checks", "runs", "secrets", "stages", "tasks"];
 
 /// A system table as it is now.
 pub(super) async fn table(name: &str, request: &PlanRequest) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -32,6 +34,7 @@ pub(super) async fn table(name: &str, request: &PlanRequest) -> Result<Option<Ar
         "executors" => executors::rows,
         "intervals" => intervals::rows,
         "jobs" => jobs::rows,
+        "run_checks" => run_checks::rows,
         "runs" => runs::rows,
         "secrets" => secrets::rows,
         "stages" => stages::rows,

@@ -2,7 +2,7 @@
 
 use tidemill_core::Millis;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::State;
+use tidemill_core::record::{Run, State};
 
 use super::Columns;
 
@@ -46,4 +46,6 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .number("attempt", of_job().map(|j| j.map(|j| j.key.attempt)))
         .text("cause", of_job().map(|j| j.map(|j| j.cause.name())))
         .count("output_version", all().map(|r| r.version))
+        .count("rows_read", all().map(Run::rows_read))
+        .count("rows_written", all().map(Run::published_rows))
 }
