@@ -197,9 +197,7 @@ async fn as2_as6_the_pipeline_on_s3_gives_the_same_and_shows_no_secret() {
     create(client, &folder.path().display().to_string(), "s3://tide").await;
     run_all(client, 24).await;
     check(client, folder.path()).await;
-    let secrets = environment.iter().filter(|(name, _)| name.contains("SECRET") || name.contains("KEY"));
-    let secrets: Vec<&str> = secrets.map(|(_, value)| value.as_str()).collect();
-    assert!(!secrets.is_empty(), "{environment:?}");
+    let secret = environment.iter().find(|(name, _)| *name == "AWS_SECRET_ACCESS_KEY").expect("a secret");
     let mut said = vec![cluster.coordinator.said()];
     said.extend(cluster.executors.iter().map(tidemill_tests::harness::Process::said));
     for shown in ["system.jobs", "system.runs", "system.stages", "system.tasks", "system.intervals"] {
@@ -208,7 +206,5 @@ async fn as2_as6_the_pipeline_on_s3_gives_the_same_and_shows_no_secret() {
     for shown in ["EXPLAIN VERBOSE SELECT * FROM ad_hours", "DESCRIBE HISTORY ad_hours", "SHOW CREATE TABLE ad_hours"] {
         said.push(text(&rows(client, shown).await));
     }
-    for secret in secrets {
-        assert!(said.iter().all(|said| !said.contains(secret)), "a secret is shown");
-    }
+    assert!(said.iter().all(|said| !said.contains(&secret.1)), "the secret is shown");
 }

@@ -57,10 +57,11 @@ async fn al12_a_failing_check_publishes_nothing_and_the_backfill_after_mending_d
     // Somebody is paid for being shown.
     let file = spend_of(folder.path(), 1);
     let good = std::fs::read_to_string(&file).expect("a file");
-    let bad: String = good.lines().map(|line| line.replace("7,campaign 7,", "7,campaign 7,-") + "\n").collect();
-    let (first, last) = bad.rsplit_once("7,campaign 7,-").expect("an ad");
-    let (kept, _) = last.split_once(',').expect("a number of impressions");
-    std::fs::write(&file, format!("{}7,campaign 7,{kept},-1.5000\n", first.replace(",-", ","))).expect("a file");
+    let bad = good.lines().map(|line| match line.strip_prefix("7,campaign 7,").and_then(|rest| rest.split_once(',')) {
+        Some((impressions, _)) => format!("7,campaign 7,{impressions},-1.5000\n"),
+        None => format!("{line}\n"),
+    });
+    std::fs::write(&file, bad.collect::<String>()).expect("a file");
     let cluster = ProcessCluster::start(1, 1).await;
     let client = &mut cluster.client().await;
     create(client, &place, &place).await;
