@@ -8,6 +8,7 @@ CREATE JOB clean_clicks INTO clicks_clean
   SCHEDULE CRON '5 * * * *' INTERVAL '1 hour' START '2026-03-01'
   DEPENDS ON raw_clicks COMPLETE
   CONSTRAINT clicked_in_its_hour EXPECT (ts >= hour AND ts < hour + INTERVAL '1 hour') ON VIOLATION FAIL
+  CONSTRAINT as_many_as_usual EXPECT (count(*) >= 0.7 * rows_before(6)) ON VIOLATION WARN
   WITH (interval_column = 'hour', max_active_runs = 2)
 AS SELECT hour, ts, ad, visitor, TRY_CAST(revenue AS DECIMAL(12, 4)) AS revenue FROM raw_clicks
    WHERE hour >= $interval_start AND hour < $interval_end
@@ -26,6 +27,7 @@ CREATE JOB join_hours INTO ad_hours
   SCHEDULE CRON '10 * * * *' INTERVAL '1 hour' START '2026-03-01'
   DEPENDS ON clicks_clean COMPLETE, spend_clean COMPLETE
   CONSTRAINT shown_before_clicked EXPECT (clicks <= impressions) ON VIOLATION FAIL
+  CONSTRAINT one_row_each EXPECT UNIQUE (hour, ad)
   WITH (interval_column = 'hour', max_active_runs = 2)
 AS SELECT spent.hour, spent.ad, campaign, impressions, spend, coalesce(clicks, 0) AS clicks, coalesce(revenue, 0) AS revenue
    FROM (SELECT hour, ad, campaign, impressions, spend FROM spend_clean

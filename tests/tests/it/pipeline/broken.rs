@@ -113,6 +113,9 @@ async fn ob10_a_late_hour_computes_that_hour_and_its_day_anew_and_nothing_else()
     let client = &mut cluster.client().await;
     create(client, &place, &place).await;
     run_all(client, HOURS).await;
+    // Half of the clicks are fewer than usual, which only warns: the hour is published.
+    let warned = "SELECT \"check\" || ' ' || interval_start || ' ' || count(*) OVER () FROM system.run_checks WHERE state = 'warned'";
+    assert_eq!(value(client, warned).await, "as_many_as_usual 2026-03-02T06:00:00Z 1");
     let before: u64 = value(client, "SELECT sum(clicks) FROM ad_days").await.parse().expect("a number");
     std::fs::write(&file, late).expect("a file");
     for job in ["clean_clicks", "join_hours"] {
