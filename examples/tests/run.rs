@@ -56,7 +56,15 @@ fn udf() {
 }
 
 #[test]
+fn steps() {
+    let text = printed(env!("CARGO_BIN_EXE_steps"));
+    says(&text, &["day,events,customers,amount", "2026-11-07,", "once more: ", "_SUCCESS"]);
+}
+
+#[test]
 fn pipeline() {
     let text = printed(env!("CARGO_BIN_EXE_pipeline"));
-    says(&text, &["day,events,customers,amount", "2026-11-07,", "once more: ", "_SUCCESS"]);
+    says(&text, &["48 hours with 500 clicks each", "| 2026-03-02 | ########################", "update of ad_hours"]);
+    // Nothing is doubled: each click of a day is in it once, but those that are left out.
+    says(&text, &["| 2026-03-01 |", "complete_until"]);
 }

@@ -26,6 +26,7 @@ mod memory;
 mod object_store;
 mod packs;
 mod pinned;
+mod pipeline;
 mod plans;
 mod progress;
 mod queries;

@@ -1,7 +1,7 @@
 //! A pipeline in two steps: raw events become clean ones, clean ones become totals.
 //!
 //! ```sh
-//! cargo run -p tidemill-examples --bin pipeline
+//! cargo run -p tidemill-examples --bin steps
 //! ```
 //!
 //! What a step writes appears whole or not at all: a file takes its name when it is complete, a folder has `_SUCCESS` when
