@@ -43,7 +43,8 @@ async fn publish(
             Err(error) => error,
         };
         let is_away = error.kind == ErrorKind::Unavailable;
-        refusals += u32::from(!is_away);
+        // One that was not answered may be there: that is looked for as long as patience lasts.
+        refusals += u32::from(!is_away && !commit.rolls_forward());
         let is_final = matches!(error.kind, ErrorKind::Conflict | ErrorKind::Invalid);
         // Whoever leads next goes on with what only another try can tell.
         let goes_on = is_away && commit.rolls_forward() && is_led();

@@ -21,7 +21,7 @@ impl NodeFamily for DatasetNodes {
     fn encode(&self, plan: &Arc<dyn ExecutionPlan>, _: &EncodeContext<'_>) -> Result<Option<Node>> {
         let Some(exec) = plan.downcast_ref::<DataSinkExec>() else { return Ok(None) };
         let Some(sink) = exec.sink().downcast_ref::<DatasetSink>() else { return Ok(None) };
-        let DatasetWrite { location, schema, partition_by, within, file_bytes } = sink.write();
+        let DatasetWrite { location, schema, partition_by, within, file_bytes, writer } = sink.write();
         let (mut partitions, mut interval) = (Vec::new(), None);
         match within {
             Within::Everything => {}
@@ -36,6 +36,7 @@ impl NodeFamily for DatasetNodes {
             schema: encode_schema(schema)?,
             partition_by: partition_by.clone(),
             file_bytes: *file_bytes,
+            writer: writer.clone(),
             partitions,
             interval,
         })))
@@ -64,6 +65,7 @@ impl NodeFamily for DatasetNodes {
             partition_by: node.partition_by.clone(),
             within,
             file_bytes: node.file_bytes,
+            writer: node.writer.clone(),
         };
         Ok(Some(Arc::new(DataSinkExec::new(Arc::clone(input), Arc::new(DatasetSink::new(write)), None))))
     }

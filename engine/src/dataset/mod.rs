@@ -1,8 +1,8 @@
 //! Files of datasets: what sink tasks write below a table's folder, and how whoever commits learns of it.
 //!
 //! ```text
-//! rows, sorted by partition ──► one open file ──► day=2026-01-01/part-00003-RUN-1-42-0.parquet
-//!                           at the end of the task ──► _tidemill/RUN/00003-1-42.json    all its files, with statistics
+//! rows, sorted by partition ──► one open file ──► day=2026-01-01/part-00003-WRITER-1-42-0.parquet
+//!                           at the end of the task ──► _tidemill/WRITER/00003-1-42.json    all its files, with statistics
 //! ```
 //!
 //! Invariant: a task that succeeds has left a list of its files; a list names only files that are complete.
@@ -24,7 +24,7 @@ use datafusion::error::Result;
 pub use codec::{DatasetNodes, decode_scalar, encode_scalar};
 pub use sink::DatasetSink;
 pub use values::{NO_VALUE, value_of, value_text};
-pub use written::{MANIFESTS, Written, WrittenFile, manifest_name, names_run, run_folder};
+pub use written::{MANIFESTS, Written, WrittenFile, manifest_folder, manifest_name, names_writer};
 
 /// A row's partition: values by column, as Delta Lake writes them.
 pub type PartitionValues = BTreeMap<String, Option<String>>;
@@ -42,6 +42,8 @@ pub struct DatasetWrite {
     pub within: Within,
     /// A file that has grown to this is closed, and the next one begun.
     pub file_bytes: u64,
+    /// Whose files they are: no other plan ever writes under this name, in any table, of any cluster.
+    pub writer: String,
 }
 
 /// Which rows may be written.

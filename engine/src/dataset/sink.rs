@@ -16,7 +16,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tidemill_core::{Attempt, Error, RunId};
+use tidemill_core::{Attempt, Error};
 
 use super::file::{NewFile, OpenFile};
 use super::values::folder_name;
@@ -35,11 +35,11 @@ const MAX_FILES: usize = 20_000;
 pub struct DatasetSink {
     write: DatasetWrite,
     /// Whose files they are; none while nobody writes.
-    attempt: Option<(RunId, u32, Attempt)>,
+    attempt: Option<(u32, Attempt)>,
 }
 
 impl DatasetSink {
-    /// The sink of a run.
+    /// The sink of a plan.
     #[must_use]
     pub const fn new(write: DatasetWrite) -> Self {
         Self { write, attempt: None }
@@ -51,10 +51,10 @@ impl DatasetSink {
         &self.write
     }
 
-    /// The sink of one attempt of one of the run's tasks.
+    /// The sink of one attempt of one of the plan's tasks.
     #[must_use]
-    pub fn of_attempt(&self, run: &RunId, task: u32, attempt: Attempt) -> Self {
-        Self { write: self.write.clone(), attempt: Some((run.clone(), task, attempt)) }
+    pub fn of_attempt(&self, task: u32, attempt: Attempt) -> Self {
+        Self { write: self.write.clone(), attempt: Some((task, attempt)) }
     }
 }
 
@@ -71,10 +71,12 @@ impl DataSink for DatasetSink {
     }
 
     async fn write_all(&self, mut data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
-        let Some((run, task, attempt)) = &self.attempt else { return internal_err!("a dataset's sink has no attempt") };
+        let (writer, Some((task, attempt))) = (&self.write.writer, &self.attempt) else {
+            return internal_err!("a dataset's sink has no attempt");
+        };
         let folder = self.write.folder()?;
         let store = context.runtime_env().object_store(&folder)?;
-        let name = |number| file_name(run, *task, *attempt, number);
+        let name = |number| file_name(writer, *task, *attempt, number);
         let mut files = Files::new(&self.write, folder.prefix().clone(), Arc::clone(&store), context)?;
         let written = files.write_all(&mut data, &name).await;
         if let Err(error) = written {
@@ -82,7 +84,7 @@ impl DataSink for DatasetSink {
             return Err(error);
         }
         let (written, rows) = (Written { files: files.done }, files.rows);
-        let list = below(folder.prefix(), &manifest_name(run, *task, *attempt))?;
+        let list = below(folder.prefix(), &manifest_name(writer, *task, *attempt))?;
         crash::before("dataset.manifest");
         store.put(&list, written.encode().map_err(to_datafusion)?.into()).await?;
         crash::after("dataset.manifest");

@@ -1,7 +1,7 @@
 //! What a task wrote, as an object below the table that whoever commits reads.
 
 use serde::{Deserialize, Serialize};
-use tidemill_core::{Attempt, Error, Result, RunId};
+use tidemill_core::{Attempt, Error, Result};
 
 use super::PartitionValues;
 
@@ -53,23 +53,43 @@ impl Written {
 
 /// The name of an attempt's list below the table's folder.
 #[must_use]
-pub fn manifest_name(run: &RunId, task: u32, attempt: Attempt) -> String {
-    format!("{}/{task:05}-{attempt}.json", run_folder(run))
+pub fn manifest_name(writer: &str, task: u32, attempt: Attempt) -> String {
+    format!("{}/{task:05}-{attempt}.json", manifest_folder(writer))
 }
 
-/// The folder of a run's lists below the table's.
+/// The folder of a writer's lists below the table's.
 #[must_use]
-pub fn run_folder(run: &RunId) -> String {
-    format!("{MANIFESTS}/{run}")
+pub fn manifest_folder(writer: &str) -> String {
+    format!("{MANIFESTS}/{writer}")
 }
 
 /// The name of a file of an attempt, without its folder.
-pub(super) fn file_name(run: &RunId, task: u32, attempt: Attempt, number: usize) -> String {
-    format!("part-{task:05}-{run}-{attempt}-{number}.parquet")
+pub(super) fn file_name(writer: &str, task: u32, attempt: Attempt, number: usize) -> String {
+    format!("part-{task:05}-{writer}-{attempt}-{number}.parquet")
 }
 
-/// Whether a file's name is of an attempt of this run.
+/// Whether a file's name is of this writer.
 #[must_use]
-pub fn names_run(name: &str, run: &RunId) -> bool {
-    name.starts_with("part-") && name.contains(&format!("-{run}-"))
+pub fn names_writer(name: &str, writer: &str) -> bool {
+    // After the number of the task.
+    let rest = name.strip_prefix("part-").and_then(|rest| rest.split_once('-')).map(|(_, rest)| rest);
+    rest.and_then(|rest| rest.strip_prefix(writer)).is_some_and(|rest| rest.starts_with('-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_core::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn a_writer_knows_its_own_files_and_no_others() {
+        let attempt = Attempt { epoch: Epoch(1), counter: 7 };
+        let name = |writer: &str| file_name(writer, 3, attempt, 0);
+        assert!(names_writer(&name("load-A1"), "load-A1"));
+        for other in ["load", "load-A", "A1", "1", "load-A1-2", "3"] {
+            assert!(!names_writer(&name("load-A1"), other), "{other}");
+        }
+        assert!(!names_writer(&name("load-A1-2"), "load-A12"));
+    }
 }

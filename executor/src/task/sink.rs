@@ -46,7 +46,7 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
 fn sink_of(spec: &AttemptSpec, prepared: &Prepared, exec: &DataSinkExec) -> Result<Arc<dyn DataSink>, TaskError> {
     if let Some(dataset) = exec.sink().downcast_ref::<DatasetSink>() {
         prepared.files.check(&dataset.write().location)?;
-        return Ok(Arc::new(dataset.of_attempt(&spec.run, spec.task.index, spec.attempt)));
+        return Ok(Arc::new(dataset.of_attempt(spec.task.index, spec.attempt)));
     }
     let single = prepared.stage.sink_single_file;
     let mut refused = None;

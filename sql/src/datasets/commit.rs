@@ -21,7 +21,7 @@ use object_store::ObjectStoreExt;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
 use tidemill_engine::crash;
-use tidemill_engine::dataset::{Written, WrittenFile, manifest_name, names_run, run_folder};
+use tidemill_engine::dataset::{Written, WrittenFile, manifest_folder, manifest_name, names_writer};
 use tidemill_engine::error::object_store_error;
 use tidemill_engine::planner::{Commit, Judgement, NewEntry};
 
@@ -56,9 +56,17 @@ impl DatasetCommit {
         Log::new(self.folder.clone())
     }
 
-    /// What the version consists of.
-    async fn made(&self, log: &Log, winners: &[Attempt]) -> Result<Entry> {
-        let added = self.written(winners).await?;
+    fn gone(&self) -> Error {
+        Error::conflict(format!(
+            "what run {} wrote into {} is gone: it was given up, or VACUUM took it; run the statement again",
+            self.run,
+            self.folder.location()
+        ))
+    }
+
+    /// What the version consists of; `None` if the lists are gone.
+    async fn made(&self, log: &Log, winners: &[Attempt]) -> Result<Option<Entry>> {
+        let Some(added) = self.written(winners).await? else { return Ok(None) };
         let mut entry = Entry::new(&self.target, &self.run, now());
         if let Some(Made { protocol, metadata }) = &self.target.made {
             entry.make(protocol, metadata);
@@ -75,29 +83,25 @@ impl DatasetCommit {
         for file in &added {
             entry.add(file);
         }
-        Ok(entry)
+        Ok(Some(entry))
     }
 
-    /// What the winners wrote.
-    async fn written(&self, winners: &[Attempt]) -> Result<Vec<WrittenFile>> {
+    /// What the winners wrote; `None` if a list is gone.
+    async fn written(&self, winners: &[Attempt]) -> Result<Option<Vec<WrittenFile>>> {
         let read = |(task, attempt): (u32, Attempt)| async move {
-            let name = manifest_name(&self.run, task, attempt);
+            let name = manifest_name(&self.target.writer, task, attempt);
             let path = self.folder.path(&name)?;
             let found = async { self.folder.store.get(&path).await?.bytes().await };
             match found.await {
-                Ok(bytes) => Written::decode(&bytes, &name).map(|written| written.files),
-                Err(object_store::Error::NotFound { .. }) => Err(Error::conflict(format!(
-                    "what run {} wrote into {} is gone: it was given up after a conflict, or VACUUM took it; run the statement \
-                     again",
-                    self.run,
-                    self.folder.location()
-                ))),
+                Ok(bytes) => Written::decode(&bytes, &name).map(|written| Some(written.files)),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(object_store_error(&error)),
             }
         };
         let lists = futures::stream::iter((0u32..).zip(winners.to_vec())).map(read).buffered(AT_ONCE);
-        let lists: Vec<Vec<WrittenFile>> = lists.try_collect().await?;
-        Ok(lists.into_iter().flatten().collect())
+        let lists: Vec<Option<Vec<WrittenFile>>> = lists.try_collect().await?;
+        let lists: Option<Vec<Vec<WrittenFile>>> = lists.into_iter().collect();
+        Ok(lists.map(|lists| lists.into_iter().flatten().collect()))
     }
 
     /// Reads the rows and judges them.
@@ -112,8 +116,8 @@ impl DatasetCommit {
     /// Removes the run's lists, and the files of those attempts that did not win.
     async fn clean(&self, winners: &[Attempt]) -> Result<()> {
         let kept: Vec<String> =
-            (0u32..).zip(winners).map(|(task, attempt)| manifest_name(&self.run, task, *attempt)).collect();
-        let folder = self.folder.path(&run_folder(&self.run))?;
+            (0u32..).zip(winners).map(|(task, attempt)| manifest_name(&self.target.writer, task, *attempt)).collect();
+        let folder = self.folder.path(&manifest_folder(&self.target.writer))?;
         let listed = self.folder.store.list_with_delimiter(Some(&folder)).await.map_err(|e| object_store_error(&e))?;
         crash::before("dataset.clean");
         for list in listed.objects {
@@ -124,7 +128,7 @@ impl DatasetCommit {
             self.folder.delete(&list.location).await?;
         }
         crash::after("dataset.clean");
-        self.folder.remove_empty(&run_folder(&self.run));
+        self.folder.remove_empty(&manifest_folder(&self.target.writer));
         Ok(())
     }
 
@@ -137,22 +141,23 @@ impl DatasetCommit {
         };
         for file in Written::decode(&bytes, list.as_ref())?.files {
             // What is named by a list is of this run, unless somebody else wrote the list.
-            if file.path.rsplit('/').next().is_some_and(|name| names_run(name, &self.run)) {
+            if file.path.rsplit('/').next().is_some_and(|name| names_writer(name, &self.target.writer)) {
                 self.folder.delete(&self.folder.path(&file.path)?).await?;
             }
         }
         Ok(())
     }
 
-    /// Removes all that the run wrote. The listing finds only what has the run's name.
+    /// Removes all that the run wrote: lists first, without which nothing of it can be committed any more.
     async fn remove_all(&self) -> Result<()> {
+        self.clean(&[]).await?;
         let files: Vec<_> = self
             .folder
             .store
             .list(Some(&self.folder.prefix))
             .try_filter(|file| {
                 let name = file.location.filename().unwrap_or_default();
-                std::future::ready(names_run(name, &self.run))
+                std::future::ready(names_writer(name, &self.target.writer))
             })
             .try_collect()
             .await
@@ -160,7 +165,7 @@ impl DatasetCommit {
         for file in files {
             self.folder.delete(&file.location).await?;
         }
-        self.clean(&[]).await
+        Ok(())
     }
 }
 
@@ -168,7 +173,7 @@ impl DatasetCommit {
 impl Commit for DatasetCommit {
     async fn check(&self, winners: &[Attempt], rows: u64) -> Result<Judgement> {
         crash::before("dataset.check");
-        let files = self.written(winners).await?;
+        let files = self.written(winners).await?.ok_or_else(|| self.gone())?;
         let listed: u64 = files.iter().map(|file| file.rows).sum();
         if listed != rows {
             return Err(Error::internal(format!(
@@ -186,17 +191,16 @@ impl Commit for DatasetCommit {
     }
 
     async fn commit(&self, winners: &[Attempt], _: bool) -> Result<Option<u64>> {
-        let version = match publish(&self.log(), &self.target, &OfWinners { commit: self, winners }).await {
-            Ok(version) => version,
-            Err(error) => {
+        let version = match publish(&self.log(), &self.target, &OfWinners { commit: self, winners }).await? {
+            Published::As(version) => version,
+            Published::Refused(error) => {
                 // Every entry that a call of ours may still create exists already: the files are nobody's.
-                if error.kind == ErrorKind::Conflict
-                    && let Err(error) = self.remove_all().await
-                {
+                if let Err(error) = self.remove_all().await {
                     tracing::warn!(%error, run = %self.run, "files of a run that was refused could not be removed");
                 }
                 return Err(error);
             }
+            Published::Gone => return Err(self.gone()),
         };
         tracing::info!(run = %self.run, version, table = self.folder.location(), "a version was committed");
         // It is published: what else lies there can wait.
@@ -234,7 +238,8 @@ impl Commit for DatasetCommit {
 /// What makes an entry, once it is known that it has to be made.
 #[async_trait]
 pub(super) trait MakeEntry: Sync {
-    async fn entry(&self, log: &Log) -> Result<Entry>;
+    /// `None` if what it is made of is gone.
+    async fn entry(&self, log: &Log) -> Result<Option<Entry>>;
 }
 
 struct OfWinners<'a> {
@@ -244,40 +249,73 @@ struct OfWinners<'a> {
 
 #[async_trait]
 impl MakeEntry for OfWinners<'_> {
-    async fn entry(&self, log: &Log) -> Result<Entry> {
+    async fn entry(&self, log: &Log) -> Result<Option<Entry>> {
         self.commit.made(log, self.winners).await
     }
 }
 
-/// Creates the target's entry, or finds that it was created: its version.
-pub(super) async fn publish(log: &Log, target: &Target, of: &dyn MakeEntry) -> Result<u64> {
-    let mut next = target.base.map_or(0, |base| base + 1);
-    let (mut entry, mut unanswered) = (None, 0);
+/// What became of a commit.
+#[derive(Debug)]
+pub(super) enum Published {
+    /// This version is it.
+    As(u64),
+    /// Another writer's version is in its way: it is not there, and never will be.
+    Refused(Error),
+    /// What it would be made of is gone, and it is not there.
+    Gone,
+}
+
+impl Published {
+    /// The version, where nothing was written that could be gone.
+    pub(super) fn version(self) -> Result<u64> {
+        match self {
+            Self::As(version) => Ok(version),
+            Self::Refused(error) => Err(error),
+            Self::Gone => Err(Error::internal("the files of a commit without files are gone")),
+        }
+    }
+}
+
+/// Creates the target's entry, or finds that it was created.
+pub(super) async fn publish(log: &Log, target: &Target, of: &dyn MakeEntry) -> Result<Published> {
+    let first = target.base.map_or(0, |base| base + 1);
+    let (mut next, mut entry, mut unanswered, mut is_gone) = (first, None, 0, false);
     loop {
         if let Some(other) = log.entry(next).await? {
             match look(&other, target)? {
-                Seen::Ours => return Ok(next),
+                Seen::Ours => return Ok(Published::As(next)),
                 Seen::Harmless => next += 1,
                 Seen::Conflict(why) => {
-                    return Err(Error::conflict(format!(
+                    return Ok(Published::Refused(Error::conflict(format!(
                         "version {next} of {}, which another writer made meanwhile, {why}: nothing was changed, run the \
                          statement again",
                         log.folder.location()
-                    )));
+                    ))));
                 }
             }
             continue;
         }
         let bytes: Bytes = match entry.take() {
             Some(bytes) => bytes,
-            None => of.entry(log).await?.encode()?,
+            None => match of.entry(log).await? {
+                Some(made) => {
+                    check_newest(log, next).await?;
+                    made.encode()?
+                }
+                None if is_gone => return Ok(Published::Gone),
+                // Whoever committed it removed the lists then: its entry may have come behind our back.
+                None => {
+                    (next, is_gone) = (first, true);
+                    continue;
+                }
+            },
         };
         entry = Some(Bytes::clone(&bytes));
         crash::before("dataset.commit");
         let created = log.create(next, bytes).await;
         crash::after("dataset.commit");
         match created {
-            Ok(Created::Yes) => return Ok(next),
+            Ok(Created::Yes) => return Ok(Published::As(next)),
             Ok(Created::Taken) => {}
             Err(error) => {
                 // It may be there all the same: the log is read again.
@@ -289,6 +327,20 @@ pub(super) async fn publish(log: &Log, target: &Target, of: &dyn MakeEntry) -> R
                 unanswered += 1;
             }
         }
+    }
+}
+
+/// The first version that is not there is the next one, unless another engine cleaned the log up below it.
+async fn check_newest(log: &Log, next: u64) -> Result<()> {
+    if next == 0 || log.mark(next - 1).await?.is_some() {
+        return Ok(());
+    }
+    match log.snapshot(None).await? {
+        Some(newest) if newest.version() < next => Ok(()),
+        _ => Err(Error::conflict(format!(
+            "the log of {} was cleaned up while this statement ran: run it again",
+            log.folder.location()
+        ))),
     }
 }
 

@@ -58,7 +58,10 @@ pub(super) fn look(entry: &[u8], target: &Target) -> Result<Seen> {
             Mode::Append => false,
             Mode::Overwrite => true,
             Mode::Rewrite(files) => what == "removed" && files.contains(path),
-            Mode::Partitions(of) => partition.is_none_or(|partition| of.iter().any(|of| is_of(partition, of))),
+            // What cannot be read may be of them.
+            Mode::Partitions(of) => {
+                partition.is_none_or(|partition| of.iter().any(|of| is_of(partition, of).unwrap_or(true)))
+            }
             Mode::Interval { column, .. } => touches_interval(target, column, partition, stats)?,
         };
         if touches {
@@ -90,6 +93,7 @@ mod tests {
     fn target(mode: Mode) -> Target {
         Target {
             location: "file:///t/".to_owned(),
+            writer: "R-1".to_owned(),
             base: Some(1),
             made: None,
             mode,
@@ -109,7 +113,6 @@ mod tests {
 
     #[test]
     fn what_touches_the_same_rows_is_refused_and_nothing_else() -> Result<()> {
-        let day = |day: &str| BTreeMap::from([("day".to_owned(), Some(day.to_owned()))]);
         let date = |day| Scalar::new(&ScalarValue::Date32(Some(day)));
         let interval = Mode::Interval { column: "day".to_owned(), from: date(20_454)?, to: date(20_455)? };
         let by_column = Mode::Interval {
@@ -120,10 +123,10 @@ mod tests {
         let modes = [
             Mode::Append,
             Mode::Overwrite,
-            Mode::Partitions(vec![day("2026-01-01")]),
+            Mode::Partitions(vec![BTreeMap::from([("day".to_owned(), date(20_454)?)])]),
             interval,
             by_column,
-            Mode::Rewrite(vec!["a".to_owned()]),
+            Mode::Rewrite(["a".to_owned()].into()),
         ];
         let stats = |min: i64, max: i64| {
             format!(

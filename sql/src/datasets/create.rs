@@ -155,9 +155,11 @@ async fn make(
         partition_by: partition_by.to_vec(),
         within: Within::Everything,
         file_bytes: FILE_BYTES,
+        writer: writer(&planning.request.run),
     };
     let target = Target {
         location,
+        writer: write.writer.clone(),
         base: None,
         made: Some(Made { protocol: new.protocol, metadata: new.metadata }),
         mode: Mode::Append,

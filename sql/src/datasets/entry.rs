@@ -59,7 +59,8 @@ impl Entry {
         info.insert("timestamp".to_owned(), at.into());
         info.insert("operation".to_owned(), target.operation.clone().into());
         info.insert("operationParameters".to_owned(), json!({ "mode": target.mode.name() }));
-        info.insert("isBlindAppend".to_owned(), (target.mode == Mode::Append).into());
+        let reads_itself = target.info.get("inputs").is_some_and(|inputs| inputs.contains(&target.location));
+        info.insert("isBlindAppend".to_owned(), (target.mode == Mode::Append && !reads_itself).into());
         info.insert("engineInfo".to_owned(), format!("tidemill {BUILD}").into());
         info.insert("run".to_owned(), run.0.clone().into());
         if let Some(base) = target.base {

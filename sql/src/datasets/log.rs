@@ -55,10 +55,24 @@ impl Log {
 
     /// A version; the newest where none is named. `None` if there is no table.
     pub(super) async fn snapshot(&self, version: Option<u64>) -> Result<Option<Arc<Snapshot>>> {
+        if !self.is_there().await? {
+            return Ok(None);
+        }
         match in_time(&self.folder, READ_WITHIN, Snapshot::try_new(self.store.as_ref(), version)).await? {
             Ok(snapshot) => Ok(Some(Arc::new(snapshot))),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
             Err(error) => Err(self.error(&error)),
+        }
+    }
+
+    /// Whether there is anything of a log. The crate takes a folder that is not there for a mistake.
+    async fn is_there(&self) -> Result<bool> {
+        let folder = self.folder.path(LOG)?;
+        let mut listed = self.folder.store.list(Some(&folder));
+        match in_time(&self.folder, READ_WITHIN, listed.next()).await? {
+            None => Ok(false),
+            Some(Ok(_)) => Ok(true),
+            Some(Err(error)) => Err(object_store_error(&error)),
         }
     }
 

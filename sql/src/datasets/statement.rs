@@ -259,7 +259,14 @@ fn replaced(condition: &Expr) -> Result<Replaced> {
     let mut parts = Vec::new();
     conjuncts(condition, &mut parts);
     if let Some(values) = parts.iter().map(|part| equality(part)).collect::<Option<Vec<_>>>() {
-        return Ok(Replaced::Values(values));
+        // Nothing equals NULL, no partition has the empty string, and no row two values: others' rows would be replaced.
+        let is_null = |part: &&Expr| matches!(part, Expr::IsNull(_));
+        let has_value = values.iter().zip(&parts).all(|((_, value), part)| match value {
+            Some(text) => !text.is_empty(),
+            None => is_null(part),
+        });
+        let columns: std::collections::BTreeSet<&String> = values.iter().map(|(column, _)| column).collect();
+        return if has_value && columns.len() == values.len() { Ok(Replaced::Values(values)) } else { Err(unclear()) };
     }
     let [first, second] = parts.as_slice() else { return Err(unclear()) };
     let bound = |part: &Expr, wanted: &BinaryOperator| match part {

@@ -121,7 +121,10 @@ impl DatasetTable {
             .with_projection_indices(Some(chosen))?
             .with_limit(limit)
             .build();
-        let format = ParquetFormat::default().with_options(state.default_table_options().parquet);
+        // As nanoseconds, which is how Spark stores them, times beyond 2262 would be other ones.
+        let format = ParquetFormat::default()
+            .with_options(state.default_table_options().parquet)
+            .with_coerce_int96(Some("us".to_owned()));
         format.create_physical_plan(state, config).await
     }
 

@@ -1,6 +1,6 @@
 //! What a run does to a dataset, in a form that outlives the coordinator that planned it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::common::ScalarValue;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::record::CatalogueEntry;
 use tidemill_core::{Error, Result, RunId};
-use tidemill_engine::dataset::{PartitionValues, decode_scalar, encode_scalar};
+use tidemill_engine::dataset::{PartitionValues, decode_scalar, encode_scalar, value_of};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::functions::Functions;
 use tidemill_engine::planner::Commit;
@@ -23,6 +23,8 @@ use super::version::{ActiveFile, FileStatistics, Version};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Target {
     pub(super) location: String,
+    /// Whose files they are, see [`writer`].
+    pub(super) writer: String,
     /// The version that it was planned on; none if it makes the table.
     pub(super) base: Option<u64>,
     /// What it makes the table with.
@@ -66,11 +68,19 @@ pub(super) enum Mode {
     /// All.
     Overwrite,
     /// Those of these partitions.
-    Partitions(Vec<PartitionValues>),
+    Partitions(Vec<TypedPartition>),
     /// Those with rows from `from` to before `to`, and no others.
     Interval { column: String, from: Scalar, to: Scalar },
     /// These, by their names in the log: their rows come in other files.
-    Rewrite(Vec<String>),
+    Rewrite(BTreeSet<String>),
+}
+
+/// Values of partition columns, in their columns' types.
+pub(super) type TypedPartition = BTreeMap<String, Scalar>;
+
+/// The name under which a plan of a run writes: run ids are given again, by clients and by other clusters.
+pub(super) fn writer(run: &RunId) -> String {
+    format!("{run}-{}", ulid::Ulid::new())
 }
 
 /// A value of a column.
@@ -117,7 +127,13 @@ impl Mode {
             let goes = match self {
                 Self::Append => false,
                 Self::Overwrite => true,
-                Self::Partitions(partitions) => partitions.iter().any(|of| is_of(&file.partition, of)),
+                Self::Partitions(partitions) => {
+                    let mut goes = false;
+                    for of in partitions {
+                        goes |= is_of(&file.partition, of)?;
+                    }
+                    goes
+                }
                 Self::Rewrite(files) => files.contains(&file.raw),
                 Self::Interval { column, from, to } => {
                     let interval = (from.value()?, to.value()?);
@@ -145,9 +161,19 @@ fn across(file: &ActiveFile, column: &str) -> Error {
 }
 
 /// Whether a partition is one of those that `of` means.
-pub(super) fn is_of(partition: &PartitionValues, of: &PartitionValues) -> bool {
-    let plain = |value: Option<&Option<String>>| value.cloned().flatten().filter(|value| !value.is_empty());
-    of.iter().all(|(column, value)| plain(partition.get(column)) == value.clone().filter(|value| !value.is_empty()))
+///
+/// # Errors
+/// Its values cannot be read.
+pub(super) fn is_of(partition: &PartitionValues, of: &TypedPartition) -> Result<bool> {
+    for (column, value) in of {
+        let value = value.value()?;
+        let text = partition.get(column).and_then(|text| text.as_deref());
+        let theirs = value_of(column, text, &value.data_type()).map_err(|e| from_datafusion(&e))?;
+        if theirs != value {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Where a file's rows are, seen from an interval.

@@ -27,12 +27,12 @@ use super::Publication;
 use super::as_of::AsOf;
 use super::commit::{MakeEntry, checkpoint, publish};
 use super::entry::{Entry, now};
-use super::log::Log;
+use super::log::{LOG, Log};
 use super::pins::{Datasets, at_time, numbered};
 use super::statement::planned;
 use super::table::DatasetTable;
-use super::target::{Mode, Target};
-use super::version::{ActiveFile, Version, actions};
+use super::target::{Mode, Target, writer};
+use super::version::{Action, ActiveFile, Version, actions};
 use super::write::{count, dataset, staged};
 use crate::session::Planning;
 
@@ -57,7 +57,7 @@ pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> 
     if bins.is_empty() {
         return count(0);
     }
-    let files: Vec<String> = bins.iter().flatten().map(|file| file.raw.clone()).collect();
+    let files: BTreeSet<String> = bins.iter().flatten().map(|file| file.raw.clone()).collect();
     let Publication { application, version: number, info, checks } = Publication::of_run(&planning.request.run);
     let rows: Arc<dyn ExecutionPlan> = planned(table.scan_in(&planning.context.state(), &bins).await)?;
     let write = DatasetWrite {
@@ -66,9 +66,11 @@ pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> 
         partition_by: version.partition_by().to_vec(),
         within: Within::Everything,
         file_bytes: profile.file_bytes(),
+        writer: writer(&planning.request.run),
     };
     let target = Target {
         location: write.location.clone(),
+        writer: write.writer.clone(),
         base: Some(version.number),
         made: None,
         mode: Mode::Rewrite(files),
@@ -120,8 +122,8 @@ struct Ready(Entry);
 
 #[async_trait]
 impl MakeEntry for Ready {
-    async fn entry(&self, _: &Log) -> Result<Entry> {
-        Ok(self.0.clone())
+    async fn entry(&self, _: &Log) -> Result<Option<Entry>> {
+        Ok(Some(self.0.clone()))
     }
 }
 
@@ -151,11 +153,16 @@ async fn restored(table: DatasetTable, at: AsOf, run: RunId) -> Result<Vec<u64>>
     }
     let gone: Vec<&ActiveFile> = new.files.values().filter(|file| !old.files.contains_key(&file.raw)).collect();
     let back: Vec<&ActiveFile> = old.files.values().filter(|file| !new.files.contains_key(&file.raw)).collect();
-    check_there(&table, &back).await?;
     let Publication { application, version, mut info, checks } = Publication::of_run(&run);
+    if log.application(new.number, &application).await?.is_some() {
+        // A coordinator did it and could not say so: what was written since stays.
+        return Ok(vec![new.number, old.number, 0, 0]);
+    }
+    check_there(&table, &back).await?;
     info.insert("restored".to_owned(), old.number.to_string());
     let target = Target {
         location: table.folder.location().to_owned(),
+        writer: writer(&run),
         base: Some(new.number),
         made: None,
         mode: Mode::Overwrite,
@@ -170,7 +177,7 @@ async fn restored(table: DatasetTable, at: AsOf, run: RunId) -> Result<Vec<u64>>
     let mut entry = Entry::new(&target, &run, now());
     gone.iter().for_each(|file| entry.remove(file));
     back.iter().for_each(|file| entry.add_again(file));
-    let made = publish(&log, &target, &Ready(entry)).await?;
+    let made = publish(&log, &target, &Ready(entry)).await?.version()?;
     checkpoint(log, made, target.checkpoint_interval);
     Ok(vec![made, old.number, back.len() as u64, gone.len() as u64])
 }
@@ -225,6 +232,7 @@ impl Vacuum {
         let (mut old, mut bytes) = (Vec::new(), 0);
         let mut listed = self.table.folder.store.list(Some(&self.table.folder.prefix));
         while let Some(file) = listed.try_next().await.map_err(|e| object_store_error(&e))? {
+            self.check_alone(&file)?;
             if SystemTime::from(file.last_modified) < cutoff && self.is_needless(&file, &kept, &live) {
                 bytes += file.size;
                 old.push(file.location);
@@ -253,20 +261,19 @@ impl Vacuum {
         let listed = log.listed().await?;
         let before = listed.iter().rev().find(|(_, object)| SystemTime::from(object.last_modified) <= cutoff);
         let since = match before.or_else(|| listed.first()) {
-            Some((number, _)) => {
-                // The oldest one may have no checkpoint below it: then what its entries add is all that there is.
-                if let Ok(version) = numbered(log, *number).await {
-                    version.files.values().try_for_each(&mut keep)?;
-                }
-                *number
-            }
+            Some((number, _)) => *number,
             None => 0,
         };
         let later = listed.iter().map(|(number, _)| *number).filter(|number| *number >= since).collect();
         for (_, entry) in log.entries(later).await? {
-            let lines = entry.map(|entry| actions(&entry)).transpose()?.flatten().unwrap_or_default();
-            for add in lines.into_iter().filter_map(|line| line.add) {
-                keep(&ActiveFile::from(add))?;
+            // What was active at the beginning of the retention is active now, or was removed since.
+            for line in lines_of(log, entry.as_deref())? {
+                if let Some(add) = line.add {
+                    keep(&ActiveFile::from(add))?;
+                }
+                if let Some(remove) = line.remove {
+                    keep(&ActiveFile::from(remove))?;
+                }
             }
         }
         for version in self.pinned(live)? {
@@ -296,6 +303,20 @@ impl Vacuum {
         Ok(pinned)
     }
 
+    /// Another table inside of this one's folder would be taken for needless files.
+    fn check_alone(&self, file: &ObjectMeta) -> Result<()> {
+        let below = file.location.prefix_match(&self.table.folder.prefix).into_iter().flatten();
+        match below.skip(1).any(|part| part.as_ref() == LOG) {
+            false => Ok(()),
+            true => Err(Error::invalid(format!(
+                "{} is inside of the folder of {}, and VACUUM would delete that table: nothing was deleted, move it to a folder of \
+                 its own",
+                file.location,
+                self.table.folder.location()
+            ))),
+        }
+    }
+
     fn is_needless(&self, file: &ObjectMeta, kept: &BTreeSet<Path>, live: &State) -> bool {
         let below: Vec<String> = file
             .location
@@ -309,6 +330,19 @@ impl Vacuum {
         }
         let is_written = live.live.iter().any(|run| below.iter().any(|part| part.contains(&run.0)));
         !is_written && !kept.contains(&file.location)
+    }
+}
+
+/// The lines of an entry. One that cannot be read may need any file.
+fn lines_of(log: &Log, entry: Option<&[u8]>) -> Result<Vec<Action>> {
+    match entry.map(actions).transpose()? {
+        Some(Some(lines)) => Ok(lines),
+        // Another engine cleaned it up meanwhile: it is older than any retention.
+        None => Ok(Vec::new()),
+        Some(None) => Err(Error::invalid(format!(
+            "an entry of the log of {} cannot be read, so that it is not known which files are needed: nothing was deleted",
+            log.folder.location()
+        ))),
     }
 }
 

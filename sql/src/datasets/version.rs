@@ -77,7 +77,9 @@ impl Version {
         while let Some(entry) = log.entry(newest.number + 1).await? {
             let Some(actions) = actions(&entry)? else { return Ok(None) };
             let files = Arc::make_mut(&mut newest.files);
-            for action in actions {
+            // The lines of an entry have no order: a file that gets a deletion vector is removed and added.
+            let (removes, others): (Vec<_>, Vec<_>) = actions.into_iter().partition(|action| action.remove.is_some());
+            for action in removes.into_iter().chain(others) {
                 match action {
                     Action { remove: Some(remove), .. } => {
                         files.remove(&remove.path);
@@ -302,6 +304,20 @@ impl From<Add> for ActiveFile {
             rows: add.stats.as_deref().and_then(rows_of),
             statistics: add.stats,
             has_vector: add.deletion_vector.is_some_and(|vector| !vector.is_null()),
+        }
+    }
+}
+
+impl From<Remove> for ActiveFile {
+    fn from(remove: Remove) -> Self {
+        Self {
+            raw: remove.path,
+            size: 0,
+            modified: 0,
+            partition: remove.partition_values.unwrap_or_default(),
+            rows: None,
+            statistics: remove.stats,
+            has_vector: false,
         }
     }
 }

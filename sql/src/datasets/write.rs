@@ -24,7 +24,7 @@ use tidemill_engine::planner::{Plan, StagedPlan};
 use super::log::Log;
 use super::statement::planned;
 use super::table::DatasetTable;
-use super::target::{Mode, Scalar, Target};
+use super::target::{Mode, Scalar, Target, TypedPartition, writer};
 use super::{Publication, WriteMode};
 use crate::session::{Planning, check_table, dataset_finish, physical};
 
@@ -62,11 +62,13 @@ pub(super) async fn write_to(
         partition_by: version.partition_by().to_vec(),
         within,
         file_bytes: profile.file_bytes(),
+        writer: writer(&planning.request.run),
     };
     let plan = in_columns(query, &version.schema)?;
     let rows = sorted(physical(planning, &plan).await?, &write.partition_by)?;
     let target = Target {
         location: location.to_owned(),
+        writer: write.writer.clone(),
         base: Some(version.number),
         made: None,
         operation: "WRITE".to_owned(),
@@ -163,7 +165,8 @@ fn placed(mode: WriteMode, schema: &SchemaRef, partition_by: &[String]) -> Resul
             if partitions.is_empty() {
                 return Err(Error::invalid("no partition was named that is to be replaced: name one"));
             }
-            (Mode::Partitions(partitions.clone()), Within::Partitions(partitions))
+            let typed = partitions.iter().map(|of| typed(of, schema)).collect::<Result<_>>()?;
+            (Mode::Partitions(typed), Within::Partitions(partitions))
         }
         WriteMode::ReplaceInterval { column, from, to } => {
             let (from, to) = (bound(&column, &from, schema)?, bound(&column, &to, schema)?);
@@ -176,6 +179,16 @@ fn placed(mode: WriteMode, schema: &SchemaRef, partition_by: &[String]) -> Resul
             (mode, Within::Interval { column, from, to })
         }
     })
+}
+
+/// A partition's values in the types of their columns: texts differ between engines.
+fn typed(of: &PartitionValues, schema: &SchemaRef) -> Result<TypedPartition> {
+    let value = |(column, text): (&String, &Option<String>)| {
+        let kind = planned(schema.field_with_name(column).map_err(Into::into))?.data_type();
+        let value = planned(value_of(column, text.as_deref(), kind))?;
+        Ok((column.clone(), Scalar::new(&value)?))
+    };
+    of.iter().map(value).collect()
 }
 
 /// A partition's values as the log has them.

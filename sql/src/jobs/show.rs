@@ -15,7 +15,7 @@ use crate::session::{Planning, answer};
 /// Rows of a dry run, at the most.
 const MOST: usize = 100_000;
 /// What `SHOW JOBS` shows of `system.jobs`.
-const JOBS: &str = "SELECT job, output, reason, time_zone, interval, state, next_fire, running, due, failures, complete_until \
+const JOBS: &str = "SELECT job, output, reason, time_zone, \"interval\", state, next_fire, running, due, failures, complete_until \
                     FROM system.jobs ORDER BY job";
 
 /// `SHOW JOBS`.

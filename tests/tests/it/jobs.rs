@@ -43,8 +43,7 @@ fn creates(folder: &Path) -> [String; 3] {
 
 /// A click of each minute of the first of March.
 async fn click(client: &mut Client, folder: &Path) {
-    let clicks =
-        "SELECT TIMESTAMP '2026-03-01' + v * INTERVAL '1 minute' AS ts, v AS ad FROM generate_series(0, 1439) AS t(v)";
+    let clicks = "SELECT to_timestamp(1772323200 + v * 60) AS ts, v AS ad FROM generate_series(0, 1439) AS t(v)";
     let path = folder.join("clicks/all.parquet");
     rows(client, &format!("COPY ({clicks}) TO '{}'", path.display())).await;
 }
