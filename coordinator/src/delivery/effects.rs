@@ -58,28 +58,46 @@ async fn publish(
     }
 }
 
+/// Why nothing is known to be published.
+struct Failed {
+    error: Error,
+    /// Whether it was to be published: then what was written may be.
+    is_decided: bool,
+}
+
 impl Delivery {
     /// Publishes what was written, and gives the run its end: that is a table's beginning, where it makes one.
     pub(super) async fn publish(mut self, commit: Box<dyn Commit>) {
         let (run, number) = (self.run.clone(), self.number);
         let (entry, commit) = (commit.entry(), Arc::<dyn Commit>::from(commit));
-        match (self.commit(commit, entry.is_none()).await, entry) {
+        match (self.commit(&commit, entry.is_none()).await, entry) {
             (Ok(Some((rows, _))), Some(NewEntry { record, expected })) => {
                 self.note_requests().await;
                 let answer = std::mem::take(&mut self.keeper).finish().await;
                 self.inbox.send(Input::Kept { run, number, record, expected, blob: None, rows, answer }).await;
             }
-            (ended, _) => {
+            (Ok(committed), _) => {
                 let delivered = |(_, version)| Delivered { rows: 1, version };
-                self.end(ended.map(|committed| committed.map(delivered))).await;
+                self.end(Ok(committed.map(delivered))).await;
+            }
+            (Err(Failed { error, is_decided }), _) => {
+                self.end(Err(error)).await;
+                // Whoever leads by then may publish what was written, until the log says that the run failed.
+                if !is_decided && matches!(self.reading.ended().await, Next::Gone) {
+                    commit.abort().await;
+                }
             }
         }
     }
 
     /// Counts what was written, asks whether it may be published, and publishes it; `None` if the run ended first, or the
     /// rows that were written and the version that has them.
-    async fn commit(&mut self, commit: Arc<dyn Commit>, tells: bool) -> Result<Option<(u64, Option<u64>)>> {
-        let again = match self.count(&commit).await {
+    async fn commit(
+        &mut self,
+        commit: &Arc<dyn Commit>,
+        tells: bool,
+    ) -> std::result::Result<Option<(u64, Option<u64>)>, Failed> {
+        let again = match self.count(commit).await {
             Ok(Next::All) => false,
             // A leader that took over a run past that point says so instead.
             Ok(Next::Gone) if self.reading.is_committing() => true,
@@ -88,10 +106,7 @@ impl Delivery {
                 commit.abort().await;
                 return Ok(None);
             }
-            Err(error) => {
-                commit.abort().await;
-                return Err(error);
-            }
+            Err(error) => return Err(Failed { error, is_decided: false }),
         };
         let intent = match self.reading.permission().await {
             Ok(intent) => intent,
@@ -101,10 +116,12 @@ impl Delivery {
             }
             Err(_) => return Ok(None),
         };
-        let version = publish(commit.as_ref(), &intent, again, &PATIENCE, || self.inbox.is_led()).await?;
+        let failed = |error| Failed { error, is_decided: true };
+        let version =
+            publish(commit.as_ref(), &intent, again, &PATIENCE, || self.inbox.is_led()).await.map_err(failed)?;
         // Whoever listens then is told the count when the run has ended.
         if tells {
-            self.keeper.push(&count(intent.rows)?).await;
+            self.keeper.push(&count(intent.rows).map_err(failed)?).await;
         }
         Ok(Some((intent.rows, version)))
     }
