@@ -20,7 +20,7 @@ use super::folder::Folder;
 use super::pins;
 use super::statement::{CreateAs, definition};
 use super::table::DatasetTable;
-use super::target::{Made, Mode, Named, Target};
+use super::target::{Made, Mode, Named, Target, writer};
 use super::types::{new_table, stored};
 use super::write::{in_columns, sorted, staged, with_inputs};
 use super::{Publication, Version};
