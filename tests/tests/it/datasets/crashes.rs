@@ -57,7 +57,6 @@ async fn every_point(store: Store) {
 }
 
 async fn die_at(mut cluster: ProcessCluster, point: &str, side: &str, everybody: bool, location: &str, context: &str) {
-    println!("{context}");
     let armed = [(VARIABLE, format!("{point}:{side}:1"))];
     let mut client = cluster.client().await;
     let create = format!(
@@ -69,12 +68,13 @@ async fn die_at(mut cluster: ProcessCluster, point: &str, side: &str, everybody:
     let is_executors = point == "dataset.manifest";
     if is_executors {
         cluster.add_executor_with(1, &armed);
+        cluster.wait_for_executors(2).await;
     } else {
         cluster.add_executor(1);
         cluster.wait_for_executors(2).await;
+        // Nobody asks it for anything before: the end of each statement is a point.
         cluster.restart_coordinator_with(&armed);
     }
-    cluster.wait_for_executors(2).await;
     let mut client = cluster.client().await;
     client.set("datafusion.execution.target_partitions", "4").expect("a setting");
     let statement =
