@@ -101,7 +101,8 @@ fn clause(tokens: &[Token], start: usize, before: &[Token]) -> Option<Clause> {
     let kind = [("version", VERSION), ("timestamp", TIMESTAMP)].into_iter().find(|(word, _)| is_word(first, word))?.1;
     // A name stands before it.
     let last = before.iter().rev().find(|token| !matches!(token, Token::Whitespace(_)))?;
-    if !matches!(last, Token::Word(word) if word.quote_style.is_some() || !is_reserved(word)) {
+    // RESTORE TABLE t TO VERSION AS OF n has none.
+    if is_word(last, "to") || !matches!(last, Token::Word(word) if word.quote_style.is_some() || !is_reserved(word)) {
         return None;
     }
     let next = |from: usize| (from..tokens.len()).find(|at| !matches!(tokens.get(*at), Some(Token::Whitespace(_))));
@@ -173,6 +174,7 @@ mod tests {
         }
         for plain in [
             "SELECT version AS of FROM t",
+            "RESTORE TABLE t TO VERSION AS OF 3",
             "SELECT 'a VERSION AS OF 3'",
             "SELECT timestamp '2026-01-01' AS of",
             "SELECT * FROM t VERSION AS OF x",

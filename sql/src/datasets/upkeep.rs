@@ -265,13 +265,13 @@ impl Vacuum {
             None => 0,
         };
         let later = listed.iter().map(|(number, _)| *number).filter(|number| *number >= since).collect();
-        for (_, entry) in log.entries(later).await? {
+        for (number, entry) in log.entries(later).await? {
             // What was active at the beginning of the retention is active now, or was removed since.
             for line in lines_of(log, entry.as_deref())? {
                 if let Some(add) = line.add {
                     keep(&ActiveFile::from(add))?;
                 }
-                if let Some(remove) = line.remove {
+                if let Some(remove) = line.remove.filter(|_| number > since || before.is_none()) {
                     keep(&ActiveFile::from(remove))?;
                 }
             }

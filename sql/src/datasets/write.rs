@@ -244,6 +244,9 @@ fn exactly(value: &ScalarValue, kind: &DataType) -> Option<ScalarValue> {
 }
 
 fn of_text(column: &str, text: &str, kind: &DataType) -> Option<ScalarValue> {
+    // Times without seconds are usual, and Arrow does not read them.
+    let has_minutes = matches!(kind, DataType::Timestamp(..)) && text.len() == "2026-01-01 00:00".len();
+    let text = if has_minutes { &format!("{text}:00") } else { text };
     let value = value_of(column, Some(text), kind).ok()?;
     if *kind != DataType::Date32 {
         return Some(value);

@@ -58,8 +58,7 @@ impl State {
             Record::ResultRead { run, requests } => self.with_run(run, |r| r.totals.metrics.add_requests(*requests)),
             Record::RunChecked { run, checks } => self.with_run(run, |r| r.checks.clone_from(checks)),
             Record::RunCommitting { run, winners, rows } => {
-                let intent = Intent { winners: winners.clone(), rows: *rows };
-                self.with_run(run, |r| r.intent = Some(intent));
+                self.with_run(run, |r| r.intent = Some(Intent { winners: winners.clone(), rows: *rows }));
             }
             Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
             Record::ResultExpired { run } => self.with_run(run, |r| r.kept = None),

@@ -57,6 +57,7 @@ async fn every_point(store: Store) {
 }
 
 async fn die_at(mut cluster: ProcessCluster, point: &str, side: &str, everybody: bool, location: &str, context: &str) {
+    println!("{context}");
     let armed = [(VARIABLE, format!("{point}:{side}:1"))];
     let mut client = cluster.client().await;
     let create = format!(
