@@ -58,10 +58,6 @@ impl Log {
         if !self.is_there().await? {
             return Ok(None);
         }
-        // A folder that is not there is an error to the library, and a prefix without objects is none.
-        if self.folder.url.to_file_path().is_ok_and(|path| path.try_exists().is_ok_and(|exists| !exists)) {
-            return Ok(None);
-        }
         match in_time(&self.folder, READ_WITHIN, Snapshot::try_new(self.store.as_ref(), version)).await? {
             Ok(snapshot) => Ok(Some(Arc::new(snapshot))),
             Err(DeltaTableError::NotATable(_)) => Ok(None),

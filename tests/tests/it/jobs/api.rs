@@ -36,7 +36,12 @@ async fn a_job_is_built_in_rust() {
     let shown = arrow::util::pretty::pretty_format_batches(&shown).expect("a table").to_string();
     assert!(shown.contains("counts") && shown.contains("suspended"), "{shown}");
     job.resume().await.expect("resumed");
-    let twice = session.job("counts").publishes_into("sums").schedule("@daily").interval("1 day").set("interval_column", "hour");
+    let twice = session
+        .job("counts")
+        .publishes_into("sums")
+        .schedule("@daily")
+        .interval("1 day")
+        .set("interval_column", "hour");
     let twice = twice.query("SELECT ts AS hour, 1 AS n FROM clicks").create().await.expect_err("it is there");
     assert_eq!(twice.kind, ErrorKind::Conflict, "{twice}");
     job.drop_job().await.expect("dropped");
