@@ -74,7 +74,9 @@ impl Delivery {
             (Ok(Some((rows, _))), Some(NewEntry { record, expected })) => {
                 self.note_requests().await;
                 let answer = std::mem::take(&mut self.keeper).finish().await;
-                self.inbox.send(Input::Kept { run, number, record, expected, blob: None, rows, answer }).await;
+                self.inbox
+                    .send(Input::Kept { run, number, record: Box::new(record), expected, blob: None, rows, answer })
+                    .await;
             }
             (Ok(committed), _) => {
                 let delivered = |(_, version)| Delivered { rows: 1, version };
@@ -156,7 +158,17 @@ impl Delivery {
             Ok(Some((record, blob, rows))) => {
                 let answer = std::mem::take(&mut self.keeper).finish().await;
                 let expected = keep.expected();
-                self.inbox.send(Input::Kept { run, number, record, expected, blob: Some(blob), rows, answer }).await;
+                self.inbox
+                    .send(Input::Kept {
+                        run,
+                        number,
+                        record: Box::new(record),
+                        expected,
+                        blob: Some(blob),
+                        rows,
+                        answer,
+                    })
+                    .await;
             }
             Ok(None) => {}
             Err(error) => self.say(Event::ResultFailed { run, error }, None).await,

@@ -32,7 +32,7 @@ pub(crate) enum Input {
     Kept {
         run: RunId,
         number: u64,
-        record: Record,
+        record: Box<Record>,
         expected: Option<CatalogueEntry>,
         blob: Option<Blob>,
         rows: u64,

@@ -189,14 +189,14 @@ impl Driver {
         let nothing = || Keeper::nothing(answer, &self.config.pond);
         let (kept, answer) = if is_written || tells_nothing { nothing() } else { (None, None) };
         self.keep(answer);
-        self.handle(Event::CatalogueChanged { run, record, rows: 0, kept });
+        self.handle(Event::CatalogueChanged { run, record: record.map(Box::new), rows: 0, kept });
     }
 
     /// A result became a table.
     pub(super) fn became_table(
         &mut self,
         run: RunId,
-        record: Record,
+        record: Box<Record>,
         expected: Option<&CatalogueEntry>,
         rows: (Option<Blob>, u64),
         (kept, answer): (Option<Kept>, Option<Blob>),

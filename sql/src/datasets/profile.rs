@@ -98,7 +98,7 @@ impl Profile {
             let feature = feature.as_str();
             !READ.contains(&feature)
                 && feature != "deletionVectors"
-                && !(IF_USED.contains(&feature) && !self.uses(feature))
+                && (!IF_USED.contains(&feature) || self.uses(feature))
         });
         match unknown {
             Some(feature) => Err(refused(feature)),

@@ -53,8 +53,6 @@ impl JobHandle {
     }
 
     /// A job that publishes into a dataset: what else it is follows.
-    #[must_use]
-    #[expect(clippy::wrong_self_convention, reason = "it is the clause's name")]
     pub fn publishes_into(&self, dataset: &str) -> JobBuilder {
         let create = CreateJob {
             or_replace: false,
@@ -82,7 +80,6 @@ impl JobHandle {
     }
 
     /// A backfill of the intervals between two times.
-    #[must_use]
     pub fn backfill(&self, from: &str, to: &str) -> BackfillBuilder {
         let (reprocess, order) = (Reprocess::Missing, Order::Forward);
         BackfillBuilder { job: self.clone(), from: from.to_owned(), to: to.to_owned(), reprocess, max_runs: 1, order }

@@ -210,7 +210,7 @@ pub(super) fn goes_on(tokens: &mut Tokens<'_>) -> Result<bool> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that meets the unexpected should say so and end")]
+#[expect(clippy::panic, clippy::unwrap_used, reason = "a test that meets the unexpected should say so and end")]
 mod tests {
     use super::*;
     use crate::jobs::statement::{CreateJob, TriggerClause, Violation};

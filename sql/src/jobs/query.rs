@@ -176,7 +176,7 @@ fn fits(given: &DataType, wanted: &DataType) -> bool {
     }
     let alike = (is_text(given) && is_text(wanted))
         || (is_time(given) && is_time(wanted))
-        || (given.is_numeric() && wanted.is_numeric() && !(given.is_floating() && !wanted.is_floating()))
+        || (given.is_numeric() && wanted.is_numeric() && (!given.is_floating() || wanted.is_floating()))
         || (matches!(given, DataType::Dictionary(_, values) if fits(values, wanted)))
         || (given.is_binary() && wanted.is_binary())
         || (given.is_nested() && wanted.is_nested())

@@ -94,7 +94,7 @@ pub enum Event {
     /// A session has ended.
     SessionEnded { session: SessionId },
     /// A run changed the catalogue or its session, if it had to, and is over: both or neither.
-    CatalogueChanged { run: RunId, record: Option<Record>, rows: u64, kept: Option<Kept> },
+    CatalogueChanged { run: RunId, record: Option<Box<Record>>, rows: u64, kept: Option<Kept> },
     /// What a run's statement asks of jobs or of another run happens, and the run is over; or it fails, and nothing happens.
     Commanded { run: RunId, command: Command, kept: Option<Kept> },
     /// Clocks on the wall are so far ahead of the leader's own, which nobody sets.
@@ -248,7 +248,7 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),
         Event::Cancelled { run } => d.cancelled_by_client(&run),
         Event::CatalogueChanged { run, record, rows, kept } => {
-            d.catalogue_changed(&run, record, Outcome::Succeeded { rows, kept, version: None });
+            d.catalogue_changed(&run, record.map(|record| *record), Outcome::Succeeded { rows, kept, version: None });
         }
         Event::SessionHeard { session } => d.session_heard(session),
         Event::SessionEnded { session } => d.session_ended(session),

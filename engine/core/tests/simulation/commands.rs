@@ -157,7 +157,7 @@ fn checks_stay_with_their_run_and_rows_with_their_interval() {
     assert_eq!(cluster.state.jobs.jobs[&name()].ledger.rows(0), Some(7));
     // A run that found its interval published does not know its rows.
     let older = r#"{"IntervalPublished":{"job":"hourly","index":3,"version":1,"at":5}}"#;
-    let older: interval::Record = serde_json::from_str(older).expect("a record of an older log");
+    let older: interval::Record = serde_json::from_str(older).unwrap();
     assert!(matches!(older, interval::Record::IntervalPublished { rows: None, .. }));
 }
 
@@ -274,7 +274,7 @@ fn a_dataset_that_is_dropped_covers_nothing() {
     let spec =
         RunSpec { statement: String::new(), request: None, express: true, may_change: true, by: None, job: None };
     cluster.send(Event::Submitted { run: run.clone(), spec });
-    let record = Some(Record::CatalogueDropped { name: dataset.0.clone() });
+    let record = Some(Box::new(Record::CatalogueDropped { name: dataset.0.clone() }));
     cluster.send(Event::CatalogueChanged { run, record, rows: 0, kept: None });
     assert!(!cluster.state.jobs.datasets.contains_key(&dataset));
 }

@@ -115,7 +115,7 @@ impl World {
         self.ledger.counts.changes += 1;
         let entry = CatalogueEntry { kind: CatalogueKind::View, definition: format!("select {run}") };
         let record = Record::CatalogueSet { name: run.0.clone(), entry };
-        Event::CatalogueChanged { run, record: Some(record), rows: 0, kept: None }
+        Event::CatalogueChanged { run, record: Some(Box::new(record)), rows: 0, kept: None }
     }
 
     /// The outputs that the state names now.

@@ -9,7 +9,6 @@ use crate::log::Batch;
 
 /// Something that is going to happen.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there are few at a time")]
 pub(crate) enum Happening {
     Submit(RunId),
     Cancel(RunId),

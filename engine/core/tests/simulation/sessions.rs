@@ -30,7 +30,12 @@ fn kept(session_name: &str, run: &str, bytes: u64, replaces: Option<&str>) -> Re
 /// A run makes, or drops, a temporary table.
 fn change(cluster: &mut Cluster, run: &str, record: Record) -> Vec<Action> {
     cluster.submit(run, chain(&[1]));
-    cluster.send(Event::CatalogueChanged { run: RunId(run.to_owned()), record: Some(record), rows: 1, kept: None })
+    cluster.send(Event::CatalogueChanged {
+        run: RunId(run.to_owned()),
+        record: Some(Box::new(record)),
+        rows: 1,
+        kept: None,
+    })
 }
 
 fn blobs(cluster: &Cluster) -> Vec<&str> {
@@ -90,7 +95,7 @@ fn a_replay_knows_the_same_sessions() {
     let (settings, mut state, mut replayed) = (Settings::default(), State::default(), State::default());
     let rows = |run: &str| Event::CatalogueChanged {
         run: RunId(run.to_owned()),
-        record: Some(kept("s", run, 8, None)),
+        record: Some(Box::new(kept("s", run, 8, None))),
         rows: 1,
         kept: None,
     };

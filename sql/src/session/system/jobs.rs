@@ -14,7 +14,7 @@ fn reason(job: &Job) -> String {
 }
 
 fn names(datasets: &[DatasetName]) -> String {
-    datasets.iter().map(|dataset| short(dataset)).collect::<Vec<_>>().join(", ")
+    datasets.iter().map(short).collect::<Vec<_>>().join(", ")
 }
 
 fn short(dataset: &DatasetName) -> String {
