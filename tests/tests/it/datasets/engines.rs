@@ -100,7 +100,7 @@ async fn theirs(client: &mut Client, location: &str, environment: &Environment) 
         assert_eq!(count(client, &format!("SELECT count(*) FROM theirs WHERE {filter}")).await, expected, "{filter}");
     }
     // They see what is added and taken away here.
-    let day = "INSERT OVERWRITE theirs PARTITION (day = '2026-01-02') SELECT 8, DATE '2026-01-02', 'mine', NULL AS a, NULL AS b, NULL AS c, NULL AS d, NULL AS e";
+    let day = "INSERT INTO theirs (id, day, name) REPLACE WHERE day = '2026-01-02' SELECT 8, DATE '2026-01-02', 'mine'";
     assert_eq!(value(client, day).await, "1");
     let expected = r#"[[1, "2026-01-01"], [2, null], [5, "2026-01-03"], [7, "2026-01-03"], [8, "2026-01-02"]]"#;
     check("read", location, &[r#"["id", "day"]"#, expected], environment).await;
