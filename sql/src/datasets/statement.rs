@@ -224,7 +224,7 @@ fn replace(text: &str) -> Result<Option<DatasetStatement>> {
             "PARTITION says what INSERT OVERWRITE replaces: INSERT INTO adds rows wherever they belong",
         ));
     }
-    inner.overwrite = false;
+    (inner.overwrite, inner.into) = (false, true);
     let values: Option<Vec<_>> = partitions.iter().map(equality).collect();
     let values = values
         .ok_or_else(|| Error::invalid("write PARTITION (column = value), and with AND or a comma more of them"))?;
