@@ -99,7 +99,8 @@ fn no_more_runs_work_at_once_when_the_results_of_many_are_lost() {
     let mut done = 0;
     while let Some(launch) = running.pop() {
         let working = cluster.state.live.iter().filter(|run| cluster.state.runs[*run].held_slots > 0).count();
-        assert!(working <= 4, "{working} runs work at once");
+        // Two of each of the three queues.
+        assert!(working <= 6, "{working} runs work at once");
         running.extend(launches(&cluster.send(succeeded(&launch))));
         done += 1;
     }
