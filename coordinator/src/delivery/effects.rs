@@ -56,8 +56,12 @@ impl Delivery {
                 return Ok(None);
             }
             Err(error) => {
-                commit.abort().await;
-                return Err(error);
+                self.say(Event::ResultFailed { run: self.run.clone(), error }, None).await;
+                // Until the log says that the run failed, whoever leads next may publish what was written.
+                if matches!(self.reading.permission().await, Err(Next::Gone)) {
+                    commit.abort().await;
+                }
+                return Ok(None);
             }
         };
         let intent = match self.reading.permission().await {
