@@ -73,7 +73,10 @@ pub(super) fn file_name(writer: &str, task: u32, attempt: Attempt, number: usize
 pub fn names_writer(name: &str, writer: &str) -> bool {
     // After the number of the task.
     let rest = name.strip_prefix("part-").and_then(|rest| rest.split_once('-')).map(|(_, rest)| rest);
-    rest.and_then(|rest| rest.strip_prefix(writer)).is_some_and(|rest| rest.starts_with('-'))
+    let rest = rest.and_then(|rest| rest.strip_prefix(writer)?.strip_prefix('-')?.strip_suffix(".parquet"));
+    // An attempt has two numbers, and the file a third: a longer writer's name leaves more than these.
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    rest.is_some_and(|rest| rest.split('-').filter(|part| is_number(part)).count() == 3 && rest.split('-').count() == 3)
 }
 
 #[cfg(test)]
