@@ -171,10 +171,16 @@ pub fn io_error(error: &std::io::Error) -> Error {
     match inner.map_or_else(|| error.kind(), std::io::Error::kind) {
         Io::NotFound => Error::not_found(message),
         Io::PermissionDenied => Error::denied(message),
-        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Error::resources_exhausted(message),
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => {
+            Error::resources_exhausted(format!("{message}; {DISK_ADVICE}"))
+        }
         _ => Error::unavailable(message),
     }
 }
+
+/// What to do when a disk is full.
+const DISK_ADVICE: &str =
+    "free some in --work-dir, where executors spill, and in --state, or give executors more --memory";
 
 /// What to do when memory runs out.
 const MEMORY_ADVICE: &str = "start executors with more --memory, or with fewer --slots that share it";
