@@ -2,7 +2,7 @@
 //!
 //! Conditions of single rows that may not fail are checked as the rows are written: the first violation fails the run. Whatever
 //! needs all rows together (sums, uniqueness, the volume of the intervals before), and what only warns, is looked at between the
-//! last task's end and the commit, by [`datasets::Checks`](crate::datasets::Checks).
+//! last task's end and the commit, by [`datasets::Checks`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
