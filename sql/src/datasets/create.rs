@@ -84,19 +84,22 @@ pub(crate) async fn table_of(
     at: &AsOf,
     runtime: &datafusion::execution::runtime_env::RuntimeEnv,
 ) -> Result<DatasetTable> {
-    reopened(pins, &command.name.to_string(), only_location(command)?, at, runtime).await
+    reopened(pins, None, only_location(command)?, at, runtime).await
 }
 
-/// The same, of a folder that is known, under a name.
+/// The same, of a folder that is known, with its name in the catalogue, if it has one there.
 pub(crate) async fn reopened(
     pins: &pins::Pins,
-    name: &str,
+    name: Option<&str>,
     location: &str,
     at: &AsOf,
     runtime: &datafusion::execution::runtime_env::RuntimeEnv,
 ) -> Result<DatasetTable> {
     match pins::open(pins, location, at, runtime).await? {
-        (folder, Some(version)) => Ok(DatasetTable { name: name.to_owned(), folder, version }),
+        (folder, Some(version)) => {
+            let name = name.unwrap_or_else(|| folder.location()).to_owned();
+            Ok(DatasetTable { name, folder, version })
+        }
         (folder, None) => Err(Error::not_found(format!("there is no Delta table at {} any more", folder.location()))),
     }
 }

@@ -34,7 +34,7 @@ const INFLATED: usize = 3;
 /// A table of one version.
 #[derive(Clone)]
 pub(crate) struct DatasetTable {
-    /// What it is called: `schema.table`.
+    /// What it is called, `schema.table`; its location, where it is not in the catalogue.
     pub(super) name: String,
     pub(super) folder: Folder,
     pub(super) version: Version,

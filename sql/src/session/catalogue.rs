@@ -110,7 +110,7 @@ impl Names {
     /// The table of an entry, `schema.table`.
     async fn table(&self, name: &str, entry: &CatalogueEntry, at: &AsOf) -> DataFusionResult<Arc<dyn TableProvider>> {
         match &entry.kind {
-            CatalogueKind::ExternalTable => self.external(name, entry, at).await,
+            CatalogueKind::ExternalTable => self.external(Some(name), entry, at).await,
             _ if *at != AsOf::Newest => {
                 plan_err!("it has no versions: only datasets have, CREATE EXTERNAL TABLE … STORED AS DELTA")
             }
@@ -130,9 +130,10 @@ impl Names {
         }
     }
 
+    /// The table of a definition, and its name in the catalogue, if it is there.
     pub(super) async fn external(
         &self,
-        name: &str,
+        name: Option<&str>,
         entry: &CatalogueEntry,
         at: &AsOf,
     ) -> DataFusionResult<Arc<dyn TableProvider>> {

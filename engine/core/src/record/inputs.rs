@@ -7,7 +7,7 @@ use super::Run;
 /// A version of a dataset that a run reads, whatever newer ones come meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InputVersion {
-    /// What it was called when the run was planned: `schema.table`.
+    /// What it was called when the run was planned, `schema.table`; its location, where only a session knew it.
     pub dataset: String,
     /// Where it lies: a name may mean another table later.
     pub location: String,

@@ -100,7 +100,7 @@ impl Names {
                 self.request.by.require(Role::Write, "a temporary external table").map_err(to_datafusion)?;
                 let definition = in_datafusions_order(&temporary.definition).into_owned();
                 let entry = CatalogueEntry { kind: CatalogueKind::ExternalTable, definition };
-                self.external(&format!("{SCHEMA}.{name}"), &entry, &AsOf::Newest).await
+                self.external(None, &entry, &AsOf::Newest).await
             }
             Kind::Table { run } => {
                 // Not among the tables that are kept made: these outlive sessions.
