@@ -7,7 +7,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Catalogue, CatalogueEntry, Checked, JobRun, Record, Run, SessionRows, State};
+use tidemill_core::record::{
+    Catalogue, CatalogueEntry, Checked, InputVersion, JobRun, Record, Run, SessionRows, State,
+};
 use tidemill_core::schedule::Command;
 use tidemill_core::{BlobHash, Error, Millis, Principal, Result, RunId};
 
@@ -140,6 +142,8 @@ pub struct StagedPlan {
     pub effects: bool,
     /// Whether the result is kept for those who ask again.
     pub keep: bool,
+    /// The versions of datasets that they read, for the run's record.
+    pub inputs: Vec<InputVersion>,
 }
 
 /// What to do with the root's output.

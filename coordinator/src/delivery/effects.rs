@@ -71,12 +71,11 @@ impl Delivery {
         let (run, number) = (self.run.clone(), self.number);
         let (entry, commit) = (commit.entry(), Arc::<dyn Commit>::from(commit));
         match (self.commit(&commit, entry.is_none()).await, entry) {
-            (Ok(Some((rows, _))), Some(NewEntry { record, expected })) => {
+            (Ok(Some((rows, version))), Some(NewEntry { record, expected })) => {
                 self.note_requests().await;
                 let answer = std::mem::take(&mut self.keeper).finish().await;
-                self.inbox
-                    .send(Input::Kept { run, number, record: Box::new(record), expected, blob: None, rows, answer })
-                    .await;
+                let record = Box::new(record);
+                self.inbox.send(Input::Kept { run, number, record, expected, blob: None, rows, answer, version }).await;
             }
             (Ok(committed), _) => {
                 let delivered = |(_, version)| Delivered { rows: 1, version };
@@ -167,6 +166,7 @@ impl Delivery {
                         blob: Some(blob),
                         rows,
                         answer,
+                        version: None,
                     })
                     .await;
             }

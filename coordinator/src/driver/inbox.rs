@@ -37,6 +37,7 @@ pub(crate) enum Input {
         blob: Option<Blob>,
         rows: u64,
         answer: (Option<Kept>, Option<Blob>),
+        version: Option<u64>,
     },
     /// A run whose rows only the coordinator has is over.
     Answered { run: RunId, outcome: Outcome, blob: Option<Blob> },

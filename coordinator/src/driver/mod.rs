@@ -152,9 +152,9 @@ impl Driver {
                 }
             }
             Input::Planned { run, plan } => self.planned(run, plan),
-            Input::Kept { run, number, record, expected, blob, rows, answer } => {
+            Input::Kept { run, number, record, expected, blob, rows, answer, version } => {
                 if self.deliveries.is_current(&run, number) {
-                    self.became_table(run, record, expected.as_ref(), (blob, rows), answer);
+                    self.became_table(run, record, expected.as_ref(), (blob, rows), answer, version);
                 }
             }
             Input::Delivered { run, number, event, blob } => {

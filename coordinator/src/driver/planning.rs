@@ -98,7 +98,8 @@ impl Driver {
         };
         let sheet = wire::RunSheet { schema, finish: staged.finish, keep: staged.keep };
         let sheet = Blob::new(sheet.encode_to_vec());
-        let noted = Sheet { blob: sheet.hash.clone(), session: staged.session, effects: staged.effects };
+        let noted =
+            Sheet { blob: sheet.hash.clone(), session: staged.session, effects: staged.effects, inputs: staged.inputs };
         let mut blobs = staged.blobs;
         blobs.push(sheet);
         self.journal.keep(blobs.iter().cloned());
@@ -189,7 +190,7 @@ impl Driver {
         let nothing = || Keeper::nothing(answer, &self.config.pond);
         let (kept, answer) = if is_written || tells_nothing { nothing() } else { (None, None) };
         self.keep(answer);
-        self.handle(Event::CatalogueChanged { run, record: record.map(Box::new), rows: 0, kept });
+        self.handle(Event::CatalogueChanged { run, record: record.map(Box::new), rows: 0, kept, version: None });
     }
 
     /// A result became a table.
@@ -200,6 +201,7 @@ impl Driver {
         expected: Option<&CatalogueEntry>,
         rows: (Option<Blob>, u64),
         (kept, answer): (Option<Kept>, Option<Blob>),
+        version: Option<u64>,
     ) {
         if !self.state.live.contains(&run) {
             return; // Cancelled meanwhile.
@@ -209,7 +211,7 @@ impl Driver {
         }
         self.keep(rows.0.into_iter().chain(answer));
         self.tables.insert(run.clone());
-        self.handle(Event::CatalogueChanged { run, record: Some(record), rows: rows.1, kept });
+        self.handle(Event::CatalogueChanged { run, record: Some(record), rows: rows.1, kept, version });
     }
 
     /// Keeps blobs that the next record names, here and in the log.

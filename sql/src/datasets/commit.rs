@@ -108,7 +108,8 @@ impl DatasetCommit {
     async fn judged(&self, files: Vec<WrittenFile>, rows: u64) -> Result<Judgement> {
         let Some(base) = self.target.base else { return Err(Error::internal("a table is made with checks")) };
         let version = numbered(&self.log(), base).await?.of_written(files);
-        let table = Arc::new(DatasetTable { folder: self.folder.clone(), version });
+        let (name, folder) = (self.folder.location().to_owned(), self.folder.clone());
+        let table = Arc::new(DatasetTable { name, folder, version });
         let checks = &self.target.checks;
         self.bounds.within(|context| async move { judge(checks, table, rows, &context).await }).await
     }

@@ -17,6 +17,7 @@ use tidemill_engine::secrets::check_location;
 use super::as_of::AsOf;
 use super::entry::now;
 use super::folder::Folder;
+use super::inputs::input_versions;
 use super::pins;
 use super::statement::{CreateAs, definition};
 use super::table::DatasetTable;
@@ -62,7 +63,7 @@ pub(crate) async fn create_external(
     let named = Named { name, definition, expected };
     let made = make(planning, &folder, schema, &command.table_partition_cols, named).await?;
     let nothing = Arc::new(EmptyExec::new(Arc::clone(&made.write.schema)));
-    staged(planning, nothing, made.write, made.target).await
+    staged(planning, nothing, made.write, made.target, Vec::new()).await
 }
 
 /// The definition of a table that is there, for sessions that have it alone.
@@ -83,18 +84,22 @@ pub(crate) async fn table_of(
     at: &AsOf,
     runtime: &datafusion::execution::runtime_env::RuntimeEnv,
 ) -> Result<DatasetTable> {
-    reopened(pins, only_location(command)?, at, runtime).await
+    reopened(pins, None, only_location(command)?, at, runtime).await
 }
 
-/// The same, of a folder that is known.
+/// The same, of a folder that is known, with its name in the catalogue, if it has one there.
 pub(crate) async fn reopened(
     pins: &pins::Pins,
+    name: Option<&str>,
     location: &str,
     at: &AsOf,
     runtime: &datafusion::execution::runtime_env::RuntimeEnv,
 ) -> Result<DatasetTable> {
     match pins::open(pins, location, at, runtime).await? {
-        (folder, Some(version)) => Ok(DatasetTable { folder, version }),
+        (folder, Some(version)) => {
+            let name = name.unwrap_or_else(|| folder.location()).to_owned();
+            Ok(DatasetTable { name, folder, version })
+        }
         (folder, None) => Err(Error::not_found(format!("there is no Delta table at {} any more", folder.location()))),
     }
 }
@@ -125,11 +130,12 @@ pub(super) async fn create_as(planning: &Planning<'_>, create: CreateAs) -> Resu
     let schema = stored(query.schema().as_arrow())?;
     let made = make(planning, &folder, &schema, &create.partition_by, named).await?;
     let plan = in_columns(query, &made.write.schema)?;
+    let inputs = input_versions(&plan)?;
     let rows = sorted(physical(planning, &plan).await?, &made.write.partition_by)?;
     let mut target = made.target;
-    target.info = with_inputs(target.info, planning).await?;
+    target.info = with_inputs(target.info, &inputs)?;
     target.operation = "CREATE TABLE AS SELECT".to_owned();
-    staged(planning, rows, made.write, target).await
+    staged(planning, rows, made.write, target, inputs).await
 }
 
 struct Making {

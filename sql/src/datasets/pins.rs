@@ -125,12 +125,6 @@ impl Pins {
         }
         Ok(version)
     }
-
-    /// What the statement reads, by location.
-    pub(super) async fn inputs(&self) -> BTreeMap<String, u64> {
-        let pinned = self.pinned.lock().await;
-        pinned.iter().map(|((location, _), version)| (location.clone(), version.number)).collect()
-    }
 }
 
 /// A version by its number.

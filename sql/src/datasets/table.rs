@@ -20,6 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
 use tidemill_core::Result;
+use tidemill_core::record::InputVersion;
 use tidemill_engine::dataset::value_of;
 use tidemill_engine::error::to_datafusion;
 
@@ -33,6 +34,8 @@ const INFLATED: usize = 3;
 /// A table of one version.
 #[derive(Clone)]
 pub(crate) struct DatasetTable {
+    /// What it is called, `schema.table`; its location, where it is not in the catalogue.
+    pub(super) name: String,
     pub(super) folder: Folder,
     pub(super) version: Version,
 }
@@ -52,6 +55,11 @@ impl DatasetTable {
     /// Where it lies.
     pub(crate) fn location(&self) -> &str {
         self.folder.location()
+    }
+
+    /// As those name it that read it.
+    pub(super) fn input(&self) -> InputVersion {
+        InputVersion { dataset: self.name.clone(), location: self.location().to_owned(), version: self.version.number }
     }
 
     /// Where a file is, with its partition's values.

@@ -82,7 +82,7 @@ pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> 
         entry: None,
         checks,
     };
-    staged(planning, rows, write, target).await
+    staged(planning, rows, write, target, vec![table.input()]).await
 }
 
 /// Small files that belong together, for each task.

@@ -15,12 +15,14 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use tidemill_core::record::InputVersion;
 use tidemill_core::{Error, Result};
 use tidemill_engine::dataset::{DatasetSink, DatasetWrite, PartitionValues, Within, value_of, value_text};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{StageSink, encode, stage};
 use tidemill_engine::planner::{Plan, StagedPlan};
 
+use super::inputs::input_versions;
 use super::log::Log;
 use super::statement::planned;
 use super::table::DatasetTable;
@@ -65,6 +67,7 @@ pub(super) async fn write_to(
         writer: writer(&planning.request.run),
     };
     let plan = in_columns(query, &version.schema)?;
+    let inputs = input_versions(&plan)?;
     let rows = sorted(physical(planning, &plan).await?, &write.partition_by)?;
     let target = Target {
         location: location.to_owned(),
@@ -75,12 +78,12 @@ pub(super) async fn write_to(
         mode,
         application,
         version: number,
-        info: with_inputs(info, planning).await?,
+        info: with_inputs(info, &inputs)?,
         checkpoint_interval: profile.checkpoint_interval(),
         entry: None,
         checks,
     };
-    staged(planning, rows, write, target).await
+    staged(planning, rows, write, target, inputs).await
 }
 
 /// The stages of a plan whose rows go into files.
@@ -89,6 +92,7 @@ pub(super) async fn staged(
     rows: Arc<dyn ExecutionPlan>,
     write: DatasetWrite,
     target: Target,
+    inputs: Vec<InputVersion>,
 ) -> Result<Plan> {
     let exec = DataSinkExec::new(Arc::clone(&rows), Arc::new(DatasetSink::new(write)), None);
     let query = planned(stage(rows, &planning.context).await)?;
@@ -96,15 +100,16 @@ pub(super) async fn staged(
     let encoded = planned(encode(&query, Some(&sink), &planning.context.task_ctx(), planning.settings.exchange))?;
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     let finish = dataset_finish(target)?;
-    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema: exec.schema(), finish, effects: true, keep: true }))
+    let (schema, effects, keep) = (exec.schema(), true, true);
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish, effects, keep, inputs }))
 }
 
 /// What a commit says of itself, with the versions of the tables that its rows come from.
-pub(super) async fn with_inputs(
+pub(super) fn with_inputs(
     mut info: BTreeMap<String, String>,
-    planning: &Planning<'_>,
+    inputs: &[InputVersion],
 ) -> Result<BTreeMap<String, String>> {
-    let inputs = planning.settings.pins.inputs().await;
+    let inputs: BTreeMap<&str, u64> = inputs.iter().map(|input| (input.location.as_str(), input.version)).collect();
     let inputs = serde_json::to_string(&inputs).map_err(|e| Error::internal(format!("versions of inputs: {e}")))?;
     info.entry("inputs".to_owned()).or_insert(inputs);
     Ok(info)

@@ -107,9 +107,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    async fn table(&self, entry: &CatalogueEntry, at: &AsOf) -> DataFusionResult<Arc<dyn TableProvider>> {
+    /// The table of an entry, `schema.table`.
+    async fn table(&self, name: &str, entry: &CatalogueEntry, at: &AsOf) -> DataFusionResult<Arc<dyn TableProvider>> {
         match &entry.kind {
-            CatalogueKind::ExternalTable => self.external(entry, at).await,
+            CatalogueKind::ExternalTable => self.external(Some(name), entry, at).await,
             _ if *at != AsOf::Newest => {
                 plan_err!("it has no versions: only datasets have, CREATE EXTERNAL TABLE … STORED AS DELTA")
             }
@@ -129,14 +130,20 @@ impl Names {
         }
     }
 
-    pub(super) async fn external(&self, entry: &CatalogueEntry, at: &AsOf) -> DataFusionResult<Arc<dyn TableProvider>> {
+    /// The table of a definition, and its name in the catalogue, if it is there.
+    pub(super) async fn external(
+        &self,
+        name: Option<&str>,
+        entry: &CatalogueEntry,
+        at: &AsOf,
+    ) -> DataFusionResult<Arc<dyn TableProvider>> {
         let table = match self.cache.get(&entry.definition) {
             Some(table) => table,
             None => self.made(entry).await?,
         };
         if let Some(dataset) = table.downcast_ref::<DatasetTable>() {
             // The newest version when it was first named is not that of this statement.
-            let opened = reopened(&self.settings.pins, dataset.location(), at, &self.runtime).await;
+            let opened = reopened(&self.settings.pins, name, dataset.location(), at, &self.runtime).await;
             return Ok(Arc::new(opened.map_err(to_datafusion)?));
         }
         match at {
@@ -221,16 +228,17 @@ impl CatalogProvider for Catalog {
                 own.collect()
             }
         };
-        self.schema_names()
-            .iter()
-            .any(|n| n == name)
-            .then(|| Arc::new(Schema { names: Arc::clone(&self.0), is_system: name == system::SCHEMA, tables }) as _)
+        self.schema_names().iter().any(|n| n == name).then(|| {
+            let (names, is_system) = (Arc::clone(&self.0), name == system::SCHEMA);
+            Arc::new(Schema { names, name: name.to_owned(), is_system, tables }) as _
+        })
     }
 }
 
 #[derive(Debug)]
 struct Schema {
     names: Arc<Names>,
+    name: String,
     is_system: bool,
     tables: BTreeMap<String, CatalogueEntry>,
 }
@@ -254,7 +262,7 @@ impl SchemaProvider for Schema {
             false => AsOf::of_name(name).map_err(to_datafusion)?,
         };
         match self.tables.get(table) {
-            Some(entry) => self.names.table(entry, &at).await.map(Some),
+            Some(entry) => self.names.table(&format!("{}.{table}", self.name), entry, &at).await.map(Some),
             None => Ok(None),
         }
     }

@@ -26,6 +26,7 @@ use url::Url;
 
 use super::finish::FinishSpec;
 use super::{Planning, ddl, query};
+use crate::datasets::input_versions;
 
 /// The file that says that a directory is complete.
 const SUCCESS: &str = "_SUCCESS";
@@ -59,6 +60,7 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     if !single {
         target.directory(&planning.request.run, &planning.context.runtime_env())?.check_free(&copy.output_url).await?;
     }
+    let inputs = input_versions(&copy.input)?;
     let physical = query::physical(planning, &LogicalPlan::Copy(copy)).await?;
     let Some(sink) = physical.downcast_ref::<DataSinkExec>() else {
         return Err(Error::invalid("this format cannot be written: use PARQUET, CSV or JSON"));
@@ -72,7 +74,8 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     let (graph, blobs, session) = (encoded.graph, encoded.blobs, encoded.session);
     let schema = physical.schema();
     let finish = FinishSpec::Copy(target).encode()?;
-    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish, effects: true, keep: true }))
+    let (effects, keep) = (true, true);
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish, effects, keep, inputs }))
 }
 
 /// Where a statement writes.

@@ -15,6 +15,7 @@ use tidemill_engine::wire::Durability;
 
 use super::finish::FinishSpec;
 use super::{Planning, system};
+use crate::datasets::input_versions;
 
 /// Runs a query: in stages, or here.
 pub(super) async fn run(planning: &Planning<'_>, plan: LogicalPlan) -> Result<Plan> {
@@ -44,6 +45,7 @@ pub(super) async fn staged_with(
     finish: impl FnOnce(&StagedQuery) -> FinishSpec + Send,
 ) -> Result<Plan> {
     let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
+    let inputs = input_versions(&plan)?;
     let physical = physical(planning, &plan).await?;
     let query = stage(physical, &planning.context).await.map_err(|e| from_datafusion(&e))?;
     let encoded = encode(&query, None, &planning.context.task_ctx(), exchange).map_err(|e| from_datafusion(&e))?;
@@ -53,7 +55,8 @@ pub(super) async fn staged_with(
     let finish = finish(&query);
     let effects = finish.has_effects();
     let keep = exchange.durability != Durability::Off;
-    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish: finish.encode()?, effects, keep }))
+    let finish = finish.encode()?;
+    Ok(Plan::Stages(StagedPlan { graph, blobs, session, schema, finish, effects, keep, inputs }))
 }
 
 /// The physical plan of a logical one.

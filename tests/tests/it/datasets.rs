@@ -2,6 +2,7 @@
 
 mod crashes;
 mod engines;
+mod inputs;
 mod upkeep;
 mod writers;
 mod writing;

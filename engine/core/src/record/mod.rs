@@ -5,6 +5,7 @@
 mod apply;
 mod catalogue;
 mod checks;
+mod inputs;
 mod jobs;
 mod live;
 mod metrics;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueKind, Change, DEFAULT_SCHEMA};
 pub(crate) use checks::bounded;
 pub use checks::{Checked, MOST_CHECKS, Verdict};
+pub use inputs::InputVersion;
 pub use jobs::{AskedNotice, JobRun};
 pub use live::Live;
 pub use metrics::{Requests, TaskMetrics};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::task::Task;
-use super::{AskedNotice, Catalogue, Checked, JobRun, Live, SessionRows, pairs};
+use super::{AskedNotice, Catalogue, Checked, InputVersion, JobRun, Live, SessionRows, pairs};
 use crate::graph::StageGraph;
 use crate::interval;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
@@ -211,6 +211,9 @@ pub struct Sheet {
     pub session: BlobHash,
     /// Whether it changes anything outside: its decisions are durable before they are acted on.
     pub effects: bool,
+    /// The versions of datasets that it reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputVersion>,
 }
 
 /// What a run with effects is about to publish.

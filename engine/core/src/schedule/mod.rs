@@ -93,8 +93,9 @@ pub enum Event {
     SessionHeard { session: SessionId },
     /// A session has ended.
     SessionEnded { session: SessionId },
-    /// A run changed the catalogue or its session, if it had to, and is over: both or neither.
-    CatalogueChanged { run: RunId, record: Option<Box<Record>>, rows: u64, kept: Option<Kept> },
+    /// A run changed the catalogue or its session, if it had to, and is over: both or neither. `version` is that of a dataset
+    /// that it made.
+    CatalogueChanged { run: RunId, record: Option<Box<Record>>, rows: u64, kept: Option<Kept>, version: Option<u64> },
     /// What a run's statement asks of jobs or of another run happens, and the run is over; or it fails, and nothing happens.
     Commanded { run: RunId, command: Command, kept: Option<Kept> },
     /// Clocks on the wall are so far ahead of the leader's own, which nobody sets.
@@ -247,8 +248,8 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::Checked { run, checks } => d.checked(run, checks),
         Event::CommitReady { run, winners, rows } => d.commit_ready(run, winners, rows),
         Event::Cancelled { run } => d.cancelled_by_client(&run),
-        Event::CatalogueChanged { run, record, rows, kept } => {
-            d.catalogue_changed(&run, record.map(|record| *record), Outcome::Succeeded { rows, kept, version: None });
+        Event::CatalogueChanged { run, record, rows, kept, version } => {
+            d.catalogue_changed(&run, record.map(|record| *record), Outcome::Succeeded { rows, kept, version });
         }
         Event::SessionHeard { session } => d.session_heard(session),
         Event::SessionEnded { session } => d.session_ended(session),

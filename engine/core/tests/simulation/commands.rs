@@ -68,7 +68,8 @@ fn begun() -> (Cluster, RunId) {
 }
 
 fn plan(cluster: &mut Cluster, run: &RunId) -> Vec<Action> {
-    let sheet = Sheet { blob: BlobHash(String::new()), session: BlobHash(String::new()), effects: true };
+    let blob = || BlobHash(String::new());
+    let sheet = Sheet { blob: blob(), session: blob(), effects: true, inputs: Vec::new() };
     cluster.send(Event::Planned { run: run.clone(), graph: Ok(chain(&[1])), sheet: Some(sheet) })
 }
 
@@ -275,7 +276,7 @@ fn a_dataset_that_is_dropped_covers_nothing() {
         RunSpec { statement: String::new(), request: None, express: true, may_change: true, by: None, job: None };
     cluster.send(Event::Submitted { run: run.clone(), spec });
     let record = Some(Box::new(Record::CatalogueDropped { name: dataset.0.clone() }));
-    cluster.send(Event::CatalogueChanged { run, record, rows: 0, kept: None });
+    cluster.send(Event::CatalogueChanged { run, record, rows: 0, kept: None, version: None });
     assert!(!cluster.state.jobs.datasets.contains_key(&dataset));
 }
 

@@ -42,8 +42,8 @@ impl World {
                 let event = match self.plans[&run].clone() {
                     Plan::Stages(graph) => Event::Planned { run, graph, sheet: None },
                     Plan::Sink(graph) => {
-                        let sheet =
-                            Sheet { blob: BlobHash(String::new()), session: BlobHash(String::new()), effects: true };
+                        let blob = || BlobHash(String::new());
+                        let sheet = Sheet { blob: blob(), session: blob(), effects: true, inputs: Vec::new() };
                         Event::Planned { run, graph: Ok(graph), sheet: Some(sheet) }
                     }
                     Plan::Change => self.change(run),
@@ -115,7 +115,7 @@ impl World {
         self.ledger.counts.changes += 1;
         let entry = CatalogueEntry { kind: CatalogueKind::View, definition: format!("select {run}") };
         let record = Record::CatalogueSet { name: run.0.clone(), entry };
-        Event::CatalogueChanged { run, record: Some(Box::new(record)), rows: 0, kept: None }
+        Event::CatalogueChanged { run, record: Some(Box::new(record)), rows: 0, kept: None, version: None }
     }
 
     /// The outputs that the state names now.

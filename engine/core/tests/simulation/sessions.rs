@@ -35,6 +35,7 @@ fn change(cluster: &mut Cluster, run: &str, record: Record) -> Vec<Action> {
         record: Some(Box::new(record)),
         rows: 1,
         kept: None,
+        version: None,
     })
 }
 
@@ -98,6 +99,7 @@ fn a_replay_knows_the_same_sessions() {
         record: Some(Box::new(kept("s", run, 8, None))),
         rows: 1,
         kept: None,
+        version: None,
     };
     let submitted = |run: &str| Event::Submitted {
         run: RunId(run.to_owned()),

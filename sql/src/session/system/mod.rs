@@ -5,6 +5,7 @@ mod executors;
 mod intervals;
 mod jobs;
 mod run_checks;
+mod run_inputs;
 mod runs;
 mod secrets;
 mod stages;
@@ -26,7 +27,7 @@ pub(super) use tidemill_engine::runtime::SYSTEM_SCHEMA as SCHEMA;
 
 /// The tables' names.
 pub(super) const TABLES: &[&str] =
-    &["executors", "intervals", "jobs", "run_checks", "runs", "secrets", "stages", "tasks"];
+    &["executors", "intervals", "jobs", "run_checks", "run_inputs", "runs", "secrets", "stages", "tasks"];
 
 /// A system table as it is now.
 pub(super) async fn table(name: &str, request: &PlanRequest) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -35,6 +36,7 @@ pub(super) async fn table(name: &str, request: &PlanRequest) -> Result<Option<Ar
         "intervals" => intervals::rows,
         "jobs" => jobs::rows,
         "run_checks" => run_checks::rows,
+        "run_inputs" => run_inputs::rows,
         "runs" => runs::rows,
         "secrets" => secrets::rows,
         "stages" => stages::rows,

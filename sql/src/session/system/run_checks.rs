@@ -22,14 +22,15 @@ fn of_error(run: &Run) -> Option<Checked> {
     })
 }
 
+/// The checks of a job's run that came so far.
+pub(super) fn of_run(run: &Run) -> impl Iterator<Item = Checked> {
+    run.checks.iter().cloned().chain(of_error(run))
+}
+
 pub(super) fn rows(state: &State, _: Millis) -> Columns {
     let of_jobs = state.runs.iter().filter_map(|(id, run)| Some((id, run, run.spec.job.as_ref()?)));
-    let rows: Vec<Row<'_>> = of_jobs
-        .flat_map(|(id, run, job)| {
-            let checks = run.checks.iter().cloned().chain(of_error(run));
-            checks.map(move |checked| (id, job, checked))
-        })
-        .collect();
+    let rows: Vec<Row<'_>> =
+        of_jobs.flat_map(|(id, run, job)| of_run(run).map(move |checked| (id, job, checked))).collect();
     let all = || rows.iter();
     let checks = || all().map(|(_, _, checked)| checked);
     Columns::default()

@@ -2,14 +2,40 @@
 
 use tidemill_core::Millis;
 use tidemill_core::graph::StageGraph;
-use tidemill_core::record::{Run, State};
+use tidemill_core::record::{Run, State, Verdict};
 
-use super::Columns;
+use super::{Columns, run_checks, run_inputs};
+
+/// How many checks led to what.
+#[derive(Clone, Copy, Default)]
+struct Checks {
+    passed: u64,
+    failed: u64,
+    warned: u64,
+}
+
+impl Checks {
+    /// Those of a run, if a job submitted it.
+    fn of(run: &Run) -> Option<Self> {
+        run.spec.job.as_ref()?;
+        let mut counts = Self::default();
+        for checked in run_checks::of_run(run) {
+            match checked.verdict {
+                Verdict::Passed => counts.passed += 1,
+                Verdict::Failed => counts.failed += 1,
+                Verdict::Warned => counts.warned += 1,
+            }
+        }
+        Some(counts)
+    }
+}
 
 pub(super) fn rows(state: &State, _: Millis) -> Columns {
     let all = || state.runs.values();
     let of_job = || all().map(|r| r.spec.job.as_ref());
     let metrics = || all().map(|r| r.totals.metrics);
+    let judged: Vec<Option<Checks>> = all().map(Checks::of).collect();
+    let checks = || judged.iter().copied();
     Columns::default()
         .text("run_id", state.runs.keys().map(|id| Some(id.0.clone())))
         .text("statement", all().map(|r| Some(r.spec.statement.clone())))
@@ -45,7 +71,11 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .number("generation", of_job().map(|j| j.map(|j| j.key.generation)))
         .number("attempt", of_job().map(|j| j.map(|j| j.key.attempt)))
         .text("cause", of_job().map(|j| j.map(|j| j.cause.name())))
+        .text("input_versions", all().map(run_inputs::in_short))
         .count("output_version", all().map(|r| r.version))
         .count("rows_read", all().map(Run::rows_read))
         .count("rows_written", all().map(Run::published_rows))
+        .count("checks_passed", checks().map(|c| c.map(|c| c.passed)))
+        .count("checks_failed", checks().map(|c| c.map(|c| c.failed)))
+        .count("checks_warned", checks().map(|c| c.map(|c| c.warned)))
 }

@@ -99,7 +99,8 @@ impl Names {
                 // The definition came with the statement: it may be one that nobody was let create.
                 self.request.by.require(Role::Write, "a temporary external table").map_err(to_datafusion)?;
                 let definition = in_datafusions_order(&temporary.definition).into_owned();
-                self.external(&CatalogueEntry { kind: CatalogueKind::ExternalTable, definition }, &AsOf::Newest).await
+                let entry = CatalogueEntry { kind: CatalogueKind::ExternalTable, definition };
+                self.external(None, &entry, &AsOf::Newest).await
             }
             Kind::Table { run } => {
                 // Not among the tables that are kept made: these outlive sessions.
