@@ -15,6 +15,7 @@ mod create;
 mod entry;
 mod folder;
 mod history;
+mod kept;
 mod local;
 mod log;
 mod pins;
