@@ -19,7 +19,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
-use tidemill_core::Result;
+use tidemill_core::{Error, Result};
 use tidemill_engine::dataset::{MARK, NEW, Within};
 
 use super::statement::planned;
@@ -44,6 +44,12 @@ pub(super) async fn rows(
     let (Some(files), Within::Interval { column, from, to }) = (crossing, within) else { return Ok(None) };
     let files = DatasetTable { folder: table.folder.clone(), version: table.version.of_files(files) };
     let names: Vec<String> = files.version.schema.fields().iter().map(|field| field.name().clone()).collect();
+    if names.iter().any(|name| name == MARK) {
+        return Err(Error::invalid(format!(
+            "the interval ends inside of files, whose other rows are marked in a column `{MARK}`, and the table has one of this name: \
+             rename it"
+        )));
+    }
     let of = |name: &str| Expr::Column(Column::new(Some(KEPT), name));
     let value = || of(column);
     let before = value().lt(Expr::Literal(from.clone(), None));

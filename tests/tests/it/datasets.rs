@@ -2,6 +2,7 @@
 
 mod crashes;
 mod engines;
+mod intervals;
 mod upkeep;
 mod writers;
 mod writing;

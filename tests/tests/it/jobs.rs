@@ -5,6 +5,7 @@ mod api;
 mod checks;
 mod kills;
 mod many;
+mod rewrites;
 mod statements;
 mod webhooks;
 
