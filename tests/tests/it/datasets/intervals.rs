@@ -135,3 +135,42 @@ fn without_statistics(table: &Path) {
     }
     assert!(taken >= 4, "{taken} files had statistics");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_divide_the_same_file_lose_nothing() {
+    let (cluster, mut client, folder) = cluster().await;
+    create(&mut client, folder.path(), "").await;
+    insert(&mut client, 30, "false").await;
+    for round in 0..4 {
+        let mut writers = Vec::new();
+        for day in [1, 3] {
+            writers.push(tokio::spawn(until_replaced(cluster.client().await, day, round)));
+        }
+        for writer in writers {
+            writer.await.expect("a writer");
+        }
+        let seen = text(&mut client, "SELECT day, count(*), sum(v) FROM t GROUP BY day ORDER BY day").await;
+        assert_eq!(seen, format!("2026-01-01 1 {round}; 2026-01-02 10 145; 2026-01-03 1 {round}"));
+        // All of them are in one file again.
+        assert_eq!(value(&mut client, "OPTIMIZE t").await, "12");
+    }
+}
+
+/// Replaces a day by one row, again as long as another writer's version is in the way.
+async fn until_replaced(mut client: Client, day: u32, round: u32) {
+    let next = day + 1;
+    let sql = format!(
+        "INSERT INTO t REPLACE WHERE day >= '2026-01-0{day}' AND day < '2026-01-0{next}' SELECT DATE '2026-01-0{day}', {round}, 'new'"
+    );
+    for _ in 0..20 {
+        let answered = match client.execute(&sql).await {
+            Ok(result) => result.collect().await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(()) => return,
+            Err(error) => assert_eq!(error.kind, ErrorKind::Conflict, "{error}"),
+        }
+    }
+    panic!("the day {day} was refused twenty times");
+}
