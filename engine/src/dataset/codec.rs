@@ -21,7 +21,7 @@ impl NodeFamily for DatasetNodes {
     fn encode(&self, plan: &Arc<dyn ExecutionPlan>, _: &EncodeContext<'_>) -> Result<Option<Node>> {
         let Some(exec) = plan.downcast_ref::<DataSinkExec>() else { return Ok(None) };
         let Some(sink) = exec.sink().downcast_ref::<DatasetSink>() else { return Ok(None) };
-        let DatasetWrite { location, schema, partition_by, within, file_bytes, writer } = sink.write();
+        let DatasetWrite { location, schema, partition_by, within, keeps, file_bytes, writer } = sink.write();
         let (mut partitions, mut interval) = (Vec::new(), None);
         match within {
             Within::Everything => {}
@@ -39,6 +39,7 @@ impl NodeFamily for DatasetNodes {
             writer: writer.clone(),
             partitions,
             interval,
+            keeps: *keeps,
         })))
     }
 
@@ -64,6 +65,7 @@ impl NodeFamily for DatasetNodes {
             schema: Arc::new(decode_schema(&node.schema)?),
             partition_by: node.partition_by.clone(),
             within,
+            keeps: node.keeps,
             file_bytes: node.file_bytes,
             writer: node.writer.clone(),
         };

@@ -17,7 +17,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path;
 
 use super::stats::Statistics;
-use super::{PartitionValues, WrittenFile};
+use super::{NEW, PartitionValues, WrittenFile};
 
 /// Bytes of a row group while it is in memory.
 const ROW_GROUP_BYTES: usize = 64 << 20;
@@ -29,6 +29,8 @@ const PARTS_AT_ONCE: usize = 2;
 pub(super) struct OpenFile {
     path: String,
     partition: PartitionValues,
+    /// What its rows say of themselves.
+    pub(super) mark: i8,
     writer: AsyncArrowWriter<BufWriter>,
     memory: MemoryReservation,
     pub(super) statistics: Statistics,
@@ -41,6 +43,8 @@ pub(super) struct NewFile<'a> {
     /// In its store.
     pub(super) location: Path,
     pub(super) partition: PartitionValues,
+    /// Whether its rows are new.
+    pub(super) mark: i8,
     /// The columns that are in it.
     pub(super) schema: &'a SchemaRef,
     /// A column that has statistics wherever it is.
@@ -49,7 +53,7 @@ pub(super) struct NewFile<'a> {
 
 impl OpenFile {
     pub(super) fn create(file: NewFile<'_>, store: Arc<dyn ObjectStore>, pool: &Arc<dyn MemoryPool>) -> Result<Self> {
-        let NewFile { path, location, partition, schema, also } = file;
+        let NewFile { path, location, partition, mark, schema, also } = file;
         let sink = BufWriter::with_capacity(store, location, PART_BYTES).with_max_concurrency(PARTS_AT_ONCE);
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
@@ -57,12 +61,12 @@ impl OpenFile {
             .build();
         let writer = AsyncArrowWriter::try_new(sink, Arc::clone(schema), Some(properties))?;
         let memory = MemoryConsumer::new("dataset file").register(pool);
-        Ok(Self { path, partition, writer, memory, statistics: Statistics::new(schema, also) })
+        Ok(Self { path, partition, mark, writer, memory, statistics: Statistics::new(schema, also) })
     }
 
-    /// Whether rows of this partition belong here.
-    pub(super) fn is_of(&self, partition: &PartitionValues) -> bool {
-        self.partition == *partition
+    /// Whether rows of this partition, and of this mark, belong here.
+    pub(super) fn is_of(&self, partition: &PartitionValues, mark: i8) -> bool {
+        self.mark == mark && self.partition == *partition
     }
 
     /// About how many bytes the file has.
@@ -90,6 +94,7 @@ impl OpenFile {
             rows: self.statistics.rows(),
             modified: i64::try_from(modified).unwrap_or(i64::MAX),
             statistics: self.statistics.json()?,
+            kept: self.mark != NEW,
             path: self.path,
             partition: self.partition,
         })

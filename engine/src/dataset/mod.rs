@@ -26,6 +26,12 @@ pub use sink::DatasetSink;
 pub use values::{NO_VALUE, value_of, value_text};
 pub use written::{MANIFESTS, Written, WrittenFile, manifest_folder, manifest_name, names_writer};
 
+/// The column behind the table's own that says of each row whether it is new or was there before. Rows that say different things
+/// are in different files.
+pub const MARK: &str = "_tidemill_kept";
+/// What it is of a row of the statement, an `Int8`; any other number is of one that was there before.
+pub const NEW: i8 = 0;
+
 /// A row's partition: values by column, as Delta Lake writes them.
 pub type PartitionValues = BTreeMap<String, Option<String>>;
 
@@ -38,10 +44,12 @@ pub struct DatasetWrite {
     pub schema: SchemaRef,
     /// The columns that divide it.
     pub partition_by: Vec<String>,
-    /// Where rows may be.
+    /// Where new rows may be.
     pub within: Within,
     /// A file that has grown to this is closed, and the next one begun.
     pub file_bytes: u64,
+    /// Whether rows that were there before come, too: what comes then has the column [`MARK`] behind the table's own.
+    pub keeps: bool,
     /// Whose files they are: no other plan ever writes under this name, in any table, of any cluster.
     pub writer: String,
 }

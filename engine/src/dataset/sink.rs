@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef, AsArray, Int8Array};
 use arrow::compute::partition;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Int8Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::common::{ScalarValue, internal_err};
@@ -21,7 +21,7 @@ use tidemill_core::{Attempt, Error};
 use super::file::{NewFile, OpenFile};
 use super::values::folder_name;
 use super::written::file_name;
-use super::{DatasetWrite, PartitionValues, Within, Written, WrittenFile, manifest_name, value_of, value_text};
+use super::{DatasetWrite, NEW, PartitionValues, Within, Written, WrittenFile, manifest_name, value_of, value_text};
 use crate::crash;
 use crate::error::to_datafusion;
 
@@ -112,6 +112,7 @@ struct Files<'a> {
     open: Option<OpenFile>,
     done: Vec<WrittenFile>,
     begun: usize,
+    /// New ones alone.
     rows: u64,
 }
 
@@ -147,20 +148,23 @@ impl<'a> Files<'a> {
             return Ok(());
         }
         self.check_nulls(batch)?;
-        let keys: Vec<ArrayRef> = self.keys.iter().map(|index| Arc::clone(batch.column(*index))).collect();
+        let marks = self.marks(batch)?;
+        let mut keys: Vec<ArrayRef> = self.keys.iter().map(|index| Arc::clone(batch.column(*index))).collect();
+        keys.extend(marks.map(|marks| Arc::new(marks.clone()) as ArrayRef));
         let ranges =
             if keys.is_empty() { std::iter::once(0..batch.num_rows()).collect() } else { partition(&keys)?.ranges() };
         let values = batch.project(&self.values)?;
         for range in ranges {
             let of = self.partition(&keys, range.start)?;
+            let mark = marks.map_or(NEW, |marks| marks.value(range.start));
             let rows = values.slice(range.start, range.len());
             let rows = RecordBatch::try_new(Arc::clone(&self.schema), rows.columns().to_vec())?;
-            if self.open.as_ref().is_some_and(|open| !open.is_of(&of)) {
+            if self.open.as_ref().is_some_and(|open| !open.is_of(&of, mark)) {
                 self.close().await?;
             }
             let mut open = match self.open.take() {
                 Some(open) => open,
-                None => self.begin(of, name)?,
+                None => self.begin(of, mark, name)?,
             };
             let written = open.write(&rows).await;
             let is_full = open.size() >= self.write.file_bytes;
@@ -169,9 +173,24 @@ impl<'a> Files<'a> {
             if is_full {
                 self.close().await?;
             }
+            if mark == NEW {
+                self.rows += range.len() as u64;
+            }
         }
-        self.rows += batch.num_rows() as u64;
         Ok(())
+    }
+
+    /// Which rows are new, if others come, too.
+    fn marks<'b>(&self, batch: &'b RecordBatch) -> Result<Option<&'b Int8Array>> {
+        if !self.write.keeps {
+            return Ok(None);
+        }
+        let marks = batch.columns().get(self.write.schema.fields().len());
+        let marks = marks.and_then(|marks| marks.as_primitive_opt::<Int8Type>());
+        match marks.filter(|marks| marks.null_count() == 0) {
+            Some(marks) => Ok(Some(marks)),
+            None => internal_err!("rows do not say whether they are new"),
+        }
     }
 
     /// A table's columns may be declared to have values always.
@@ -191,13 +210,15 @@ impl<'a> Files<'a> {
             .collect()
     }
 
-    fn begin(&mut self, partition: PartitionValues, name: &impl Fn(usize) -> String) -> Result<OpenFile> {
+    fn begin(&mut self, partition: PartitionValues, mark: i8, name: &impl Fn(usize) -> String) -> Result<OpenFile> {
         if self.begun >= MAX_FILES {
             return Err(to_datafusion(Error::resources_exhausted(format!(
                 "a task writes more than {MAX_FILES} files: divide the table by columns with fewer values"
             ))));
         }
-        self.check_partition(&partition)?;
+        if mark == NEW {
+            self.check_partition(&partition)?;
+        }
         let mut path = String::new();
         for column in &self.write.partition_by {
             let folder = folder_name(column, partition.get(column).and_then(|value| value.as_deref()));
@@ -218,7 +239,7 @@ impl<'a> Files<'a> {
             Within::Interval { column, .. } => Some(column.as_str()),
             Within::Everything | Within::Partitions(_) => None,
         };
-        let file = NewFile { path, location, partition, schema: &self.schema, also };
+        let file = NewFile { path, location, partition, mark, schema: &self.schema, also };
         OpenFile::create(file, Arc::clone(&self.store), self.context.memory_pool())
     }
 
@@ -248,6 +269,7 @@ impl<'a> Files<'a> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let checked = match &self.write.within {
             Within::Interval { column, from, to } => match open.statistics.of(column) {
+                Some((_, bounds)) if open.mark != NEW => check_kept(column, bounds, from, to),
                 Some((nulls, bounds)) => check_interval(column, nulls, bounds, from, to),
                 None => Ok(()),
             },
@@ -287,6 +309,22 @@ fn check_interval(
         Some((min, _)) if !min.partial_cmp(from).is_some_and(std::cmp::Ordering::is_ge) => outside(min),
         Some((_, max)) if !max.partial_cmp(to).is_some_and(std::cmp::Ordering::is_lt) => outside(max),
         _ => Ok(()),
+    }
+}
+
+/// Rows of the interval are replaced: kept ones lie before it, or behind.
+fn check_kept(
+    column: &str,
+    bounds: Option<(&ScalarValue, &ScalarValue)>,
+    from: &ScalarValue,
+    to: &ScalarValue,
+) -> Result<()> {
+    let Some((min, max)) = bounds else { return Ok(()) };
+    let is_before = max.partial_cmp(from).is_some_and(std::cmp::Ordering::is_lt);
+    let is_behind = min.partial_cmp(to).is_some_and(std::cmp::Ordering::is_ge);
+    match is_before || is_behind {
+        true => Ok(()),
+        false => internal_err!("rows from {min} to {max} in `{column}` would be kept, of which some are replaced"),
     }
 }
 

@@ -23,6 +23,9 @@ pub struct WrittenFile {
     pub partition: PartitionValues,
     /// What the log says of its columns, in Delta Lake's JSON.
     pub statistics: String,
+    /// Whether its rows were there before: they are no rows of the statement.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 /// All files of one attempt.

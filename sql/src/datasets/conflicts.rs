@@ -6,7 +6,7 @@
 //! | append | – |
 //! | overwrite | adds or removes a file |
 //! | replace partitions | adds or removes a file of one of them |
-//! | replace an interval | adds or removes a file that may have rows of it |
+//! | replace an interval | adds or removes a file that may have rows of it, or removes one of those that are written again |
 //! | rewrite | removes one of the files |
 
 use tidemill_core::{Error, Result};
@@ -62,7 +62,9 @@ pub(super) fn look(entry: &[u8], target: &Target) -> Result<Seen> {
             Mode::Partitions(of) => {
                 partition.is_none_or(|partition| of.iter().any(|of| is_of(partition, of).unwrap_or(true)))
             }
-            Mode::Interval { column, .. } => touches_interval(target, column, partition, stats)?,
+            Mode::Interval { column, crossing, .. } => {
+                crossing.contains(path) || touches_interval(target, column, partition, stats)?
+            }
         };
         if touches {
             return Ok(Seen::Conflict(format!("{what} {path}, which this one replaces or would have replaced")));
@@ -83,7 +85,7 @@ fn touches_interval(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use datafusion::common::ScalarValue;
 
@@ -114,11 +116,13 @@ mod tests {
     #[test]
     fn what_touches_the_same_rows_is_refused_and_nothing_else() -> Result<()> {
         let date = |day| Scalar::new(&ScalarValue::Date32(Some(day)));
-        let interval = Mode::Interval { column: "day".to_owned(), from: date(20_454)?, to: date(20_455)? };
+        let (from, to) = (date(20_454)?, date(20_455)?);
+        let interval = Mode::Interval { column: "day".to_owned(), from, to, crossing: ["c".to_owned()].into() };
         let by_column = Mode::Interval {
             column: "v".to_owned(),
             from: Scalar::new(&ScalarValue::Int64(Some(10)))?,
             to: Scalar::new(&ScalarValue::Int64(Some(20)))?,
+            crossing: BTreeSet::new(),
         };
         let modes = [
             Mode::Append,
@@ -145,6 +149,10 @@ mod tests {
             (add("2026-01-02", "null"), [false, true, false, false, true, false]),
             (add("2026-01-02", &stats(20, 25)), [false, true, false, false, false, false]),
             (remove, [false, true, true, true, true, true]),
+            (
+                add("2026-01-02", &stats(20, 25)).replace(r#""path":"b""#, r#""path":"c""#),
+                [false, true, false, true, false, false],
+            ),
             (r#"{"metaData":{"id":"x"}}"#.to_owned(), [true; 6]),
             (r#"{"protocol":{"minReaderVersion":3}}"#.to_owned(), [true; 6]),
             (r#"{"commitInfo":{"operation":"X"}}"#.to_owned(), [false; 6]),

@@ -160,6 +160,7 @@ async fn make(
         schema: new.schema,
         partition_by: partition_by.to_vec(),
         within: Within::Everything,
+        keeps: false,
         file_bytes: FILE_BYTES,
         writer: writer(&planning.request.run),
     };

@@ -16,6 +16,7 @@ mod entry;
 mod folder;
 mod history;
 mod inputs;
+mod kept;
 mod local;
 mod log;
 mod pins;

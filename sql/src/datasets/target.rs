@@ -69,8 +69,15 @@ pub(super) enum Mode {
     Overwrite,
     /// Those of these partitions.
     Partitions(Vec<TypedPartition>),
-    /// Those with rows from `from` to before `to`, and no others.
-    Interval { column: String, from: Scalar, to: Scalar },
+    /// Those whose rows are all from `from` to before `to`.
+    Interval {
+        column: String,
+        from: Scalar,
+        to: Scalar,
+        /// And these, by their names in the log: their rows outside come in other files.
+        #[serde(default)]
+        crossing: BTreeSet<String>,
+    },
     /// These, by their names in the log: their rows come in other files.
     Rewrite(BTreeSet<String>),
 }
@@ -120,6 +127,27 @@ impl Mode {
         !matches!(self, Self::Append)
     }
 
+    /// Takes note of a version's files that lie partly in the interval, or nobody knows where: what they have outside is to come
+    /// in other files.
+    pub(super) fn cross(&mut self, version: &Version) -> Result<()> {
+        let Self::Interval { column, from, to, crossing } = self else { return Ok(()) };
+        let interval = (from.value()?, to.value()?);
+        let column: &str = column;
+        let is_across = |file: &&ActiveFile| {
+            place_of(Some(&file.partition), file.statistics.as_deref(), column, &interval) == Place::Across
+        };
+        *crossing = version.files.values().filter(is_across).map(|file| file.raw.clone()).collect();
+        Ok(())
+    }
+
+    /// Those that were noted, if there are any.
+    pub(super) fn crossing(&self) -> Option<&BTreeSet<String>> {
+        match self {
+            Self::Interval { crossing, .. } => Some(crossing).filter(|files| !files.is_empty()),
+            Self::Append | Self::Overwrite | Self::Partitions(_) | Self::Rewrite(_) => None,
+        }
+    }
+
     /// The files of a version that go.
     pub(super) fn replaced<'a>(&self, version: &'a Version) -> Result<Vec<&'a ActiveFile>> {
         let mut replaced = Vec::new();
@@ -135,12 +163,13 @@ impl Mode {
                     goes
                 }
                 Self::Rewrite(files) => files.contains(&file.raw),
-                Self::Interval { column, from, to } => {
+                Self::Interval { crossing, .. } if crossing.contains(&file.raw) => true,
+                Self::Interval { column, from, to, .. } => {
                     let interval = (from.value()?, to.value()?);
                     match place_of(Some(&file.partition), file.statistics.as_deref(), column, &interval) {
                         Place::Inside => true,
                         Place::Outside => false,
-                        Place::Across => return Err(across(file, column)),
+                        Place::Across => return Err(across(file)),
                     }
                 }
             };
@@ -152,10 +181,11 @@ impl Mode {
     }
 }
 
-fn across(file: &ActiveFile, column: &str) -> Error {
+/// Statistics were read in another way when it was planned: what the file has outside was not written again.
+fn across(file: &ActiveFile) -> Error {
     Error::conflict(format!(
-        "the file {} has rows inside of the interval that is to be replaced and may have others: divide the table by `{column}`, or \
-         write it in intervals that do not overlap",
+        "the file {} may have rows outside of the interval that is to be replaced, and another build of tidemill planned that it has \
+         none: nothing was changed, run the statement again",
         file.raw
     ))
 }

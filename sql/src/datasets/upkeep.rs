@@ -65,6 +65,7 @@ pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> 
         schema: Arc::clone(&version.schema),
         partition_by: version.partition_by().to_vec(),
         within: Within::Everything,
+        keeps: false,
         file_bytes: profile.file_bytes(),
         writer: writer(&planning.request.run),
     };

@@ -1,6 +1,6 @@
 //! A version of a dataset: its columns and files, complete and never changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, MapArray, RecordBatch, StructArray};
@@ -117,6 +117,13 @@ impl Version {
             (raw, active)
         });
         Self { files: Arc::new(files.collect()), mark: None, ..self }
+    }
+
+    /// The same columns over some of its files, by their names in the log.
+    pub(super) fn of_files(&self, names: &BTreeSet<String>) -> Self {
+        let named = names.iter().filter_map(|name| self.files.get_key_value(name));
+        let files = named.map(|(name, file)| (name.clone(), file.clone())).collect();
+        Self { files: Arc::new(files), mark: None, ..self.clone() }
     }
 
     fn check_files(&self, location: &str) -> Result<()> {

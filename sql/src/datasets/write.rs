@@ -1,6 +1,6 @@
 //! Plans of statements that write: the query's rows in the table's columns, sorted by partition, into files; and what becomes of these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array};
@@ -23,6 +23,7 @@ use tidemill_engine::plan::{StageSink, encode, stage};
 use tidemill_engine::planner::{Plan, StagedPlan};
 
 use super::inputs::input_versions;
+use super::kept;
 use super::log::Log;
 use super::statement::planned;
 use super::table::DatasetTable;
@@ -41,9 +42,10 @@ pub(super) async fn write_to(
     let location = table.folder.location();
     let (version, profile) = (&table.version, &table.version.profile);
     profile.check_write(location)?;
-    let (mode, within) = placed(mode, &version.schema, version.partition_by())?;
+    let (mut mode, within) = placed(mode, &version.schema, version.partition_by())?;
     if mode.replaces() {
         profile.check_removal(location)?;
+        mode.cross(version)?;
         // What cannot be replaced is refused before anything is computed.
         mode.replaced(version)?;
     }
@@ -58,17 +60,23 @@ pub(super) async fn write_to(
         }
         None => Publication::of_run(&planning.request.run),
     };
+    let plan = in_columns(query, &version.schema)?;
+    let inputs = input_versions(&plan)?;
+    let kept = kept::rows(planning, table, mode.crossing(), &within).await?;
+    let keeps = kept.is_some();
+    let rows = match kept {
+        Some(kept) => kept::beside(planning, plan, kept, version.partition_by()).await?,
+        None => sorted(physical(planning, &plan).await?, version.partition_by())?,
+    };
     let write = DatasetWrite {
         location: location.to_owned(),
         schema: Arc::clone(&version.schema),
         partition_by: version.partition_by().to_vec(),
         within,
+        keeps,
         file_bytes: profile.file_bytes(),
         writer: writer(&planning.request.run),
     };
-    let plan = in_columns(query, &version.schema)?;
-    let inputs = input_versions(&plan)?;
-    let rows = sorted(physical(planning, &plan).await?, &write.partition_by)?;
     let target = Target {
         location: location.to_owned(),
         writer: write.writer.clone(),
@@ -180,7 +188,9 @@ fn placed(mode: WriteMode, schema: &SchemaRef, partition_by: &[String]) -> Resul
                     "the interval from {from} to before {to} is empty: write the earlier one first"
                 )));
             }
-            let mode = Mode::Interval { column: column.clone(), from: Scalar::new(&from)?, to: Scalar::new(&to)? };
+            let (least, beyond) = (Scalar::new(&from)?, Scalar::new(&to)?);
+            let crossing = BTreeSet::new();
+            let mode = Mode::Interval { column: column.clone(), from: least, to: beyond, crossing };
             (mode, Within::Interval { column, from, to })
         }
     })

@@ -3,6 +3,7 @@
 mod crashes;
 mod engines;
 mod inputs;
+mod intervals;
 mod upkeep;
 mod writers;
 mod writing;

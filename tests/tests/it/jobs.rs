@@ -6,6 +6,7 @@ mod checks;
 mod inputs;
 mod kills;
 mod many;
+mod rewrites;
 mod statements;
 mod webhooks;
 

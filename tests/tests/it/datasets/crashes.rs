@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use tidemill_core::ErrorKind;
 use tidemill_engine::crash::{DATASET_POINTS, VARIABLE};
 use tidemill_tests::harness::s3::S3Server;
-use tidemill_tests::harness::{Process, ProcessCluster, is_full, logged, rows, value};
+use tidemill_tests::harness::{LocalCluster, Process, ProcessCluster, Shape, is_full, logged, rows, value};
 
 use super::{count, text, version};
 
@@ -95,18 +96,11 @@ async fn die_at(mut cluster: ProcessCluster, point: &str, side: &str, everybody:
 }
 
 async fn strike(cluster: &mut ProcessCluster, is_executors: bool, everybody: bool, context: &str) {
-    let start = Instant::now();
-    loop {
-        let victim = match is_executors {
-            true => cluster.executors.last_mut().expect("an executor"),
-            false => &mut cluster.coordinator,
-        };
-        if victim.was_killed() {
-            break;
-        }
-        assert!(start.elapsed() < Duration::from_secs(40), "{context}: the point was not reached");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let victim = match is_executors {
+        true => cluster.executors.last_mut().expect("an executor"),
+        false => &mut cluster.coordinator,
+    };
+    until_killed(victim, context).await;
     if everybody {
         cluster.executors.iter_mut().for_each(Process::kill);
     }
@@ -119,6 +113,14 @@ async fn strike(cluster: &mut ProcessCluster, is_executors: bool, everybody: boo
     }
     if is_executors || everybody {
         cluster.add_executor(1);
+    }
+}
+
+async fn until_killed(victim: &mut Process, context: &str) {
+    let start = Instant::now();
+    while !victim.was_killed() {
+        assert!(start.elapsed() < Duration::from_secs(40), "{context}: the point was not reached");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -142,4 +144,58 @@ async fn a_table_that_is_made_while_its_coordinator_dies_is_made_once() {
         assert_eq!(text(&mut client, "SELECT count(*), sum(x) FROM t").await, "1000 500500", "{side}");
         assert_eq!(version(&mut client, "t").await, "0", "{side}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_that_ends_inside_of_a_file_is_replaced_once_or_not_at_all() {
+    for others_append in [false, true] {
+        let context = format!("others append: {others_append}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let location = folder.path().join("t").display().to_string();
+        let state = format!("file://{}", folder.path().join("state").display());
+        let mut cluster = ProcessCluster::durable(1, 2, &state).await;
+        let mut client = cluster.client().await;
+        let create = format!("CREATE EXTERNAL TABLE t (day BIGINT, v BIGINT) STORED AS DELTA LOCATION '{location}'");
+        rows(&mut client, &create).await;
+        let days = "INSERT INTO t SELECT x % 3, x FROM generate_series(0, 29) AS g(x)";
+        assert_eq!(count(&mut client, days).await, 30, "{context}");
+        logged(&mut client).await;
+        // The files are written and the commit is decided, but not made.
+        cluster.restart_coordinator_with(&[(VARIABLE, "dataset.commit:before:1".to_owned())]);
+        cluster.wait_for_executors(1).await;
+        let client = cluster.client().await;
+        let replace =
+            "INSERT INTO t REPLACE WHERE day >= 1 AND day < 2 SELECT 1, -x FROM generate_series(1, 5) AS g(x)";
+        let work = tokio::spawn(async move { client.query(replace).await?.collect().await });
+        until_killed(&mut cluster.coordinator, &context).await;
+        if others_append {
+            append_days(&location).await;
+        }
+        cluster.restart_coordinator();
+        cluster.wait_for_executors(1).await;
+        let answered = work.await.expect("no panic");
+        let mut client = cluster.client().await;
+        let sums = "SELECT day, count(*), sum(v) FROM t GROUP BY day ORDER BY day";
+        if others_append {
+            let error = answered.expect_err("a file of the interval came");
+            assert_eq!(error.kind, ErrorKind::Conflict, "{context}: {error}");
+            assert_eq!(text(&mut client, sums).await, "0 11 235; 1 11 246; 2 11 257", "{context}");
+            assert_eq!(value(&mut client, replace).await, "5", "{context}");
+            assert_eq!(text(&mut client, sums).await, "0 11 235; 1 5 -15; 2 11 257", "{context}");
+        } else {
+            answered.unwrap_or_else(|e| panic!("{context}: {e}"));
+            assert_eq!(text(&mut client, sums).await, "0 10 135; 1 5 -15; 2 10 155", "{context}");
+        }
+        let versions = if others_append { "3" } else { "2" };
+        assert_eq!(version(&mut client, "t").await, versions, "{context}");
+    }
+}
+
+/// Another cluster adds a file with rows of three days.
+async fn append_days(location: &str) {
+    let other = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let mut writer = other.client().await;
+    rows(&mut writer, &format!("CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION '{location}'")).await;
+    let append = "INSERT INTO t SELECT x % 3, 100 + x FROM generate_series(0, 2) AS g(x)";
+    assert_eq!(count(&mut writer, append).await, 3);
 }
