@@ -172,6 +172,16 @@ impl Ranges {
         other.iter().for_each(|range| self.remove(range));
     }
 
+    /// Puts in what is between the first ones, until there are no more than so many.
+    pub(super) fn join_oldest(&mut self, most: usize) {
+        while self.pieces() > most.max(1) {
+            let oldest: Vec<_> = self.iter().take(2).collect();
+            if let [first, second] = oldest.as_slice() {
+                self.insert(first.start..second.end);
+            }
+        }
+    }
+
     /// What is in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
