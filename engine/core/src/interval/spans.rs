@@ -275,5 +275,8 @@ mod tests {
         assert_eq!(Vec::from(a.within(3..9)), [(3, 6), (8, 9)]);
         assert_eq!(serde_json::to_string(&a).unwrap(), "[[1,6],[8,9]]");
         assert_eq!(Ranges::default().hull(), None);
+        let mut many: Ranges = (0..10).map(|i| 2 * i..2 * i + 1).collect();
+        many.join_oldest(3);
+        assert_eq!(Vec::from(many), [(0, 15), (16, 17), (18, 19)]);
     }
 }
