@@ -100,7 +100,7 @@ fn a_run_is_as_new_as_its_inputs_were_when_it_began() {
     shell.fail("clean", Error::invalid("a check"));
     assert_eq!(
         (shell.strip("clean", "2026-03-01 09:00", 1), stale(&shell)),
-        (vec!["failed"], expected.map(String::from).to_vec())
+        (vec!["failed"], Vec::from(expected.map(String::from)))
     );
     shell.tell(again());
     shell.publish("clean");
