@@ -134,6 +134,8 @@ async fn ob10_a_late_hour_computes_that_hour_and_its_day_anew_and_nothing_else()
         "sum_days 2026-03-02T00:00:00Z: ad_hours is stale",
     ];
     assert_eq!(value(client, STALE).await, stale.join(", "));
+    let strip = text(&rows(client, "SHOW INTERVALS OF join_hours FROM '2026-03-02' TO '2026-03-03'").await);
+    assert!(strip.contains("| 2026-03-02 | ######*################# "), "{strip}");
     for job in ["join_hours", "clean_clicks"] {
         rows(client, &format!("BACKFILL JOB {job} {} REPROCESS STALE", span(0, HOURS))).await;
     }
