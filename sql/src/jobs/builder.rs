@@ -246,6 +246,12 @@ impl BackfillBuilder {
         self
     }
 
+    /// `REPROCESS STALE`.
+    pub const fn stale(mut self) -> Self {
+        self.reprocess = Reprocess::Stale;
+        self
+    }
+
     /// `REPROCESS ALL`.
     pub const fn all(mut self) -> Self {
         self.reprocess = Reprocess::All;
@@ -268,6 +274,7 @@ impl BackfillBuilder {
         let reprocess = match self.reprocess {
             Reprocess::Missing => "MISSING",
             Reprocess::Failed => "FAILED",
+            Reprocess::Stale => "STALE",
             Reprocess::All => "ALL",
         };
         let order = match self.order {

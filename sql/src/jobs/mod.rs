@@ -84,7 +84,7 @@ pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) ->
             let state = planning.request.state.state().await?;
             let known = known(&state.jobs, &job)?;
             let end = |at: Option<At<String>>| at.map(|at| instant(known.spec.zone, &at)).transpose();
-            strip::show(&state, known, end(from)?, end(to)?, planning.request.now)
+            strip::show(&state, (&job.value, known), end(from)?, end(to)?, planning.request.now)
         }
     }
 }

@@ -165,9 +165,14 @@ fn backfill(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
 }
 
 fn reprocess(tokens: &mut Tokens<'_>) -> Result<Reprocess> {
-    let known = [("MISSING", Reprocess::Missing), ("FAILED", Reprocess::Failed), ("ALL", Reprocess::All)];
+    let known = [
+        ("MISSING", Reprocess::Missing),
+        ("FAILED", Reprocess::Failed),
+        ("STALE", Reprocess::Stale),
+        ("ALL", Reprocess::All),
+    ];
     let found = known.into_iter().find(|(word, _)| tokens.take(&[*word]));
-    found.map(|(_, reprocess)| reprocess).ok_or_else(|| tokens.expected("MISSING, FAILED or ALL"))
+    found.map(|(_, reprocess)| reprocess).ok_or_else(|| tokens.expected("MISSING, FAILED, STALE or ALL"))
 }
 
 fn cancel(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
@@ -342,7 +347,11 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
             ("CREATE JOB d INTO s EXPECT () AS SELECT 1", "what must hold", (1, 29)),
             ("CREATE JOB d INTO s EXPECT UNIQUE () AS SELECT 1", "names of columns", (1, 36)),
             ("CREATE JOB d INTO s AS", "a query", (1, 23)),
-            ("BACKFILL JOB d FROM '2026-01-01' TO '2026-02-01' REPROCESS SOME", "MISSING, FAILED or ALL", (1, 60)),
+            (
+                "BACKFILL JOB d FROM '2026-01-01' TO '2026-02-01' REPROCESS SOME",
+                "MISSING, FAILED, STALE or ALL",
+                (1, 60),
+            ),
             ("BACKFILL JOB d FROM '2026-01-01' TO '2026-02-01' MAX RUNS many", "a number of runs", (1, 59)),
             ("ALTER JOB d PAUSE", "SUSPEND, RESUME or SET", (1, 13)),
             ("SHOW JOBS LIKE 'x'", "the end of the statement", (1, 11)),

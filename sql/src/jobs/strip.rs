@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, StringArray};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
-use tidemill_core::interval::{Calendar, Job, Local, Standing, Unit, standing};
+use tidemill_core::interval::{Calendar, Inherited, Job, JobName, Local, Standing, Unit, standing};
 use tidemill_core::record::State;
 use tidemill_core::{Error, Millis, Result};
 use tidemill_engine::error::from_datafusion;
@@ -23,7 +23,11 @@ const LINES: u64 = 31;
 /// Intervals that are shown at the most.
 const MOST: u64 = 20_000;
 /// What the signs mean, as the column's name.
-const LEGEND: &str = "#published !failed >running ~retrying x:stopping .waits :queued -missing c:cancelled s:skipped";
+const LEGEND: &str =
+    "#published *stale !failed >running ~retrying x:stopping .waits :queued -missing c:cancelled s:skipped";
+
+/// The sign of a published interval that is stale.
+const STALE: char = '*';
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -70,7 +74,13 @@ const fn line_ms(unit: Unit) -> i64 {
 }
 
 /// The lines of a job between two instants; by themselves the latest.
-pub(super) fn show(state: &State, job: &Job, from: Option<Millis>, to: Option<Millis>, now: Millis) -> Result<Plan> {
+pub(super) fn show(
+    state: &State,
+    (name, job): (&JobName, &Job),
+    from: Option<Millis>,
+    to: Option<Millis>,
+    now: Millis,
+) -> Result<Plan> {
     let now = Millis(now.0.saturating_add_signed(state.clock_ahead_ms));
     let calendar = &job.calendar;
     let end = to.unwrap_or(now);
@@ -87,6 +97,8 @@ pub(super) fn show(state: &State, job: &Job, from: Option<Millis>, to: Option<Mi
             end - first
         )));
     }
+    let inherited = Inherited::of(&state.jobs);
+    let is_stale = |index| job.changed(index).next().is_some() || !inherited.inputs(name, index).is_empty();
     let mut lines: Vec<(String, String)> = Vec::new();
     for index in first..end {
         let interval = calendar.interval(index);
@@ -94,7 +106,11 @@ pub(super) fn show(state: &State, job: &Job, from: Option<Millis>, to: Option<Mi
             continue;
         }
         let line = line_of(calendar.length.unit, calendar.zone.local(interval.start));
-        let sign = sign(&standing(&state.jobs, job, index, now));
+        let standing = standing(&state.jobs, job, index, now);
+        let sign = match standing {
+            Standing::Published { .. } if is_stale(index) => STALE,
+            _ => sign(&standing),
+        };
         match lines.last_mut().filter(|(last, _)| *last == line) {
             Some((_, signs)) => signs.push(sign),
             None => lines.push((line, sign.to_string())),

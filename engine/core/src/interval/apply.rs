@@ -1,10 +1,10 @@
 //! The one place where the state of jobs changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::calendar::Calendar;
 use super::ledger::{Failure, Fate, Ledger};
-use super::names::{Cause, JobName};
+use super::names::{Cause, DatasetName, JobName};
 use super::record::{Cursor, Record};
 use super::spans::Ranges;
 use super::spec::{Mode, Spec};
@@ -14,6 +14,8 @@ use crate::Millis;
 
 /// Pieces of versions kept per dataset. Where there are more, what was not reported between the oldest counts as seen.
 const VERSION_PIECES: usize = 64;
+/// Pieces of stale intervals kept per job and input. Where there are more, those between the oldest count as stale.
+const STALE_PIECES: usize = 1_000;
 
 impl State {
     /// Applies one record. Records about jobs that are gone change nothing but the clock.
@@ -38,6 +40,7 @@ impl State {
             Record::InputUpdated { job, due, again, missed, .. } => {
                 self.with_job(job, |j| j.update(due, again, missed));
             }
+            Record::InputChanged { job, input, stale, .. } => self.with_job(job, |j| j.outdate(input, stale)),
             Record::Requested { job, index, .. } => self.with_job(job, |j| j.requested.insert(*index..*index + 1)),
             Record::EmptySkipped { job, skipped } => self.with_job(job, |j| j.skip_empty(skipped)),
             Record::BackfillAccepted { job, id, backfill } => {
@@ -101,6 +104,7 @@ impl State {
             again: Ranges::default(),
             requested: Ranges::default(),
             missed: Ranges::default(),
+            stale: BTreeMap::new(),
             active: BTreeMap::new(),
             backfills: BTreeMap::new(),
             failures: 0,
@@ -147,12 +151,15 @@ impl Job {
         self.spec = spec.clone();
         self.revision += 1;
         self.cursor = cursor;
+        let spec = &self.spec;
+        self.stale.retain(|input, _| spec.inputs().any(|other| other == input));
         self.keep_what_was_added();
     }
 
     /// With `mode = 'append'` an interval that is published never runs again, whatever asked for it.
     fn keep_what_was_added(&mut self) {
         if self.spec.options.mode == Mode::Append {
+            self.stale.clear();
             for waiting in [&mut self.due, &mut self.again, &mut self.requested, &mut self.missed] {
                 let Some(hull) = waiting.hull() else { continue };
                 waiting.remove_all(&self.ledger.which(hull, |entry| entry.published > 0));
@@ -188,6 +195,37 @@ impl Job {
         self.missed.insert_all(missed);
     }
 
+    fn outdate(&mut self, input: &DatasetName, stale: &Ranges) {
+        let progress = self.active.iter_mut().filter(|(index, _)| stale.contains(**index));
+        progress.for_each(|(_, active)| _ = active.outdated.insert(input.clone()));
+        for range in stale.iter() {
+            let published = self.ledger.which(range, |entry| entry.published > 0);
+            self.mark(input, &published);
+        }
+    }
+
+    fn mark(&mut self, input: &DatasetName, stale: &Ranges) {
+        if !stale.is_empty() {
+            let marked = self.stale.entry(input.clone()).or_default();
+            marked.insert_all(stale);
+            marked.join_oldest(STALE_PIECES);
+        }
+    }
+
+    /// What an interval is computed from now is what its inputs had when its run began.
+    fn mark_anew(&mut self, index: u64, outdated: BTreeSet<DatasetName>) {
+        let only = Ranges::from(index..index + 1);
+        self.stale.retain(|_, marked| {
+            marked.remove_all(&only);
+            !marked.is_empty()
+        });
+        for input in outdated {
+            if self.spec.inputs().any(|other| *other == input) {
+                self.mark(&input, &only);
+            }
+        }
+    }
+
     fn skip_empty(&mut self, empty: &Ranges) {
         let waiting = [&mut self.due, &mut self.again, &mut self.requested, &mut self.missed];
         for waiting in waiting.into_iter().chain(self.backfills.values_mut().map(|backfill| &mut backfill.remaining)) {
@@ -213,8 +251,11 @@ impl Job {
                 self.narrow(backfill, &only);
             }
         }
-        self.active
-            .insert(index, Active { generation, attempt, cause, state: ActiveState::Running, since: at, begun: false });
+        // An attempt that was thought dead may have published what a later one says is published.
+        let before = self.active.remove(&index).filter(|_| attempt > 1);
+        let outdated = before.map(|active| active.outdated).unwrap_or_default();
+        let state = ActiveState::Running;
+        self.active.insert(index, Active { generation, attempt, cause, state, since: at, begun: false, outdated });
     }
 
     fn begin(&mut self, index: u64, at: Millis) {
@@ -234,6 +275,7 @@ impl Job {
         let Some(ended) = self.active.remove(&index) else { return };
         self.ledger.publish(index, ended.generation, version);
         self.ledger.count_rows(index, rows);
+        self.mark_anew(index, ended.outdated);
         self.failures = 0;
         self.count_failures(ended.cause, |_| 0);
         self.keep_what_was_added();
@@ -265,11 +307,6 @@ impl Coverage {
     fn cover(&mut self, from: Millis, to: Millis, version: u64) {
         self.reported.insert(from.0..to.0);
         self.versions.insert(version..version.saturating_add(1));
-        while self.versions.pieces() > VERSION_PIECES {
-            let oldest: Vec<_> = self.versions.iter().take(2).collect();
-            if let [first, second] = oldest.as_slice() {
-                self.versions.insert(first.start..second.end);
-            }
-        }
+        self.versions.join_oldest(VERSION_PIECES);
     }
 }

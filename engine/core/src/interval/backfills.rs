@@ -1,5 +1,7 @@
 //! Backfills: what one would run, and when it is done.
 
+use std::ops::Range;
+
 use super::calendar::{Calendar, Interval};
 use super::check::MOST_RUNS;
 use super::decide::Decider;
@@ -8,6 +10,7 @@ use super::names::{Cause, JobName};
 use super::record::Record;
 use super::spans::Ranges;
 use super::spec::Mode;
+use super::stale::stale;
 use super::state::{Backfill, Job, Order, Reprocess, Request, State};
 use crate::{Error, Millis, Result};
 
@@ -60,17 +63,26 @@ pub fn plan(state: &State, name: &JobName, request: &Request, now: Millis) -> Re
             published.count()
         )));
     }
-    let mut intervals = Ranges::from(range.clone());
-    intervals.remove_all(&job.ledger.which(range.clone(), |entry| !is_wanted(job, request.reprocess, entry)));
-    if request.reprocess != Reprocess::All {
+    let mut intervals = wanted(state, name, job, request.reprocess, range);
+    let known = intervals.iter().flat_map(|piece| job.ledger.pieces_in(piece));
+    let newest = known.map(|(_, entry)| entry.generation).max().unwrap_or(0);
+    if matches!(request.reprocess, Reprocess::Missing | Reprocess::Failed) {
         // They run anyhow.
         for elsewhere in [&job.due, &job.again, &job.requested, &job.in_progress()] {
             intervals.remove_all(elsewhere);
         }
     }
-    let wanted = job.ledger.pieces_in(range).filter(|(_, entry)| is_wanted(job, request.reprocess, *entry));
-    let newest = wanted.map(|(_, entry)| entry.generation).max().unwrap_or(0);
     Ok(Plan { intervals, generation: newest + 1, order: request.order, calendar: job.calendar })
+}
+
+/// The intervals of a range that a backfill has a reason to run, and may.
+fn wanted(state: &State, name: &JobName, job: &Job, reprocess: Reprocess, range: Range<u64>) -> Ranges {
+    let mut wanted = Ranges::from(range.clone());
+    wanted.remove_all(&job.ledger.which(range, |entry| !is_wanted(job, reprocess, entry)));
+    match reprocess {
+        Reprocess::Stale => wanted.intersection(&stale(state, name)),
+        Reprocess::Missing | Reprocess::Failed | Reprocess::All => wanted,
+    }
 }
 
 /// Whether a backfill has a reason to run an interval that something is known of, and may.
@@ -81,6 +93,7 @@ fn is_wanted(job: &Job, reprocess: Reprocess, entry: Entry) -> bool {
     match reprocess {
         Reprocess::Missing => entry.published == 0 && entry.fate != Fate::Failed,
         Reprocess::Failed => entry.published == 0 || entry.fate == Fate::Failed,
+        Reprocess::Stale => entry.published > 0,
         Reprocess::All => true,
     }
 }
@@ -112,13 +125,13 @@ impl Decider<'_> {
         Ok(())
     }
 
-    /// What was published meanwhile is no longer missing.
+    /// What was published meanwhile is no longer missing, or stale.
     pub(super) fn narrow_backfills(&mut self, name: &JobName) {
         let Some(job) = self.state.jobs.get(name) else { return };
         let narrowed = job.backfills.iter().filter_map(|(id, backfill)| {
             let hull = backfill.remaining.hull()?;
-            let unwanted = job.ledger.which(hull, |entry| !is_wanted(job, backfill.request.reprocess, entry));
-            let done = unwanted.intersection(&backfill.remaining);
+            let mut done = backfill.remaining.clone();
+            done.remove_all(&wanted(self.state, name, job, backfill.request.reprocess, hull));
             (!done.is_empty()).then_some((*id, done))
         });
         for (id, done) in narrowed.collect::<Vec<_>>() {

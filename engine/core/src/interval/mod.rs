@@ -27,6 +27,7 @@ mod retry;
 mod runs;
 mod spans;
 mod spec;
+mod stale;
 mod standing;
 mod starts;
 mod state;
@@ -43,7 +44,8 @@ pub use record::{Cursor, Record};
 pub use retry::is_retried;
 pub use spans::{Ranges, Spans};
 pub use spec::{CatchUp, Deadline, Mode, Options, Overlap, Spec, Trigger};
-pub use standing::{Standing, standing, waits_for};
+pub use stale::Inherited;
+pub use standing::{Standing, held_up_by, standing, waits_for};
 pub use state::{
     Active, ActiveState, Backfill, Coverage, Job, Order, Reprocess, Request, State, StopReason, SuspendReason,
     Suspension,

@@ -31,6 +31,8 @@ pub enum Record {
     Fired { job: JobName, due: Ranges, skipped: Ranges, cursor: Cursor, at: Millis },
     /// An input was updated: these intervals are due, and these again, or were missed by a suspended job.
     InputUpdated { job: JobName, due: Ranges, again: Ranges, missed: Ranges, at: Millis },
+    /// An input has other rows than before: those of these intervals that are published, or in progress, were made without them.
+    InputChanged { job: JobName, input: DatasetName, stale: Ranges, at: Millis },
     /// `EXECUTE JOB`.
     Requested { job: JobName, index: u64, at: Millis },
     /// Intervals that contain no instant, because clocks skipped it.
@@ -106,6 +108,7 @@ impl Record {
             Self::ClockSetBack { .. }
             | Self::Fired { .. }
             | Self::InputUpdated { .. }
+            | Self::InputChanged { .. }
             | Self::EmptySkipped { .. }
             | Self::BackfillNarrowed { .. }
             | Self::RunBegan { .. }
@@ -130,6 +133,7 @@ impl Record {
             | Self::JobResumed { at, .. }
             | Self::Fired { at, .. }
             | Self::InputUpdated { at, .. }
+            | Self::InputChanged { at, .. }
             | Self::Requested { at, .. }
             | Self::RunStarted { at, .. }
             | Self::RunBegan { at, .. }

@@ -172,6 +172,16 @@ impl Ranges {
         other.iter().for_each(|range| self.remove(range));
     }
 
+    /// Puts in what is between the first ones, until there are no more than so many.
+    pub(super) fn join_oldest(&mut self, most: usize) {
+        while self.pieces() > most.max(1) {
+            let oldest: Vec<_> = self.iter().take(2).collect();
+            if let [first, second] = oldest.as_slice() {
+                self.insert(first.start..second.end);
+            }
+        }
+    }
+
     /// What is in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
@@ -265,5 +275,8 @@ mod tests {
         assert_eq!(Vec::from(a.within(3..9)), [(3, 6), (8, 9)]);
         assert_eq!(serde_json::to_string(&a).unwrap(), "[[1,6],[8,9]]");
         assert_eq!(Ranges::default().hull(), None);
+        let mut many: Ranges = (0..10).map(|i| 2 * i..2 * i + 1).collect();
+        many.join_oldest(3);
+        assert_eq!(Vec::from(many), [(0, 15), (16, 17), (18, 19)]);
     }
 }

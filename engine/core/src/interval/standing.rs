@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::calendar::Interval;
 use super::coverage;
 use super::ledger::Fate;
-use super::names::{Cause, DatasetName};
+use super::names::{Cause, DatasetName, JobName};
+use super::spans::Ranges;
 use super::spec::Trigger;
 use super::state::{ActiveState, Job, State, StopReason};
 use crate::{Error, Millis};
@@ -101,4 +102,24 @@ pub fn waits_for(state: &State, job: &Job, index: u64) -> Vec<DatasetName> {
     };
     let inputs: BTreeSet<&DatasetName> = job.spec.inputs().filter(|input| is_missing(window, input)).collect();
     inputs.into_iter().cloned().collect()
+}
+
+/// The job that should publish what an input lacks first of what a run of an interval reads, and which interval of its; none if
+/// somebody else says when the input is complete.
+#[must_use]
+pub fn held_up_by<'a>(
+    state: &'a State,
+    job: &Job,
+    index: u64,
+    input: &DatasetName,
+) -> Option<(&'a JobName, &'a Job, u64)> {
+    let window = job.window(index);
+    let mut missing = Ranges::from(window.start.0..window.end.0);
+    missing.remove_all(&coverage::covered(state, input, window));
+    let first = Millis(missing.hull()?.start);
+    let producers = state.producers.get(input).into_iter().flatten();
+    producers.filter_map(|name| state.jobs.get_key_value(name)).find_map(|(name, producer)| {
+        let index = producer.calendar.containing(first)?;
+        (!producer.ledger.is_published(index)).then_some((name, producer, index))
+    })
 }

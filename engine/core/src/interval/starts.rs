@@ -8,7 +8,8 @@ use super::names::{Cause, JobName};
 use super::record::Record;
 use super::spans::Ranges;
 use super::spec::{Overlap, Trigger};
-use super::state::{Job, Order, State};
+use super::stale::Inherited;
+use super::state::{Job, Order, Reprocess, State};
 use super::{Action, coverage};
 use crate::Millis;
 
@@ -79,7 +80,11 @@ impl Decider<'_> {
     fn next_of_backfill(&mut self, name: &JobName, id: u64) -> Option<u64> {
         let job = self.state.jobs.get(name)?;
         let backfill = job.backfills.get(&id)?;
-        let ready = ready(self.state, job, &backfill.remaining, self.now);
+        let mut ready = ready(self.state, job, &backfill.remaining, self.now);
+        if backfill.request.reprocess == Reprocess::Stale && !ready.is_empty() {
+            // Computed before what they read, they would be stale again.
+            ready.remove_all(&Inherited::of(self.state).intervals(name));
+        }
         let mut empty = Ranges::default();
         let mut is_real = |index: &u64| {
             let is_empty = job.calendar.interval(*index).is_empty();

@@ -55,6 +55,9 @@ pub struct Job {
     pub requested: Ranges,
     /// Intervals that were updated while the job was suspended.
     pub missed: Ranges,
+    /// By input: published intervals that were computed from other rows than it has now.
+    #[serde(default)]
+    pub stale: BTreeMap<DatasetName, Ranges>,
     /// Intervals in progress.
     pub active: BTreeMap<u64, Active>,
     /// Backfills that are not done.
@@ -122,6 +125,9 @@ pub struct Active {
     /// Whether its run has had its turn: until then it waits for those of others.
     #[serde(default)]
     pub begun: bool,
+    /// The inputs that were updated since its first attempt began: what it publishes is stale.
+    #[serde(default)]
+    pub outdated: BTreeSet<DatasetName>,
 }
 
 /// Where an interval in progress stands.
@@ -213,6 +219,8 @@ pub enum Reprocess {
     Missing,
     /// Those, and the failed ones.
     Failed,
+    /// The published ones that are stale, each after the stale ones that it reads.
+    Stale,
     /// All.
     All,
 }

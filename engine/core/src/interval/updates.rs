@@ -47,10 +47,26 @@ impl Decider<'_> {
         }
     }
 
-    /// A dataset has other rows than before in a stretch of time. Jobs that only depend on it do not look back.
+    /// A dataset has other rows than before in a stretch of time. Jobs that only depend on it do not look back: what they
+    /// published is stale.
     pub(super) fn updated(&mut self, dataset: &DatasetName, stretch: Interval) {
+        for job in self.jobs_where(|job| job.spec.inputs().any(|input| input == dataset)) {
+            self.outdate(job, dataset, stretch);
+        }
         for job in self.jobs_where(|job| job.spec.triggers().contains(dataset)) {
             self.updated_for(job, stretch);
+        }
+    }
+
+    /// Rows that were added stay, whatever becomes of what they were made from.
+    fn outdate(&mut self, name: JobName, input: &DatasetName, stretch: Interval) {
+        let is_replaced = |job: &&Job| job.spec.options.mode == Mode::ReplaceInterval;
+        let Some(job) = self.state.jobs.get(&name).filter(is_replaced) else { return };
+        let touched = job.touched(stretch.start, stretch.end);
+        let mut stale = job.in_progress().within(touched.clone());
+        stale.insert_all(&job.ledger.which(touched, |entry| entry.published > 0));
+        if !stale.is_empty() {
+            self.record(Record::InputChanged { job: name, input: input.clone(), stale, at: self.now });
         }
     }
 

@@ -105,7 +105,8 @@ impl World {
             56..68 => Event::Requested { start: Millis(self.some_boundary(&job)), job },
             68..86 => {
                 let (a, b) = (self.some_boundary(&job), self.some_boundary(&job));
-                let reprocess = *self.rng.pick(&[Reprocess::Missing, Reprocess::Failed, Reprocess::All]).unwrap();
+                let reprocess = [Reprocess::Missing, Reprocess::Failed, Reprocess::Stale, Reprocess::All];
+                let reprocess = *self.rng.pick(&reprocess).unwrap();
                 let order = *self.rng.pick(&[Order::Forward, Order::Reverse]).unwrap();
                 let (from, to, max_runs) = (Millis(a.min(b)), Millis(a.max(b)), self.rng.count(1, 3));
                 Event::BackfillRequested { job, request: Request { from, to, reprocess, max_runs, order } }

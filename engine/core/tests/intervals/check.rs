@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use chrono_tz::Tz;
-use tidemill_core::interval::{Action, Event, JobName, Limits, Plan, Record, Step};
+use tidemill_core::interval::{Action, DatasetName, Event, JobName, Limits, Plan, Record, Step};
 
 use crate::model::{Doing, Known, Model, Set};
 
@@ -32,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: Option<Plan>,
     /// What updates of this step owe to jobs.
     pub(crate) owed: Vec<(JobName, [Set; 3])>,
+    /// The intervals that updates of this step make stale.
+    pub(crate) changed: Vec<(JobName, DatasetName, Set)>,
 }
 
 impl Model {
@@ -45,6 +47,7 @@ impl Model {
             }
         }
         ensure(x.owed.is_empty(), || format!("an update was not passed on to {:?}", x.owed))?;
+        ensure(x.changed.is_empty(), || format!("an update makes stale: {:?}", x.changed))?;
         ensure(step.urgent == step.records.iter().any(Record::is_urgent), || "urgent or not".to_owned())?;
         let submits = step.actions.iter().filter(|action| matches!(action, Action::Submit { .. })).count();
         let starts = step.records.iter().filter(|record| matches!(record, Record::RunStarted { .. })).count();
@@ -60,6 +63,7 @@ impl Model {
                 let known = self.job(job)?;
                 let had_schedule = known.spec.triggers().is_empty();
                 known.spec = spec.clone();
+                known.forget_stale();
                 known.keep_what_was_added();
                 known.fires = Rc::clone(&x.fires);
                 if !(had_schedule && spec.triggers().is_empty()) {
@@ -75,6 +79,7 @@ impl Model {
             }
             Record::Fired { job, due, skipped, cursor, .. } => self.check_fired(job, due, skipped, *cursor, x),
             Record::InputUpdated { job, due, again, missed, .. } => self.check_updated(job, [due, again, missed], x),
+            Record::InputChanged { job, input, stale, .. } => self.check_changed(job, input, stale, x),
             Record::Requested { job, index, .. } => {
                 let known = self.job(job)?;
                 ensure(known.end(*index) <= x.now, || format!("{index} of {job} is not over"))?;
@@ -104,6 +109,7 @@ impl Model {
                 let is_new = known.versions.insert(*version) || !is_known;
                 ensure(is_new, || format!("version {version} of {dataset} counts twice"))?;
                 known.ranges.push((from.0, to.0));
+                x.changed = self.left_behind(dataset, from.0, to.0);
                 x.owed = self.owed(dataset, from.0, to.0);
                 Ok(())
             }
@@ -175,7 +181,10 @@ impl Model {
             for (id, backfill) in &job.backfills {
                 let cause = tidemill_core::interval::Cause::Backfill { backfill: *id };
                 if job.may_start(cause) && job.of_backfill(*id) < backfill.request.max_runs as usize {
-                    let wanted = backfill.remaining.iter().filter(|k| job.is_wanted(backfill.request.reprocess, **k));
+                    let reprocess = backfill.request.reprocess;
+                    let held = self.held(name, reprocess);
+                    let wanted = backfill.remaining.iter().filter(|k| job.is_wanted(reprocess, **k, &held));
+                    let wanted = wanted.filter(|k| !held.contains(k));
                     let left = wanted.take(looked_at).find(|k| self.may_begin(job, **k, x.now));
                     ensure(left.is_none(), || format!("{left:?} of backfill {id} of {name} could begin, and did not"))?;
                 }

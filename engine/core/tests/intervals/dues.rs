@@ -160,14 +160,16 @@ impl Model {
         let Event::BackfillRequested { request, .. } = x.event else {
             return Err("nobody asked for a backfill".to_owned());
         };
+        let held = self.held(job, request.reprocess);
         let known = self.job(job)?;
+        let runs_anyhow = matches!(request.reprocess, Reprocess::Missing | Reprocess::Failed);
         let busy = |k: &u64| {
             [&known.due, &known.again, &known.requested].iter().any(|set| set.contains(k))
                 || known.active.contains_key(k)
         };
         let chosen: Set = (0..known.ended(x.now))
             .filter(|k| known.start(*k) >= request.from.0 && known.end(*k) <= request.to.0)
-            .filter(|k| known.is_wanted(request.reprocess, *k) && (request.reprocess == Reprocess::All || !busy(k)))
+            .filter(|k| known.is_wanted(request.reprocess, *k, &held) && !(runs_anyhow && busy(k)))
             .collect();
         let newest = chosen.iter().map(|k| known.generation(*k)).max().unwrap_or(0);
         let mut said = set(&backfill.remaining);
@@ -184,10 +186,11 @@ impl Model {
     }
 
     pub(crate) fn check_narrowed(&mut self, job: &JobName, id: u64, done: &Ranges) -> Check {
+        let reprocess = self.job(job)?.backfills.get(&id).ok_or("an unknown backfill is narrowed")?.request.reprocess;
+        let held = self.held(job, reprocess);
         let known = self.job(job)?;
-        let reprocess = known.backfills.get(&id).ok_or("an unknown backfill is narrowed")?.request.reprocess;
         for k in done.numbers() {
-            ensure(!known.is_wanted(reprocess, k), || format!("backfill {id} of {job} gives up {k}"))?;
+            ensure(!known.is_wanted(reprocess, k, &held), || format!("backfill {id} of {job} gives up {k}"))?;
             let backfill = known.backfills.get_mut(&id).ok_or("gone")?;
             ensure(backfill.remaining.remove(&k), || format!("{k} was not left to backfill {id}"))?;
         }
@@ -244,6 +247,7 @@ impl Model {
             again: Set::new(),
             requested: Set::new(),
             missed: Set::new(),
+            stale: BTreeMap::new(),
             active: BTreeMap::new(),
             backfills: BTreeMap::new(),
             failures: 0,

@@ -58,8 +58,11 @@ impl World {
 
     /// Whether nothing is in progress, and nothing that waits could begin: its inputs are not covered.
     fn is_quiet(&self) -> bool {
-        self.model.jobs.values().all(|job| {
-            let asked = job.backfills.values().flat_map(|backfill| &backfill.remaining);
+        self.model.jobs.iter().all(|(name, job)| {
+            let asked = job.backfills.values().flat_map(|backfill| {
+                let held = self.model.held(name, backfill.request.reprocess);
+                backfill.remaining.iter().filter(move |k| !held.contains(k))
+            });
             let mut waits = job.due.iter().chain(&job.again).chain(&job.requested).chain(asked);
             job.active.is_empty() && !waits.any(|k| self.model.may_begin(job, *k, self.clock()))
         })
@@ -106,6 +109,7 @@ impl World {
     /// The state and the model agree on everything.
     pub(crate) fn compare(&self) -> Check {
         ensure(self.state.jobs.keys().eq(self.model.jobs.keys()), || "there are other jobs".to_owned())?;
+        self.compare_stale()?;
         for (name, job) in &self.model.jobs {
             let own = &self.state.jobs[name];
             let sets = [

@@ -19,7 +19,9 @@ mod rng;
 mod runs;
 mod scale;
 mod shell;
+mod stale;
 mod stories;
+mod stories_late;
 mod weather;
 mod world;
 
@@ -29,7 +31,7 @@ use tidemill_core::interval::Event;
 use world::{Counts, Trace, World};
 
 /// What every run of all seeds must have met.
-const MET: [&str; 25] = [
+const MET: [&str; 27] = [
     "backfills",
     "backfills cancelled",
     "clocks set back",
@@ -46,6 +48,7 @@ const MET: [&str; 25] = [
     "jobs resumed",
     "jobs suspended",
     "late data",
+    "late data of published intervals",
     "notices",
     "refused",
     "reports said again",
@@ -54,6 +57,7 @@ const MET: [&str; 25] = [
     "runs by update",
     "runs cancelled",
     "runs of backfills",
+    "runs of what was stale",
     "runs submitted again",
 ];
 

@@ -51,6 +51,8 @@ pub(crate) struct JobModel {
     pub(crate) again: Set,
     pub(crate) requested: Set,
     pub(crate) missed: Set,
+    /// By interval: the inputs that have other rows than those it was computed from.
+    pub(crate) stale: BTreeMap<u64, BTreeSet<DatasetName>>,
     pub(crate) active: BTreeMap<u64, ActiveModel>,
     pub(crate) backfills: BTreeMap<u64, BackfillModel>,
     pub(crate) failures: u32,
@@ -65,6 +67,8 @@ pub(crate) struct ActiveModel {
     pub(crate) since: u64,
     pub(crate) begun: bool,
     pub(crate) state: Doing,
+    /// The inputs that were updated since its first attempt began.
+    pub(crate) outdated: BTreeSet<DatasetName>,
 }
 
 /// What an interval in progress does.
@@ -187,14 +191,16 @@ impl JobModel {
         self.fate(k).map_or(0, |fate| fate.generation)
     }
 
-    pub(crate) fn is_wanted(&self, reprocess: Reprocess, k: u64) -> bool {
-        let Some(fate) = self.fate(k) else { return true };
+    /// Whether a backfill has a reason to run an interval; `held` are those that read stale ones.
+    pub(crate) fn is_wanted(&self, reprocess: Reprocess, k: u64, held: &Set) -> bool {
+        let Some(fate) = self.fate(k) else { return reprocess != Reprocess::Stale };
         let (failed, published) = (fate.fate == Fate::Failed, fate.published > 0);
         let may_run = !published || self.spec.options.mode == Mode::ReplaceInterval;
         may_run
             && match reprocess {
                 Reprocess::Missing => !published && !failed,
                 Reprocess::Failed => !published || failed,
+                Reprocess::Stale => published && (self.stale.contains_key(&k) || held.contains(&k)),
                 Reprocess::All => true,
             }
     }

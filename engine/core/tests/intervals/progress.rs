@@ -23,7 +23,17 @@ impl Model {
             ensure(same, || format!("another retry than of {}-{}", active.generation, active.attempt))?;
             ensure(active.since + wait_ms <= x.now, || format!("a retry at {} before its time", x.now))?;
         }
+        if let Cause::Backfill { backfill } = cause
+            && *attempt == 1
+        {
+            let reprocess = job.backfills.get(backfill).ok_or("no such backfill")?.request.reprocess;
+            let held = self.held(name, reprocess);
+            ensure(!held.contains(index), || format!("{index} of {name} begins before what it reads"))?;
+        }
         let job = self.job(name)?;
+        // A retry may say that what an earlier attempt read is published.
+        let before = job.active.get(index).filter(|_| *attempt > 1);
+        let outdated = before.map(|active| active.outdated.clone()).unwrap_or_default();
         let begun = ActiveModel {
             generation: *generation,
             attempt: *attempt,
@@ -31,6 +41,7 @@ impl Model {
             since: x.now,
             begun: false,
             state: Doing::Runs,
+            outdated,
         };
         job.active.insert(*index, begun);
         if *attempt == 1 {
@@ -94,8 +105,10 @@ impl Model {
         job.set_fate(k, FateModel { fate: Fate::Published, generation, published: generation });
         job.failures = 0;
         job.count_failures(active.cause, |_| 0);
+        job.computed_without(k, active.outdated);
         job.keep_what_was_added();
         let (output, from, to) = (job.spec.output.clone(), job.start(k), job.end(k));
+        x.changed = self.left_behind(&output, from, to);
         x.owed = self.owed(&output, from, to);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Runs that the machine submitted: they go on whatever becomes of the coordinator, and publish at most once.
 
-use tidemill_core::interval::{ActiveState, Cause, Ended, Event, Interval, Job, JobName, RunKey};
+use tidemill_core::interval::{ActiveState, Cause, Ended, Event, Interval, Job, JobName, Reprocess, RunKey};
 use tidemill_core::{Error, ErrorKind};
 
 use crate::check::{Check, ensure};
@@ -58,6 +58,12 @@ impl World {
             Cause::Manual => "runs by hand",
             Cause::Backfill { .. } => "runs of backfills",
         });
+        if let Cause::Backfill { backfill } = cause
+            && let Some(backfill) = self.model.jobs.get(&run.job).and_then(|job| job.backfills.get(&backfill))
+            && backfill.request.reprocess == Reprocess::Stale
+        {
+            self.count("runs of what was stale");
+        }
         let chance = self.rng.between(0, 999);
         let fate = if self.is_calm {
             RunFate::Publishes

@@ -170,6 +170,9 @@ impl World {
     fn follow(&mut self, event: &Event, step: &Step, plan: Option<Plan>) -> Check {
         for record in &step.records {
             self.trace(|| format!("    {record:?}"));
+            if matches!(record, Record::InputChanged { .. }) {
+                self.count("late data of published intervals");
+            }
             let written = serde_json::to_string(record).map_err(|e| e.to_string())?;
             let read: Record = serde_json::from_str(&written).map_err(|e| e.to_string())?;
             ensure(read == *record, || format!("{record:?} is read as {read:?}"))?;
@@ -183,7 +186,8 @@ impl World {
             _ => Rc::default(),
         };
         let (now, limits, zone, horizon) = (self.clock(), self.limits, self.weather.zone, self.horizon());
-        let mut context = Context { event, now, limits, zone, horizon, fires, plan, owed: Vec::new() };
+        let mut context =
+            Context { event, now, limits, zone, horizon, fires, plan, owed: Vec::new(), changed: Vec::new() };
         self.model.follow(step, &mut context)
     }
 

@@ -1,10 +1,10 @@
-//! `system.intervals`: what became of each interval of each job; why it waits, or failed. Of each job the latest, and the latest
-//! of which more is known than that they are over: years of minutes would be millions of rows.
+//! `system.intervals`: what became of each interval of each job; why it waits, failed, or is stale. Of each job the latest, and the
+//! latest of which more is known than that they are over: years of minutes would be millions of rows.
 
 use std::collections::BTreeSet;
 
 use tidemill_core::Millis;
-use tidemill_core::interval::{Interval, Job, JobName, RunKey, Standing, standing};
+use tidemill_core::interval::{DatasetName, Inherited, Interval, Job, JobName, RunKey, Standing, held_up_by, standing};
 use tidemill_core::record::State;
 
 use super::Columns;
@@ -16,6 +16,9 @@ struct Row<'a> {
     job: &'a JobName,
     interval: Interval,
     standing: Standing,
+    waits_for: Option<String>,
+    upstream: Option<String>,
+    stale: Option<String>,
     run: Option<RunKey>,
     published: Option<(u32, Option<u64>)>,
     rows: Option<u64>,
@@ -35,7 +38,12 @@ fn shown(job: &Job, now: Millis) -> BTreeSet<u64> {
     shown
 }
 
-fn of_job<'a>(state: &'a State, name: &'a JobName, job: &'a Job, now: Millis) -> impl Iterator<Item = Row<'a>> {
+fn of_job<'a>(
+    state: &'a State,
+    inherited: &'a Inherited<'a>,
+    (name, job): (&'a JobName, &'a Job),
+    now: Millis,
+) -> impl Iterator<Item = Row<'a>> {
     let intervals = shown(job, now).into_iter().map(|index| (index, job.calendar.interval(index)));
     intervals.filter(|(_, interval)| !interval.is_empty()).map(move |(index, interval)| {
         let active = job.active.get(&index).map(|active| (active.generation, active.attempt));
@@ -48,10 +56,14 @@ fn of_job<'a>(state: &'a State, name: &'a JobName, job: &'a Job, now: Millis) ->
             attempt,
         };
         let entry = job.ledger.entry(index).filter(|entry| entry.published > 0);
+        let standing = standing(&state.jobs, job, index, now);
         Row {
             job: name,
             interval,
-            standing: standing(&state.jobs, job, index, now),
+            waits_for: waits_for(&standing, &inherited.holding(name, job, index)),
+            upstream: upstream(state, job, index, &standing, now),
+            stale: stale(inherited, name, job, index),
+            standing,
             run: active.or(failed).map(key),
             published: entry.map(|entry| (entry.published, job.ledger.version(index))),
             rows: job.ledger.rows(index),
@@ -59,13 +71,19 @@ fn of_job<'a>(state: &'a State, name: &'a JobName, job: &'a Job, now: Millis) ->
     })
 }
 
-fn waits_for(row: &Row<'_>) -> Option<String> {
-    match &row.standing {
-        Standing::Waiting { inputs } => {
-            let names = inputs.iter().map(|input| input.0.strip_prefix("public.").unwrap_or(&input.0).to_owned());
-            Some(format!("{} to be complete", names.collect::<Vec<_>>().join(", ")))
-        }
-        Standing::Queued => Some("its turn".to_owned()),
+fn shown_name(dataset: &DatasetName) -> &str {
+    dataset.0.strip_prefix("public.").unwrap_or(&dataset.0)
+}
+
+fn listed<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> String {
+    datasets.into_iter().map(shown_name).collect::<Vec<_>>().join(", ")
+}
+
+fn waits_for(standing: &Standing, holding: &[&DatasetName]) -> Option<String> {
+    match standing {
+        Standing::Waiting { inputs } => Some(format!("{} to be complete", listed(inputs))),
+        Standing::Queued if holding.is_empty() => Some("its turn".to_owned()),
+        Standing::Queued => Some(format!("{} to be computed again", listed(holding.iter().copied()))),
         Standing::Retrying { .. } => Some("the next try".to_owned()),
         Standing::Future
         | Standing::Missing
@@ -78,6 +96,26 @@ fn waits_for(row: &Row<'_>) -> Option<String> {
     }
 }
 
+/// Which intervals of other jobs keep one waiting, and where these stand.
+fn upstream(state: &State, job: &Job, index: u64, waiting: &Standing, now: Millis) -> Option<String> {
+    let Standing::Waiting { inputs } = waiting else { return None };
+    let held_up = inputs.iter().filter_map(|input| held_up_by(&state.jobs, job, index, input));
+    let texts = held_up.map(|(name, producer, index)| {
+        let (zone, start) = (producer.spec.zone, producer.calendar.boundary(index));
+        let stands = standing(&state.jobs, producer, index, now);
+        format!("{name} {} {}: {}", zone.local(start), zone.name(), stands.name())
+    });
+    let texts: Vec<String> = texts.collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+fn stale(inherited: &Inherited<'_>, name: &JobName, job: &Job, index: u64) -> Option<String> {
+    let changed = job.changed(index).map(|input| format!("{} has other rows since", shown_name(input)));
+    let read = inherited.inputs(name, index).into_iter().map(|input| format!("{} is stale", shown_name(input)));
+    let why: Vec<String> = changed.chain(read).collect();
+    (!why.is_empty()).then(|| why.join(", "))
+}
+
 fn error(row: &Row<'_>) -> Option<String> {
     match &row.standing {
         Standing::Retrying { error, .. } => Some(error.message.clone()),
@@ -88,15 +126,18 @@ fn error(row: &Row<'_>) -> Option<String> {
 
 pub(super) fn rows(state: &State, now: Millis) -> Columns {
     let now = Millis(now.0.saturating_add_signed(state.clock_ahead_ms));
-    let rows: Vec<Row<'_>> = state.jobs.jobs.iter().flat_map(|(name, job)| of_job(state, name, job, now)).collect();
+    let inherited = Inherited::of(&state.jobs);
+    let rows: Vec<Row<'_>> = state.jobs.jobs.iter().flat_map(|known| of_job(state, &inherited, known, now)).collect();
     let all = || rows.iter();
     Columns::default()
         .text("job", all().map(|row| Some(row.job.0.clone())))
         .time("interval_start", all().map(|row| Some(row.interval.start)))
         .time("interval_end", all().map(|row| Some(row.interval.end)))
         .text("state", all().map(|row| Some(row.standing.name())))
-        .text("waits_for", all().map(waits_for))
+        .text("waits_for", all().map(|row| row.waits_for.clone()))
+        .text("upstream", all().map(|row| row.upstream.clone()))
         .text("error", all().map(error))
+        .text("stale", all().map(|row| row.stale.clone()))
         .text("run_id", all().map(|row| row.run.as_ref().map(|key| key.run().0)))
         .number("attempt", all().map(|row| row.run.as_ref().map(|key| key.attempt)))
         .number("generation", all().map(|row| row.run.as_ref().map(|key| key.generation)))

@@ -88,6 +88,9 @@ async fn al12_a_failing_check_publishes_nothing_and_the_backfill_after_mending_d
     ] {
         assert!(stopped.contains(part), "{part}\nis not in\n{stopped}");
     }
+    let upstream = "SELECT upstream FROM system.intervals \
+                    WHERE job = 'join_hours' AND interval_start = TIMESTAMP '2026-03-01T01:00:00Z'";
+    assert_eq!(value(client, upstream).await, "clean_spend 2026-03-01 01:00 UTC: failed");
     assert_eq!(value(client, "SELECT count(*) FROM spend_clean WHERE hour = '2026-03-01T01:00:00'").await, "0");
     assert_eq!(value(client, "SELECT count(DISTINCT hour) FROM ad_hours").await, "2");
     let tries = "SELECT max(attempt) FROM system.runs WHERE job = 'clean_spend' AND state = 'failed'";
@@ -99,6 +102,10 @@ async fn al12_a_failing_check_publishes_nothing_and_the_backfill_after_mending_d
     assert_eq!(value(client, "SELECT count(DISTINCT hour) FROM ad_hours").await, "3");
     assert_eq!(published(client, "clean_spend").await, 3);
 }
+
+/// What is stale, and why.
+const STALE: &str = "SELECT coalesce(string_agg(job || ' ' || interval_start || ': ' || stale, ', ' ORDER BY job), 'nothing') \
+                     FROM system.intervals WHERE stale IS NOT NULL";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ob10_a_late_hour_computes_that_hour_and_its_day_anew_and_nothing_else() {
@@ -118,8 +125,21 @@ async fn ob10_a_late_hour_computes_that_hour_and_its_day_anew_and_nothing_else()
     assert_eq!(value(client, warned).await, "as_many_as_usual 2026-03-02T06:00:00Z 1");
     let before: u64 = value(client, "SELECT sum(clicks) FROM ad_days").await.parse().expect("a number");
     std::fs::write(&file, late).expect("a file");
+    // Whoever brings the file says so, and it is known what was made without it.
+    assert_eq!(value(client, STALE).await, "nothing");
+    complete(client, "raw_clicks", 30, 31).await;
+    let stale = [
+        "clean_clicks 2026-03-02T06:00:00Z: raw_clicks has other rows since",
+        "join_hours 2026-03-02T06:00:00Z: clicks_clean is stale",
+        "sum_days 2026-03-02T00:00:00Z: ad_hours is stale",
+    ];
+    assert_eq!(value(client, STALE).await, stale.join(", "));
+    let strip = text(&rows(client, "SHOW INTERVALS OF join_hours FROM '2026-03-02' TO '2026-03-03'").await);
+    assert!(strip.contains("| 2026-03-02 | ######*################# "), "{strip}");
+    for job in ["join_hours", "clean_clicks"] {
+        rows(client, &format!("BACKFILL JOB {job} {} REPROCESS STALE", span(0, HOURS))).await;
+    }
     for job in ["clean_clicks", "join_hours"] {
-        rows(client, &format!("BACKFILL JOB {job} {} REPROCESS ALL", span(30, 31))).await;
         let again = format!(
             "SELECT count(*) FROM system.intervals WHERE job = '{job}' AND published_generation = 2 AND state = 'published'"
         );
@@ -130,6 +150,7 @@ async fn ob10_a_late_hour_computes_that_hour_and_its_day_anew_and_nothing_else()
     let expected =
         ["clean_clicks 2026-03-02T06:00:00Z", "join_hours 2026-03-02T06:00:00Z", "sum_days 2026-03-02T00:00:00Z"];
     until(client, again, &expected.join(", ")).await;
+    assert_eq!(value(client, STALE).await, "nothing");
     check(client, folder.path()).await;
     let after: u64 = value(client, "SELECT sum(clicks) FROM ad_days").await.parse().expect("a number");
     assert!(after > before && after - before <= CLICKS / 2, "{before} clicks became {after}");
