@@ -48,4 +48,8 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .count("output_version", all().map(|r| r.version))
         .count("rows_read", all().map(Run::rows_read))
         .count("rows_written", all().map(Run::published_rows))
+        .count("rows_filtered", all().map(Run::rows_filtered))
+        .count("rows_aggregated", all().map(Run::rows_aggregated))
+        .count("groups", all().map(Run::groups))
+        .count("rows_joined", all().map(Run::rows_joined))
 }
