@@ -4,36 +4,46 @@
 //! stop early is not asked.
 
 use crate::graph::{ExchangeKind, Input};
-use crate::record::{Output, Run};
+use crate::record::{Output, Run, Task};
 use crate::{Error, StageId};
 
 /// Why a run must not be published: somewhere its winners' rows are not those that they were given.
 pub(super) fn disagreement(run: &Run) -> Option<Error> {
     let stages = &run.graph.as_ref()?.stages;
     let found = stages.iter().find_map(|stage| {
-        let readers = outputs(run, stage.id)?;
-        within(stage.id, &readers)
-            .or_else(|| stage.inputs.iter().find_map(|input| between(run, stage.id, &readers, *input)))
+        let between = || stage.inputs.iter().find_map(|input| between(run, stage.id, *input));
+        within(run, stage.id).or_else(between)
     })?;
     Some(Error::internal(format!("{found}, so nothing is published: please report this as a bug")))
 }
 
-/// A stage's winning outputs; `None` while one is not there.
-fn outputs(run: &Run, stage: StageId) -> Option<Vec<&Output>> {
-    run.stages.get(stage.index())?.tasks.iter().map(|task| task.output.as_ref()).collect()
-}
-
 /// Where an operator took other rows than its input gave.
-fn within(stage: StageId, outputs: &[&Output]) -> Option<String> {
-    let differs = outputs.iter().find_map(|output| output.rows.as_ref()?.differs.as_ref())?;
+fn within(run: &Run, stage: StageId) -> Option<String> {
+    let mut tasks = run.stages.get(stage.index())?.tasks.iter();
+    let differs = tasks.find_map(|task| task.output.as_ref()?.rows.as_ref()?.differs.as_ref())?;
     let (operator, given, taken) = (&differs.operator, differs.given, differs.taken);
     Some(format!("in stage {stage}, {operator} took {taken} rows and was given {given}"))
 }
 
+/// A stage's winning outputs; `None` while one is not there, and where one may have taken the place of another that was read: of
+/// aggregates that are not complete, a repetition may give more rows, with the same groups in the end.
+fn outputs(run: &Run, stage: StageId) -> Option<Vec<&Output>> {
+    run.stages.get(stage.index())?.tasks.iter().map(only_output).collect()
+}
+
+fn only_output(task: &Task) -> Option<&Output> {
+    let output = task.output.as_ref()?;
+    let is_compared = task.checksum.is_some() && output.footer.checksum.is_some();
+    // Of an earlier leader's attempt it is not known what it read.
+    let is_only = !task.adopted && (task.repeats == 0 || is_compared);
+    is_only.then_some(output)
+}
+
 /// Where a stage's tasks read other rows of a producer than its winners gave.
-fn between(run: &Run, stage: StageId, readers: &[&Output], input: Input) -> Option<String> {
-    let given = outputs(run, input.stage)?.iter().map(|output| output.footer.rows).sum::<u64>();
-    let parts = parts(readers, input.stage)?;
+fn between(run: &Run, stage: StageId, input: Input) -> Option<String> {
+    let (producers, readers) = (outputs(run, input.stage)?, outputs(run, stage)?);
+    let given = producers.iter().map(|output| output.footer.rows).sum::<u64>();
+    let parts = parts(&readers, input.stage)?;
     let read: u64 = match input.kind {
         ExchangeKind::Hash => parts.iter().sum(),
         ExchangeKind::Gather | ExchangeKind::SortedGather if readers.len() == 1 => parts.iter().sum(),

@@ -2,21 +2,26 @@
 
 use tidemill_core::graph::ExchangeKind;
 use tidemill_core::record::{Footer, RowCounts, RowsDiffer, RowsRead, RunState, TaskMetrics};
-use tidemill_core::schedule::{Event, Launch};
-use tidemill_core::{RunId, StageId};
+use tidemill_core::schedule::{Event, Launch, Lost, LostOutput};
+use tidemill_core::{Error, RunId, StageId};
 
-use crate::cluster::{Cluster, launches};
+use crate::cluster::{Cluster, launch, launches};
 use crate::graphs::chain;
 
 fn done(launch: &Launch, rows: u64, counts: Option<RowCounts>) -> Event {
+    let footer = Footer { rows, ..Footer::default() };
+    ended(launch, footer, counts)
+}
+
+fn ended(launch: &Launch, footer: Footer, rows: Option<RowCounts>) -> Event {
     Event::TaskSucceeded {
         run: launch.run.clone(),
         task: launch.task,
         attempt: launch.attempt,
-        footer: Footer { rows, ..Footer::default() },
+        footer,
         metrics: TaskMetrics { rows_scanned: 50, ..TaskMetrics::default() },
         operators: Vec::new(),
-        rows: counts,
+        rows,
     }
 }
 
@@ -40,9 +45,13 @@ fn committed(kind: ExchangeKind, readers: &[Option<RowCounts>]) -> Cluster {
     for (launch, counts) in launched.iter().zip(readers) {
         cluster.send(done(launch, 1, counts.clone()));
     }
-    let winners = launched.iter().map(|launch| launch.attempt).collect();
-    cluster.send(Event::CommitReady { run: RunId("run".to_owned()), winners, rows: 2 });
+    commit(&mut cluster, &launched);
     cluster
+}
+
+fn commit(cluster: &mut Cluster, winners: &[Launch]) {
+    let winners = winners.iter().map(|launch| launch.attempt).collect();
+    cluster.send(Event::CommitReady { run: RunId("run".to_owned()), winners, rows: 2 });
 }
 
 /// Why it is not published, if it is not.
@@ -91,8 +100,35 @@ fn what_may_stop_early_or_does_not_tell_is_published() {
 fn what_does_not_agree_inside_of_a_stage_is_not_published() {
     let differs = RowsDiffer { operator: "FilterExec".to_owned(), given: 12, taken: 11 };
     let first = read(12, true).map(|counts| RowCounts { differs: Some(differs), ..counts });
-    let told = "in stage 1, FilterExec took 11 rows and was given 12, so nothing is published: please report this as a bug";
+    let told =
+        "in stage 1, FilterExec took 11 rows and was given 12, so nothing is published: please report this as a bug";
     assert_eq!(refused(ExchangeKind::Hash, &[first, read(18, true)]).as_deref(), Some(told));
+}
+
+#[test]
+fn what_was_repeated_is_asked_only_where_it_was_compared() {
+    let refused = |checksum| {
+        let mut cluster = Cluster::new();
+        cluster.start("a", 2);
+        let footer = Footer { rows: 10, checksum, ..Footer::default() };
+        let producer = launch(&cluster.submit("run", chain(&[1, 2])));
+        let readers = launches(&cluster.send(ended(&producer, footer, None)));
+        cluster.send(done(&readers[0], 1, read(6, true)));
+        let lost = LostOutput { task: producer.task, attempt: producer.attempt };
+        let again = launch(&cluster.send(Event::TaskFailed {
+            run: readers[1].run.clone(),
+            task: readers[1].task,
+            attempt: readers[1].attempt,
+            error: Error::lost_input("a peer cannot be reached"),
+            lost: Lost { outputs: vec![lost], looked_in_packs: false },
+        }));
+        let reader = launch(&cluster.send(ended(&again, footer, None)));
+        cluster.send(done(&reader, 1, read(5, true)));
+        commit(&mut cluster, &[readers[0].clone(), reader]);
+        cluster.run("run").state == RunState::Failed
+    };
+    assert!(!refused(None), "the first reader may have read other rows");
+    assert!(refused(Some(7)), "both readers read the same rows");
 }
 
 #[test]
