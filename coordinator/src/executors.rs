@@ -256,6 +256,7 @@ fn succeeded(done: wire::TaskSucceeded) -> Result<(Acknowledgement, Event)> {
         footer: done.footer.ok_or_else(|| missing("TaskSucceeded.footer"))?.into(),
         metrics: done.metrics.ok_or_else(|| missing("TaskSucceeded.metrics"))?.into(),
         operators: done.operators.into_iter().map(Into::into).collect(),
+        rows: done.rows.map(Into::into),
     };
     Ok((Acknowledgement::Completion(attempt), event))
 }

@@ -339,6 +339,7 @@ fn completion(
             footer: Some(done.footer.into()),
             metrics: Some(done.metrics.into()),
             operators: done.operators.into_iter().map(Into::into).collect(),
+            rows: done.rows.map(Into::into),
         }),
         Err(failed) => {
             let mut error = wire::Error::from(&failed.error);

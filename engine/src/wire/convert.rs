@@ -1,7 +1,7 @@
 //! Domain types to protobuf and back. Absent fields are errors, never defaults.
 
 use prost::Message;
-use tidemill_core::record::{Footer, OperatorMetrics, Pack, TaskMetrics};
+use tidemill_core::record::{Footer, OperatorMetrics, Pack, RowCounts, RowsDiffer, RowsRead, TaskMetrics};
 use tidemill_core::schedule::{Flow, Lost, LostOutput, Progress};
 use tidemill_core::{Attempt, Epoch, Error, ErrorKind, Place, Result, StageId, TaskId};
 use tonic::{Code, Status};
@@ -121,6 +121,24 @@ impl From<pb::OperatorMetrics> for OperatorMetrics {
     fn from(m: pb::OperatorMetrics) -> Self {
         let pb::OperatorMetrics { path, name, rows, compute_ns, spilled_bytes } = m;
         Self { path, name, rows, compute_ns, spilled_bytes }
+    }
+}
+
+impl From<RowCounts> for pb::RowCounts {
+    fn from(counts: RowCounts) -> Self {
+        let RowCounts { filtered, aggregated, groups, joined, reads, differs } = counts;
+        let read = |RowsRead { from, rows, whole }| pb::RowsRead { stage: from.0, rows, whole };
+        let differs = differs.map(|RowsDiffer { operator, given, taken }| pb::RowsDiffer { operator, given, taken });
+        Self { filtered, aggregated, groups, joined, reads: reads.into_iter().map(read).collect(), differs }
+    }
+}
+
+impl From<pb::RowCounts> for RowCounts {
+    fn from(counts: pb::RowCounts) -> Self {
+        let pb::RowCounts { filtered, aggregated, groups, joined, reads, differs } = counts;
+        let read = |pb::RowsRead { stage, rows, whole }| RowsRead { from: StageId(stage), rows, whole };
+        let differs = differs.map(|pb::RowsDiffer { operator, given, taken }| RowsDiffer { operator, given, taken });
+        Self { filtered, aggregated, groups, joined, reads: reads.into_iter().map(read).collect(), differs }
     }
 }
 

@@ -6,10 +6,12 @@ mod accounted;
 mod inputs;
 mod metrics;
 mod operators;
+mod rows;
 mod sink;
 mod so_far;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arrow::datatypes::DataType;
@@ -20,7 +22,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use futures::TryStreamExt;
 use prost::Message;
-use tidemill_core::record::{Footer, LOCAL, OperatorMetrics, TaskMetrics};
+use tidemill_core::record::{Footer, LOCAL, OperatorMetrics, RowCounts, TaskMetrics};
 use tidemill_core::schedule::LostOutput;
 use tidemill_core::{Attempt, BlobHash, Epoch, Error, Result, RunId, TaskId};
 use tidemill_engine::error::TaskError;
@@ -71,6 +73,8 @@ pub(crate) struct Done {
     pub(crate) metrics: TaskMetrics,
     /// The same by operator, where the run asked for it.
     pub(crate) operators: Vec<OperatorMetrics>,
+    /// What became of its rows; none where that cannot be known.
+    pub(crate) rows: Option<RowCounts>,
 }
 
 /// Runs an attempt to its end and makes its output visible.
@@ -83,10 +87,11 @@ pub(crate) async fn run(
     let plan = Arc::clone(&prepared.plan);
     so_far.begin(&plan, &prepared.io.metrics);
     let executed = execute(&spec, &prepared).await;
-    let finished = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
+    let (finished, written) = executed.map_err(|error| prepared.pinned.changed().map_or(error, TaskError::from))?;
     let metrics = metrics::collect(&plan, &prepared.io.metrics, &finished);
     let operators = if prepared.tells_operators { operators::collect(&plan) } else { Vec::new() };
-    Ok(Done { footer: finished.footer.summary(), metrics, operators })
+    let rows = rows::count(&plan, written);
+    Ok(Done { footer: finished.footer.summary(), metrics, operators, rows })
 }
 
 /// What an attempt executes.
@@ -180,17 +185,18 @@ fn undecodable(what: &str, error: &prost::DecodeError) -> Error {
     Error::internal(format!("a {what} cannot be decoded ({error}): do both processes run the same build?"))
 }
 
-/// Executes the task's partitions and makes the output visible.
-async fn execute(spec: &AttemptSpec, prepared: &Prepared) -> std::result::Result<Finished, TaskError> {
-    if prepared.stage.sink.is_empty() {
+/// Executes the task's partitions and makes the output visible. Answers how many of their rows were written, too, if that is told.
+async fn execute(spec: &AttemptSpec, prepared: &Prepared) -> std::result::Result<(Finished, Option<u64>), TaskError> {
+    let written = if prepared.stage.sink.is_empty() {
         run_partitions(prepared).await?;
+        Some(prepared.io.metrics.rows_out.load(Ordering::Relaxed))
     } else {
-        sink::write(spec, prepared).await?;
-    }
+        sink::write(spec, prepared).await?
+    };
     let start = Instant::now();
     let finished = prepared.sink.finish().await;
     IoMetrics::add_since(&prepared.io.metrics.exchange_ns, start);
-    Ok(finished)
+    Ok((finished, written))
 }
 
 /// One partition, or all of them side by side: never another subset.

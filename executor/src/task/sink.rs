@@ -19,7 +19,8 @@ use tidemill_engine::plan::{SinkTarget, redirect, stage_codec};
 
 use super::{AttemptSpec, Prepared};
 
-pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(), TaskError> {
+/// Answers how many rows a dataset took; what others count is their own.
+pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<Option<u64>, TaskError> {
     let exec = stage_codec().decode(&prepared.stage.sink, Default::default(), &prepared.context)?;
     let Some(exec) = exec.downcast_ref::<DataSinkExec>() else {
         return Err(Error::internal("rule 14: a sink decoded as something else").into());
@@ -39,7 +40,8 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<(),
     let counts = Arc::new(UInt64Array::from(vec![count]));
     let batch = RecordBatch::try_new(schema, vec![counts]).map_err(DataFusionError::from)?;
     IoMetrics::add(&prepared.io.metrics.rows_out, 1);
-    prepared.sink.push(0, batch).await
+    prepared.sink.push(0, batch).await?;
+    Ok(exec.sink().is::<DatasetSink>().then_some(count))
 }
 
 /// The statement's sink, for this attempt alone.

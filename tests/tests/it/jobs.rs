@@ -3,6 +3,7 @@
 
 mod api;
 mod checks;
+mod counted;
 mod inputs;
 mod kills;
 mod many;

@@ -12,6 +12,7 @@ mod metrics;
 mod operators;
 mod pairs;
 mod queries;
+mod rows;
 mod run;
 mod sessions;
 mod state;
@@ -27,6 +28,7 @@ pub use jobs::{AskedNotice, JobRun};
 pub use live::Live;
 pub use metrics::{Requests, TaskMetrics};
 pub use operators::OperatorMetrics;
+pub use rows::{RowCounts, RowsDiffer, RowsRead};
 pub use sessions::{SessionRows, TableRows};
 pub use state::{
     Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec, RunState,

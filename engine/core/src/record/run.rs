@@ -29,15 +29,6 @@ impl Run {
         }
     }
 
-    /// Rows that the scans of its tasks gave, each task counted once; none while an output is not there, or was lost after its
-    /// readers had it.
-    #[must_use]
-    pub fn rows_read(&self) -> Option<u64> {
-        let mut tasks = self.stages.iter().flat_map(|s| &s.tasks).peekable();
-        tasks.peek()?;
-        tasks.map(|task| task.output.as_ref().map(|output| output.metrics.rows_scanned)).sum()
-    }
-
     pub(super) fn planned(&mut self, graph: &StageGraph, sheet: Option<&Sheet>) {
         let task = Task {
             state: TaskState::Waiting,

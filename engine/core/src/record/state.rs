@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
+use super::rows::RowCounts;
 use super::task::Task;
 use super::{AskedNotice, Catalogue, Checked, InputVersion, JobRun, Live, SessionRows, pairs};
 use crate::graph::StageGraph;
@@ -325,6 +326,9 @@ pub struct Output {
     /// The same by operator, where the run asked for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<OperatorMetrics>,
+    /// What became of its rows; none where it does not tell, and in records of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowCounts>,
     /// Where else it is, outside of all processes: the position among the run's packs.
     pub durable: Option<usize>,
 }

@@ -6,6 +6,7 @@
 //! Invariant: a task is launched only while every input's output is available, and nothing waits for a task that has
 //! no slot.
 
+mod accounts;
 mod decide;
 mod executors;
 mod jobs;
@@ -24,12 +25,13 @@ use crate::graph::StageGraph;
 use crate::interval::{self, JobName};
 pub use crate::record::LostOutput;
 use crate::record::{
-    AskedNotice, Capacity, Checked, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RunSpec, Sheet,
-    State, TaskMetrics,
+    AskedNotice, Capacity, Checked, Footer, Kept, OperatorMetrics, Outcome, Pack, Record, Requests, RowCounts, RunSpec,
+    Sheet, State, TaskMetrics,
 };
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, SessionId, Settings, StageId, TaskId};
 use decide::Decider;
 pub use progress::{Flow, Progress, progress};
+use tasks::Done;
 pub use waiting::waiting_for;
 pub use watch::Watch;
 
@@ -70,6 +72,8 @@ pub enum Event {
         footer: Footer,
         metrics: TaskMetrics,
         operators: Vec<OperatorMetrics>,
+        /// What became of its rows, if it tells.
+        rows: Option<RowCounts>,
     },
     /// An attempt failed.
     TaskFailed { run: RunId, task: TaskId, attempt: Attempt, error: Error, lost: Lost },
@@ -234,8 +238,8 @@ pub fn step(state: &mut State, settings: &Settings, event: Event, now: Millis) -
         Event::Planned { run, graph, sheet } => d.planned(run, graph, sheet),
         Event::Unread { run } => d.unread(run),
         Event::Answered { run, outcome } => d.finish(&run, outcome),
-        Event::TaskSucceeded { run, task, attempt, footer, metrics, operators } => {
-            d.task_succeeded(&run, task, attempt, footer, metrics, operators);
+        Event::TaskSucceeded { run, task, attempt, footer, metrics, operators, rows } => {
+            d.task_succeeded(&run, task, attempt, Done { footer, metrics, operators, rows });
         }
         Event::TaskFailed { run, task, attempt, error, lost } => d.task_failed(&run, task, attempt, error, &lost),
         Event::ResultLost { run, lost } => d.result_lost(&run, &lost),

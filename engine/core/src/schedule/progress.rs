@@ -184,7 +184,7 @@ mod tests {
         let metrics = TaskMetrics { rows_in: 7, bytes_out: 8, ..TaskMetrics::default() };
         let attempt = Attempt { epoch: Epoch(1), counter: 0 };
         let (footer, operators) = (Footer::default(), Vec::new());
-        let output = Output { attempt, executor, footer, metrics, operators, durable: None };
+        let output = Output { attempt, executor, footer, metrics, operators, rows: None, durable: None };
         let task = TaskId { stage: StageId(0), index: 0 };
         records.push(Record::AttemptSucceeded { run: run(), task, attempt, output, at: Millis(2000) });
         let expected = Progress {

@@ -1,6 +1,7 @@
 //! Runs: accepted, planned, finished.
 
 use super::Action;
+use super::accounts::disagreement;
 use super::decide::Decider;
 use crate::graph::StageGraph;
 use crate::interval;
@@ -89,7 +90,10 @@ impl Decider<'_> {
     }
 
     pub(super) fn commit_ready(&mut self, run: RunId, winners: Vec<Attempt>, rows: u64) {
-        if self.live_run(&run).is_some_and(|r| r.intent.is_none()) {
+        let Some(live) = self.live_run(&run).filter(|r| r.intent.is_none()) else { return };
+        if let Some(error) = disagreement(live) {
+            self.finish(&run, Outcome::Failed { error });
+        } else {
             self.record(Record::RunCommitting { run: run.clone(), winners, rows });
             self.act(Action::Commit { run });
         }

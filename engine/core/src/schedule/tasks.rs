@@ -3,19 +3,20 @@
 use super::decide::Decider;
 use super::{Action, Lost, LostOutput, needed_stages};
 use crate::graph::Determinism;
-use crate::record::{Footer, Loss, OperatorMetrics, Outcome, Output, Record, TaskMetrics, TaskState};
+use crate::record::{Footer, Loss, OperatorMetrics, Outcome, Output, Record, RowCounts, TaskMetrics, TaskState};
 use crate::{Attempt, Error, ErrorKind, ExecutorId, Millis, RunId, StageId, TaskId};
 
+/// What a finished attempt tells.
+pub(super) struct Done {
+    pub(super) footer: Footer,
+    pub(super) metrics: TaskMetrics,
+    pub(super) operators: Vec<OperatorMetrics>,
+    pub(super) rows: Option<RowCounts>,
+}
+
 impl Decider<'_> {
-    pub(super) fn task_succeeded(
-        &mut self,
-        run: &RunId,
-        task: TaskId,
-        attempt: Attempt,
-        footer: Footer,
-        metrics: TaskMetrics,
-        operators: Vec<OperatorMetrics>,
-    ) {
+    pub(super) fn task_succeeded(&mut self, run: &RunId, task: TaskId, attempt: Attempt, done: Done) {
+        let footer = done.footer;
         let Some(executor) = self.running_on(run, task, attempt) else { return };
         let other = self.state.task(run, task).and_then(|t| t.other_than(attempt));
         if let Some((executor, attempt)) = &other {
@@ -37,7 +38,8 @@ impl Decider<'_> {
             self.refresh(run);
             return;
         }
-        let output = Output { attempt, executor, footer, metrics, operators, durable: None };
+        let Done { footer, metrics, operators, rows } = done;
+        let output = Output { attempt, executor, footer, metrics, operators, rows, durable: None };
         self.record(Record::AttemptSucceeded { run: run.clone(), task, attempt, output, at: self.now });
         if self.stage_is_complete(run, task.stage) {
             self.refresh(run);

@@ -92,6 +92,7 @@ pub(crate) fn succeeded(launch: &Launch) -> Event {
         footer: Footer::default(),
         metrics: TaskMetrics::default(),
         operators: Vec::new(),
+        rows: None,
     }
 }
 

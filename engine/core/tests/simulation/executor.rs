@@ -345,7 +345,7 @@ impl World {
         }
         let footer = Footer { crc: 1, rows: 1, bytes: 8, checksum: Some(checksum) };
         let metrics = TaskMetrics { rows_out: 1, ..Default::default() };
-        Some(Event::TaskSucceeded { run, task, attempt, footer, metrics, operators: Vec::new() })
+        Some(Event::TaskSucceeded { run, task, attempt, footer, metrics, operators: Vec::new(), rows: None })
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should say so and end")]
 
+mod accounts;
 mod cluster;
 mod commands;
 mod content;

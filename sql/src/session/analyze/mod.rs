@@ -384,7 +384,7 @@ mod tests {
             Some((bytes, metrics)) => {
                 let footer = Footer { rows: 7, bytes, ..Footer::default() };
                 let operators = operators();
-                let output = Output { attempt, executor, footer, metrics, operators, durable: None };
+                let output = Output { attempt, executor, footer, metrics, operators, rows: None, durable: None };
                 Record::AttemptSucceeded { run, task, attempt, output, at }
             }
             None => Record::AttemptLost { run, task, attempt, cause: Loss::Executor, at },

@@ -78,4 +78,8 @@ pub(super) fn rows(state: &State, _: Millis) -> Columns {
         .count("checks_passed", checks().map(|c| c.map(|c| c.passed)))
         .count("checks_failed", checks().map(|c| c.map(|c| c.failed)))
         .count("checks_warned", checks().map(|c| c.map(|c| c.warned)))
+        .count("rows_filtered", all().map(Run::rows_filtered))
+        .count("rows_aggregated", all().map(Run::rows_aggregated))
+        .count("groups", all().map(Run::groups))
+        .count("rows_joined", all().map(Run::rows_joined))
 }
