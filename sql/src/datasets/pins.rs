@@ -20,6 +20,8 @@ use super::version::Version;
 const MAX_KNOWN: usize = 256;
 /// Runs whose versions are remembered: VACUUM refuses while one lives that is not.
 const MAX_RUNS: usize = 10_000;
+/// Files of a version that a run may keep until its commit: about 12 MiB, for each run in progress.
+const MAX_KEPT_FILES: usize = 10_000;
 
 /// What a planner remembers of datasets.
 #[derive(Debug, Default)]
@@ -56,6 +58,12 @@ impl Datasets {
             }
         }
         Ok(newest)
+    }
+
+    /// A version, if it is the one of its table that is remembered, and not too large to be kept by each run in progress.
+    pub(super) fn remembered(&self, location: &str, number: u64) -> Option<Version> {
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(location).filter(|known| known.number == number && known.files.len() <= MAX_KEPT_FILES).cloned()
     }
 
     fn note(&self, run: &RunId, location: &str, version: u64) {
