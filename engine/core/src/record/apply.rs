@@ -370,7 +370,7 @@ impl State {
         self.with_run(run, |r| {
             r.held_slots = 0;
             (r.finished_at, r.finished_as) = (Some(at), finished_as);
-            r.ready.clear();
+            r.leave_history();
             match outcome {
                 Outcome::Succeeded { rows, kept, version } => {
                     r.state = RunState::Succeeded;
