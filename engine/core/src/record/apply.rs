@@ -62,9 +62,7 @@ impl State {
             }
             Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
             Record::ResultExpired { run } => self.with_run(run, |r| r.kept = None),
-            Record::RunForgotten { run } => {
-                self.runs.shift_remove(run);
-            }
+            Record::RunForgotten { run } => self.runs.remove(run),
             Record::CatalogueSet { name, entry } => self.catalogue.set(name, entry),
             Record::CatalogueDropped { name } => self.catalogue.drop(name),
             Record::SessionRowsKept { .. }

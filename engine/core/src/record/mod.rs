@@ -12,6 +12,7 @@ mod operators;
 mod pairs;
 mod queries;
 mod run;
+mod runs;
 mod sessions;
 mod state;
 mod task;
@@ -25,6 +26,7 @@ pub use jobs::{AskedNotice, JobRun};
 pub use live::Live;
 pub use metrics::{Requests, TaskMetrics};
 pub use operators::OperatorMetrics;
+pub use runs::Runs;
 pub use sessions::{SessionRows, TableRows};
 pub use state::{
     Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec, RunState,

@@ -3,13 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::task::Task;
-use super::{AskedNotice, Catalogue, Checked, JobRun, Live, SessionRows, pairs};
+use super::{AskedNotice, Catalogue, Checked, JobRun, Live, Runs, SessionRows, pairs};
 use crate::graph::StageGraph;
 use crate::interval;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
@@ -35,8 +34,7 @@ pub struct State {
     /// When an executor that might be given work was last suspected or lost.
     pub served_until: Millis,
     /// Runs in the order of submission, finished ones up to the history's limit.
-    #[serde(with = "pairs")]
-    pub runs: IndexMap<RunId, Run>,
+    pub runs: Runs,
     /// Runs that are not finished, in the order of submission.
     pub live: Live,
     /// How many runs have finished so far.
