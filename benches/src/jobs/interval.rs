@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMillisecondType;
+use arrow::record_batch::RecordBatch;
 use arrow::temporal_conversions::timestamp_s_to_datetime;
 use arrow::util::display::array_value_to_string;
 use tidemill::client::Client;
@@ -89,10 +90,13 @@ impl Bench<'_> {
         let sent = Instant::now();
         let ((), there) = tokio::try_join!(self.ask_for(job, hour), self.there(job, hour))?;
         let latency = there - sent;
-        let [submitted, finished] = self.run_of(job, hour).await?;
-        let tasks = format!("SELECT min(started_at), max(finished_at) FROM system.tasks WHERE {}", of(job, hour));
-        let tasks = self.times(&format!("{tasks} AND state = 'succeeded'")).await?;
-        let [first, last] = tasks.ok_or_else(|| Error::internal(format!("the run of {job} has no tasks")))?;
+        let row = self.run_of(job, hour).await?;
+        let run = array_value_to_string(row.column(2), 0).map_err(|e| Error::internal(e.to_string()))?;
+        let tasks = "SELECT min(started_at), max(finished_at) FROM system.tasks WHERE state = 'succeeded' AND";
+        let tasks = self.row(&format!("{tasks} run_id = '{run}'")).await?;
+        let unknown = || Error::internal(format!("it is not known when run {run} and its tasks began and ended"));
+        let [submitted, finished] = times(&row).ok_or_else(unknown)?;
+        let [first, last] = tasks.as_ref().and_then(times).ok_or_else(unknown)?;
         let sent = clock.as_secs_f64() * 1e3;
         let there = sent + latency.as_secs_f64() * 1e3;
         Ok(Published { latency, phases: Phases::between(sent, [submitted, first, last, there, finished]) })
@@ -125,13 +129,17 @@ impl Bench<'_> {
         Ok(Instant::now())
     }
 
-    /// When the run of an interval was accepted, and when it ended, which is waited for.
-    async fn run_of(&self, job: &str, hour: u64) -> Result<[f64; 2]> {
-        let run = format!("SELECT submitted_at, finished_at FROM system.runs WHERE {}", of(job, hour));
-        let (run, start) = (format!("{run} AND state = 'succeeded'"), Instant::now());
+    /// When the run of an interval was accepted, when it ended, which is waited for, and its name.
+    async fn run_of(&self, job: &str, hour: u64) -> Result<RecordBatch> {
+        let begins = (START.1 + hour * HOUR) * 1_000;
+        let sql = format!(
+            "SELECT submitted_at, finished_at, run_id FROM system.runs WHERE job = '{job}' AND state = 'succeeded' \
+             AND interval_start = to_timestamp_millis({begins})"
+        );
+        let start = Instant::now();
         loop {
-            if let Some(times) = self.times(&run).await? {
-                return Ok(times);
+            if let Some(row) = self.row(&sql).await? {
+                return Ok(row);
             }
             if start.elapsed() > PATIENCE {
                 return Err(self.late(job).await);
@@ -140,13 +148,10 @@ impl Bench<'_> {
         }
     }
 
-    /// Two times of an answer with one row, in milliseconds; none of another one.
-    async fn times(&self, sql: &str) -> Result<Option<[f64; 2]>> {
+    /// The only row of an answer; none of another one.
+    async fn row(&self, sql: &str) -> Result<Option<RecordBatch>> {
         let rows = self.client.query(sql).await?.collect().await?;
-        let Some(row) = rows.iter().find(|batch| batch.num_rows() == 1) else { return Ok(None) };
-        let columns = [row.column(0), row.column(1)];
-        let is_known = columns.iter().all(|column| column.is_valid(0));
-        Ok(is_known.then(|| columns.map(|column| column.as_primitive::<TimestampMillisecondType>().value(0) as f64)))
+        Ok(rows.into_iter().find(|batch| batch.num_rows() == 1))
     }
 
     /// An interval did not come: where it stands.
@@ -156,9 +161,7 @@ impl Bench<'_> {
              AND state NOT IN ('published', 'missing', 'skipped', 'future') LIMIT 1"
         );
         let stands = async {
-            let rows = self.client.query(&sql).await?.collect().await?;
-            let row =
-                rows.iter().find(|batch| batch.num_rows() == 1).ok_or_else(|| Error::internal("none is known"))?;
+            let row = self.row(&sql).await?.ok_or_else(|| Error::internal("none is known"))?;
             let shown = |column: usize| array_value_to_string(row.column(column), 0);
             let shown = shown(0).and_then(|state| Ok(format!("{state}: {}", shown(1)?)));
             shown.map_err(|e| Error::internal(e.to_string()))
@@ -168,9 +171,11 @@ impl Bench<'_> {
     }
 }
 
-/// The run of the first generation of an hour, whichever attempt it was.
-fn of(job: &str, hour: u64) -> String {
-    format!("run_id LIKE 'job-{job}-1-{hour}-1-%'")
+/// The first two columns of a row, which are times, in milliseconds.
+fn times(row: &RecordBatch) -> Option<[f64; 2]> {
+    let columns = [row.column(0), row.column(1)];
+    let is_known = columns.iter().all(|column| column.is_valid(0));
+    is_known.then(|| columns.map(|column| column.as_primitive::<TimestampMillisecondType>().value(0) as f64))
 }
 
 #[cfg(test)]
