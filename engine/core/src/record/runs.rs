@@ -17,7 +17,7 @@ pub struct Runs(IndexMap<RunId, Arc<Run>>);
 type Kept<'a> = (&'a RunId, &'a Arc<Run>);
 type Shown<'a> = (&'a RunId, &'a Run);
 
-fn shown<'a>((id, run): Kept<'a>) -> Shown<'a> {
+fn shown((id, run): Kept<'_>) -> Shown<'_> {
     (id, run.as_ref())
 }
 
