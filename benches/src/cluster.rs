@@ -2,11 +2,17 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use tidemill::client::Client;
 use tidemill::{Error, Result};
+
+use crate::durable::number;
 
 /// Set in processes that play a role of the `tidemill` binary.
 pub(crate) const ROLE: &str = "TIDEMILL_BENCH_ROLE";
+/// How long executors may take to join.
+const READY: Duration = Duration::from_secs(60);
 
 /// Processes, killed when dropped.
 pub(crate) struct Cluster {
@@ -87,6 +93,19 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Waits until so many executors are there.
+pub(crate) async fn until_ready(client: &Client, executors: usize) -> Result<()> {
+    let alive = "SELECT CAST(count(*) AS DOUBLE) FROM system.executors WHERE state = 'alive'";
+    let start = Instant::now();
+    while number(client, alive).await? < executors as f64 {
+        if start.elapsed() > READY {
+            return Err(Error::unavailable(format!("{executors} executors did not come within {READY:?}")));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// A command that plays a role of the binary.

@@ -5,6 +5,7 @@
 mod cluster;
 mod durable;
 mod front_door;
+mod jobs;
 mod kills;
 mod latency;
 mod report;
@@ -57,6 +58,15 @@ struct Args {
     /// Measure DuckDB beside the large answer, too; it is installed from PyPI if it is not there
     #[arg(long)]
     with_duckdb: bool,
+    /// Measure what an interval of a job takes, instead
+    #[arg(long, conflicts_with_all = ["durable", "kills", "front_door"])]
+    jobs: bool,
+    /// Intervals of each job, after some that warm up
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    intervals: u16,
+    /// Rows of a job's input in each interval
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    interval_rows: u32,
     /// The report; by default that of its kind in `docs`
     #[arg(long)]
     to: Option<PathBuf>,
@@ -80,16 +90,20 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::unavailable(format!("the runtime cannot start: {e}")))?;
+    if args.jobs {
+        let size = jobs::Size { intervals: args.intervals.into(), rows: args.interval_rows.into() };
+        return write(args, &runtime.block_on(jobs::measure(size))?);
+    }
     let data = args.data.clone().unwrap_or_else(|| {
         let cache = std::env::var_os("HOME").map_or_else(std::env::temp_dir, |h| PathBuf::from(h).join(".cache"));
         cache.join("tidemill").join(format!("tpch-sf{}", args.scale))
     });
     let options = TpchOptions { scale: args.scale, to: data.clone(), progress: Progress::Bar };
     generate(&options).map_err(|e| Error::invalid(e.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::unavailable(format!("the runtime cannot start: {e}")))?;
     if args.durable {
         let text = runtime.block_on(durable::measure(args.scale, &data, args.repetitions))?;
         return write(args, &text);
@@ -127,12 +141,13 @@ fn at_the_front_door(args: &Args, runtime: &Runtime, data: &Path) -> Result<()> 
 }
 
 fn write(args: &Args, text: &str) -> Result<()> {
-    let default = match (args.durable, args.kills, args.front_door) {
-        (true, ..) => "docs/benchmarks-durable.md",
-        (_, true, _) => "docs/benchmarks-kills.md",
-        (.., true) => "docs/benchmarks-front-door.md",
-        _ => "docs/benchmarks.md",
-    };
+    let pages = [
+        (args.durable, "docs/benchmarks-durable.md"),
+        (args.kills, "docs/benchmarks-kills.md"),
+        (args.front_door, "docs/benchmarks-front-door.md"),
+        (args.jobs, "docs/benchmarks-jobs.md"),
+    ];
+    let default = pages.iter().find(|(is_asked_for, _)| *is_asked_for).map_or("docs/benchmarks.md", |(_, page)| *page);
     let to = args.to.clone().unwrap_or_else(|| PathBuf::from(default));
     std::fs::write(&to, text).map_err(|e| Error::unavailable(format!("{}: {e}", to.display())))?;
     println!("{text}");

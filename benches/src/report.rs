@@ -13,6 +13,14 @@ pub(crate) fn median(times: &mut [Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
+/// The time that so many percent of all took, at the most.
+pub(crate) fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((sorted.len() * percent / 100).min(last)).copied().unwrap_or_default()
+}
+
 /// The page.
 pub(crate) fn markdown(scale: f64, repetitions: usize, queries: &[Query], latencies: &Latencies) -> String {
     let mut text = String::new();
@@ -21,7 +29,8 @@ pub(crate) fn markdown(scale: f64, repetitions: usize, queries: &[Query], latenc
         text,
         "# Benchmarks
 
-Written by `cargo run --release -p tidemill-benches -- --scale {scale}`; do not edit.
+Written by `cargo run --release -p tidemill-benches -- --scale {scale}`; do not edit. Of other things there are pages of their own:
+[jobs](benchmarks-jobs.md), [Flight SQL](benchmarks-front-door.md), [durability](benchmarks-durable.md), [kills](benchmarks-kills.md).
 
 - commit: {commit}
 - machine: {machine}
@@ -157,4 +166,18 @@ pub(crate) fn commit() -> String {
 fn output(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     output.map_or_else(|_| "unknown".to_owned(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_what_was_measured() {
+        let times: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentile(&times, 50), Duration::from_millis(51));
+        assert_eq!(percentile(&times, 99), Duration::from_millis(100));
+        assert_eq!(percentile(&times[..1], 99), Duration::from_millis(100));
+        assert_eq!(percentile(&[], 99), Duration::ZERO);
+    }
 }

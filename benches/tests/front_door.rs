@@ -1,40 +1,15 @@
 //! The benchmark of the front door on a small scale: its clusters start, every side gives the same rows, nobody is told an
 //! error, and the report says so. What the numbers are is not looked at.
 
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// More than it takes where much else is built and run.
-const PATIENCE: Duration = Duration::from_secs(300);
+mod bench;
 
 #[test]
 fn a_small_crowd_is_answered_without_an_error() -> std::io::Result<()> {
     let folder = tempfile::tempdir()?;
-    let (data, report) = (folder.path().join("data"), folder.path().join("report.md"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill-benches"));
-    command.args(["--front-door", "--scale", "0.01", "--seconds", "1", "--clients", "8", "--rows", "10000"]);
-    command.args(["--questions", "10"]);
-    command.arg("--data").arg(&data).arg("--to").arg(&report);
-    // A group of its own: what it started ends with it, should it hang.
-    let mut bench = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = bench.try_wait()? {
-            break status;
-        }
-        if start.elapsed() > PATIENCE {
-            Command::new("kill").args(["-KILL", &format!("-{}", bench.id())]).status()?;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    assert!(status.success(), "{status} after {:?}", start.elapsed());
-    reports(&report)
-}
-
-fn reports(report: &Path) -> std::io::Result<()> {
-    let text = std::fs::read_to_string(report)?;
+    let data = folder.path().join("data").display().to_string();
+    let size = ["--front-door", "--scale", "0.01", "--seconds", "1", "--clients", "8", "--rows", "10000"];
+    let args = [size.as_slice(), &["--questions", "10", "--data", &data]].concat();
+    let text = bench::report(&args, folder.path())?;
     for part in ["## One client", "in-process DataFusion", "## 8 clients for 1 s", "## The coordinator's memory"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }

@@ -8,22 +8,20 @@ mod page;
 mod rows;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidemill::client::Client;
 use tidemill::oracle::Oracle;
 use tidemill::tpch::create_tables;
 use tidemill::{Error, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, until_ready};
 use client::Door;
 use crowd::Crowd;
 use rows::Speed;
 
 const EXECUTORS: usize = 2;
 const MEMORY: usize = 4 << 30;
-/// How long executors may take to join.
-const READY: Duration = Duration::from_secs(60);
 /// Finds one row of a table of Parquet files.
 const POINT: &str = "SELECT o_orderkey, o_custkey, o_totalprice, o_orderdate FROM orders WHERE o_orderkey = ?";
 /// Of so many questions one more warms up.
@@ -105,15 +103,7 @@ async fn create(cluster: &Cluster, data: &Path) -> Result<()> {
         client.execute(&create).await?.collect().await?;
     }
     // Both executors are there before anything is measured.
-    let alive = "SELECT CAST(count(*) AS DOUBLE) FROM system.executors WHERE state = 'alive'";
-    let start = Instant::now();
-    while crate::durable::number(&client, alive).await? < EXECUTORS as f64 {
-        if start.elapsed() > READY {
-            return Err(Error::unavailable(format!("{EXECUTORS} executors did not come within {READY:?}")));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
+    until_ready(&client, EXECUTORS).await
 }
 
 async fn side(name: &'static str, cluster: &Cluster, mut door: Door, size: Size) -> Result<Side> {

@@ -4,15 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{EXECUTORS, POINT, Side, Size, Speed};
-use crate::report::{commit, machine, ms, ratio};
-
-/// The time that so many percent of all took, at the most.
-fn percentile(times: &[Duration], percent: usize) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    let last = sorted.len().saturating_sub(1);
-    sorted.get((sorted.len() * percent / 100).min(last)).copied().unwrap_or_default()
-}
+use crate::report::{commit, machine, ms, percentile, ratio};
 
 /// The page.
 pub(super) fn page(size: Size, speeds: &[Speed], sides: &[Side]) -> String {
@@ -137,19 +129,5 @@ are medians of one client each; *unfair* is the one by the other.
     for side in sides {
         let [rows, crowd] = side.memory.map(|bytes| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)));
         let _ = writeln!(text, "| {} | {rows} | {crowd} |", side.name);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_of_what_was_measured() {
-        let times: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
-        assert_eq!(percentile(&times, 50), Duration::from_millis(51));
-        assert_eq!(percentile(&times, 99), Duration::from_millis(100));
-        assert_eq!(percentile(&times[..1], 99), Duration::from_millis(100));
-        assert_eq!(percentile(&[], 99), Duration::ZERO);
     }
 }

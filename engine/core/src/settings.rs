@@ -28,6 +28,8 @@ pub struct Settings {
     pub straggler_ms: u64,
     /// How many finished runs stay visible in `system.runs`.
     pub run_history: usize,
+    /// How many tasks they have together: of more, the oldest runs leave sooner, but for the latest hundred.
+    pub task_history: usize,
     /// How long a finished run's result can be fetched again.
     pub result_retention_ms: u64,
     /// How many runs are planned or running at once; the others are queued. The same again for express runs, and for those of jobs.
@@ -56,6 +58,7 @@ impl Default for Settings {
             retry_backoff_ms: 500,
             straggler_ms: 10_000,
             run_history: 1_000,
+            task_history: 50_000,
             result_retention_ms: 3_600_000,
             active_runs: 16,
             unread_runs: 100,

@@ -34,6 +34,7 @@ use super::log::{Created, Log};
 use super::pins::numbered;
 use super::table::DatasetTable;
 use super::target::{Made, Target};
+use super::version::Version;
 
 /// When a failed run's files are removed: a task that was told to stop may just then have finished one.
 const ABORT_PASSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(5)];
@@ -49,11 +50,21 @@ pub(super) struct DatasetCommit {
     pub(super) folder: Folder,
     /// What its rows are looked at with.
     pub(super) bounds: Bounds,
+    /// The version that it was planned on, where this process planned it. Reading it takes the whole log since a checkpoint.
+    pub(super) planned: Option<Version>,
 }
 
 impl DatasetCommit {
     fn log(&self) -> Log {
         Log::new(self.folder.clone())
+    }
+
+    /// The version that it was planned on: as it was seen then, if it is still there.
+    async fn base(&self, log: &Log, number: u64) -> Result<Version> {
+        match &self.planned {
+            Some(planned) if planned.is_there(log).await? => Ok(planned.clone()),
+            _ => numbered(log, number).await,
+        }
     }
 
     fn gone(&self) -> Error {
@@ -72,7 +83,7 @@ impl DatasetCommit {
             entry.make(protocol, metadata);
         }
         if let (Some(base), true) = (self.target.base, self.target.mode.replaces()) {
-            let version = numbered(log, base).await?;
+            let version = self.base(log, base).await?;
             for file in self.target.mode.replaced(&version)? {
                 entry.remove(file);
             }
@@ -107,7 +118,7 @@ impl DatasetCommit {
     /// Reads the rows and judges them.
     async fn judged(&self, files: Vec<WrittenFile>, rows: u64) -> Result<Judgement> {
         let Some(base) = self.target.base else { return Err(Error::internal("a table is made with checks")) };
-        let version = numbered(&self.log(), base).await?.of_written(files);
+        let version = self.base(&self.log(), base).await?.of_written(files);
         let (name, folder) = (self.folder.location().to_owned(), self.folder.clone());
         let table = Arc::new(DatasetTable { name, folder, version });
         let checks = &self.target.checks;

@@ -4,7 +4,7 @@
 //! statement ──► Pins: its own versions ──► Datasets: the newest known of each table, which runs read what
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -20,14 +20,38 @@ use super::version::Version;
 const MAX_KNOWN: usize = 256;
 /// Runs whose versions are remembered: VACUUM refuses while one lives that is not.
 const MAX_RUNS: usize = 10_000;
+/// Files of a version that a run may keep until its commit: about 12 MiB, for each run in progress.
+const MAX_KEPT_FILES: usize = 10_000;
 
 /// What a planner remembers of datasets.
 #[derive(Debug, Default)]
 pub(crate) struct Datasets {
     /// By location.
     known: Mutex<HashMap<String, Version>>,
-    /// Which versions runs read, by location.
-    read: Mutex<BTreeMap<RunId, Vec<(String, u64)>>>,
+    read: Mutex<Reads>,
+}
+
+/// Which versions runs read, by location.
+#[derive(Debug, Default)]
+struct Reads {
+    by: HashMap<RunId, Vec<(String, u64)>>,
+    /// In the order in which they were planned: not all names tell their time.
+    order: VecDeque<RunId>,
+}
+
+impl Reads {
+    /// What a run reads. The oldest one leaves for it, where it is new and there are too many.
+    fn of(&mut self, run: &RunId) -> &mut Vec<(String, u64)> {
+        if !self.by.contains_key(run) {
+            if self.order.len() >= MAX_RUNS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.by.remove(&oldest);
+            }
+            self.order.push_back(run.clone());
+        }
+        self.by.entry(run.clone()).or_default()
+    }
 }
 
 impl Datasets {
@@ -58,13 +82,15 @@ impl Datasets {
         Ok(newest)
     }
 
+    /// A version, if it is the one of its table that is remembered, and not too large to be kept by each run in progress.
+    pub(super) fn remembered(&self, location: &str, number: u64) -> Option<Version> {
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(location).filter(|known| known.number == number && known.files.len() <= MAX_KEPT_FILES).cloned()
+    }
+
     fn note(&self, run: &RunId, location: &str, version: u64) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.len() >= MAX_RUNS && !read.contains_key(run) {
-            // The oldest: names of runs are sorted by time.
-            read.pop_first();
-        }
-        let of_run = read.entry(run.clone()).or_default();
+        let of_run = read.of(run);
         if !of_run.iter().any(|known| known.0 == location && known.1 == version) {
             of_run.push((location.to_owned(), version));
         }
@@ -73,17 +99,13 @@ impl Datasets {
     /// What a run reads of a table; `None` if nothing is known of the run.
     pub(super) fn read_by(&self, run: &RunId, location: &str) -> Option<Vec<u64>> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_run = read.get(run)?;
+        let of_run = read.by.get(run)?;
         Some(of_run.iter().filter(|(of, _)| of == location).map(|(_, version)| *version).collect())
     }
 
     /// Notes that a run was planned here, whatever it reads.
     fn planned(&self, run: &RunId) {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.len() >= MAX_RUNS && !read.contains_key(run) {
-            read.pop_first();
-        }
-        read.entry(run.clone()).or_default();
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).of(run);
     }
 }
 
@@ -182,4 +204,24 @@ pub(super) async fn open(
     let folder = Folder::open(location, runtime)?;
     let version = pins.version(&folder, at).await?;
     Ok((folder, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_that_was_planned_first_is_forgotten_whatever_it_is_called() {
+        let datasets = Datasets::default();
+        let run = |number: usize| RunId(format!("job-hourly-1-{number}-1-1"));
+        (0..MAX_RUNS - 1).for_each(|number| datasets.note(&run(number), "file:///t", 7));
+        // Names of clients' runs come before those of jobs.
+        let client = RunId("01ARZ3NDEKTSV4RRFFQ69G5FAV".to_owned());
+        datasets.planned(&client);
+        datasets.note(&run(MAX_RUNS), "file:///t", 8);
+        assert_eq!(datasets.read_by(&run(0), "file:///t"), None);
+        assert_eq!(datasets.read_by(&run(1), "file:///t"), Some(vec![7]));
+        assert_eq!(datasets.read_by(&client, "file:///t"), Some(Vec::new()));
+        assert_eq!(datasets.read_by(&run(MAX_RUNS), "file:///t"), Some(vec![8]));
+    }
 }

@@ -16,6 +16,7 @@ use tidemill_engine::planner::Commit;
 use super::checks::{Bounds, Checks};
 use super::commit::DatasetCommit;
 use super::folder::Folder;
+use super::pins::Datasets;
 use super::pruning::{Bound, bound_of, nulls_of};
 use super::version::{ActiveFile, FileStatistics, Version};
 
@@ -106,10 +107,17 @@ impl Scalar {
 
 impl Target {
     /// What commits it.
-    pub(crate) fn commit(&self, run: &RunId, runtime: &RuntimeEnv, functions: &Functions) -> Result<Box<dyn Commit>> {
+    pub(crate) fn commit(
+        &self,
+        run: &RunId,
+        runtime: &RuntimeEnv,
+        functions: &Functions,
+        datasets: &Datasets,
+    ) -> Result<Box<dyn Commit>> {
         let folder = Folder::open(&self.location, runtime)?;
         let bounds = Bounds::of(runtime, functions);
-        Ok(Box::new(DatasetCommit { target: self.clone(), run: run.clone(), folder, bounds }))
+        let planned = self.base.and_then(|base| datasets.remembered(folder.location(), base));
+        Ok(Box::new(DatasetCommit { target: self.clone(), run: run.clone(), folder, bounds, planned }))
     }
 }
 

@@ -69,8 +69,7 @@ impl Version {
 
     /// The newest version, from this one and what was committed since; `None` where that does not lead to it.
     pub(super) async fn newer(&self, log: &Log) -> Result<Option<Self>> {
-        // A folder may have been emptied, and another table made there.
-        if self.mark.is_none() || log.mark(self.number).await? != self.mark {
+        if !self.is_there(log).await? {
             return Ok(None);
         }
         let mut newest = self.clone();
@@ -99,6 +98,11 @@ impl Version {
             newest.check_files(log.folder.location())?;
         }
         Ok(Some(newest))
+    }
+
+    /// Whether its entry is still there: a folder may have been emptied, and another table made there.
+    pub(super) async fn is_there(&self, log: &Log) -> Result<bool> {
+        Ok(self.mark.is_some() && log.mark(self.number).await? == self.mark)
     }
 
     /// The same columns over other files, which no version has yet.

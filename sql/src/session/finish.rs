@@ -11,7 +11,7 @@ use super::analyze::StageReport;
 use super::copy;
 use super::keep::KeepTable;
 use super::temporary::KeepTemporary;
-use crate::datasets::Target;
+use crate::datasets::{Datasets, Target};
 
 /// What becomes of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,13 +55,19 @@ impl FinishSpec {
     }
 
     /// What to do, from what [`Self::encode`] gave.
-    pub(super) fn decode(spec: &[u8], run: &RunId, runtime: &RuntimeEnv, functions: &Functions) -> Result<Finish> {
+    pub(super) fn decode(
+        spec: &[u8],
+        run: &RunId,
+        runtime: &RuntimeEnv,
+        functions: &Functions,
+        datasets: &Datasets,
+    ) -> Result<Finish> {
         let spec = serde_json::from_slice(spec)
             .map_err(|e| Error::internal(format!("what becomes of the result of run {run} cannot be read: {e}")))?;
         Ok(match spec {
             Self::Deliver => Finish::Deliver,
             Self::Copy(target) => Finish::Commit(target.commit(run, runtime)?),
-            Self::Dataset(target) => Finish::Commit(target.commit(run, runtime, functions)?),
+            Self::Dataset(target) => Finish::Commit(target.commit(run, runtime, functions, datasets)?),
             Self::Keep { name, definition, expected } => {
                 Finish::Keep(Box::new(KeepTable { name, definition, expected }))
             }

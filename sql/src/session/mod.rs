@@ -162,7 +162,7 @@ impl Planner for SqlPlanner {
     }
 
     fn finish(&self, run: &RunId, spec: &[u8]) -> Result<Finish> {
-        finish::FinishSpec::decode(spec, run, &self.runtime, &self.functions)
+        finish::FinishSpec::decode(spec, run, &self.runtime, &self.functions, &self.datasets)
     }
 
     fn is_express(&self, statement: &str) -> bool {

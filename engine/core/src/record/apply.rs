@@ -62,9 +62,7 @@ impl State {
             }
             Record::RunFinished { run, outcome, at } => self.finish(run, outcome, *at),
             Record::ResultExpired { run } => self.with_run(run, |r| r.kept = None),
-            Record::RunForgotten { run } => {
-                self.runs.shift_remove(run);
-            }
+            Record::RunForgotten { run } => self.runs.remove(run),
             Record::CatalogueSet { name, entry } => self.catalogue.set(name, entry),
             Record::CatalogueDropped { name } => self.catalogue.drop(name),
             Record::SessionRowsKept { .. }
@@ -370,7 +368,7 @@ impl State {
         self.with_run(run, |r| {
             r.held_slots = 0;
             (r.finished_at, r.finished_as) = (Some(at), finished_as);
-            r.ready.clear();
+            r.leave_history();
             match outcome {
                 Outcome::Succeeded { rows, kept, version } => {
                     r.state = RunState::Succeeded;

@@ -14,6 +14,7 @@ mod pairs;
 mod queries;
 mod rows;
 mod run;
+mod runs;
 mod sessions;
 mod state;
 mod task;
@@ -29,6 +30,7 @@ pub use live::Live;
 pub use metrics::{Requests, TaskMetrics};
 pub use operators::OperatorMetrics;
 pub use rows::{RowCounts, RowsDiffer, RowsRead};
+pub use runs::Runs;
 pub use sessions::{SessionRows, TableRows};
 pub use state::{
     Capacity, Executor, ExecutorState, Footer, Intent, Kept, LOCAL, LostOutput, Output, Pack, Run, RunSpec, RunState,

@@ -5,6 +5,9 @@ use super::task::{Task, TaskState};
 use crate::graph::{Determinism, StageGraph};
 use crate::{Attempt, Epoch, ExecutorId, Millis, StageId, TaskId};
 
+/// Bytes that are kept of the statement of a run that has ended, in each of a thousand.
+const STATEMENT_BYTES: usize = 16 << 10;
+
 impl Run {
     /// Its running attempts and who runs them.
     #[must_use]
@@ -56,6 +59,20 @@ impl Run {
         self.graph = Some(graph.clone());
         self.sheet = sheet.cloned();
         self.state = RunState::Running;
+    }
+
+    /// Lets go of what only a run that lives needs. What it did stays, for as long as the history has it.
+    pub(super) fn leave_history(&mut self) {
+        self.ready.clear();
+        for stage in self.graph.iter_mut().flat_map(|graph| &mut graph.stages) {
+            stage.scans = Vec::new();
+        }
+        let statement = &mut self.spec.statement;
+        if statement.len() > STATEMENT_BYTES {
+            statement.truncate(statement.floor_char_boundary(STATEMENT_BYTES));
+            statement.push('…');
+            statement.shrink_to_fit();
+        }
     }
 
     pub(super) fn differs(&mut self, stage: StageId, epoch: Option<Epoch>) {

@@ -3,14 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::TaskMetrics;
 use super::operators::OperatorMetrics;
 use super::rows::RowCounts;
 use super::task::Task;
-use super::{AskedNotice, Catalogue, Checked, InputVersion, JobRun, Live, SessionRows, pairs};
+use super::{AskedNotice, Catalogue, Checked, InputVersion, JobRun, Live, Runs, SessionRows, pairs};
 use crate::graph::StageGraph;
 use crate::interval;
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, Principal, RunId, SessionId, StageId, TaskId};
@@ -36,8 +35,7 @@ pub struct State {
     /// When an executor that might be given work was last suspected or lost.
     pub served_until: Millis,
     /// Runs in the order of submission, finished ones up to the history's limit.
-    #[serde(with = "pairs")]
-    pub runs: IndexMap<RunId, Run>,
+    pub runs: Runs,
     /// Runs that are not finished, in the order of submission.
     pub live: Live,
     /// How many runs have finished so far.

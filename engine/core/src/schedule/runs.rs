@@ -8,6 +8,9 @@ use crate::interval;
 use crate::record::{Checked, ExecutorState, Outcome, Record, Run, RunSpec, RunState, Sheet, bounded};
 use crate::{Attempt, Error, ExecutorId, RunId};
 
+/// Runs that stay in the history however many tasks they have: clients that lost an answer ask for it again.
+const LATEST_RUNS: usize = 100;
+
 /// Queues of runs, each of which lets so many begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
@@ -148,12 +151,18 @@ impl Decider<'_> {
     }
 
     fn forget_old_runs(&mut self) {
-        let finished = self.state.runs.len() - self.state.live.len();
-        let excess = finished.saturating_sub(self.settings.run_history);
-        // Mostly one: that which ended first, whatever the clocks of the leaders that ended them said.
-        for _ in 0..excess {
+        let tasks_of = |run: &Run| run.stages.iter().map(|stage| stage.tasks.len()).sum::<usize>();
+        let ended = self.state.runs.values().filter(|run| run.state.is_terminal());
+        let (mut runs, mut tasks) = (0, 0);
+        for run in ended {
+            (runs, tasks) = (runs + 1, tasks + tasks_of(run));
+        }
+        // Mostly one, if any: that which ended first, whatever the clocks of the leaders that ended them said.
+        while runs > self.settings.run_history || (runs > LATEST_RUNS && tasks > self.settings.task_history) {
             let ended = self.state.runs.iter().filter(|(_, r)| r.state.is_terminal());
-            let Some(run) = ended.min_by_key(|(_, r)| r.finished_as).map(|(id, _)| id.clone()) else { return };
+            let oldest = ended.min_by_key(|(_, r)| r.finished_as).map(|(id, r)| (id.clone(), tasks_of(r)));
+            let Some((run, of_it)) = oldest else { return };
+            (runs, tasks) = (runs - 1, tasks - of_it);
             self.expire(&run);
             self.record(Record::RunForgotten { run });
         }

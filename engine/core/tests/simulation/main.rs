@@ -18,6 +18,7 @@ mod faults;
 mod graphs;
 mod happening;
 mod heartbeats;
+mod history;
 mod invariants;
 mod jobs;
 mod leader;
