@@ -5,12 +5,21 @@
 
 use super::decide::Decider;
 use super::{Action, Basis, Command};
-use crate::interval::{self, Cause, Interval, Limits, RunKey};
+use crate::interval::{self, Cause, Interval, JobName, Limits, Mode, RunKey, Spec};
 use crate::record::{AskedNotice, JobRun, Kept, Outcome, Record, Run, RunSpec, RunState};
 use crate::{Error, Millis, Result, RunId};
 
 /// Notices that wait to be told: of more, the oldest are given up.
 const MOST_NOTICES: usize = 1_000;
+
+/// Another job that would delete what this one publishes, or the other way round.
+#[must_use]
+pub fn rival<'a>(jobs: &'a interval::State, job: &JobName, spec: &Spec) -> Option<&'a JobName> {
+    let replaces = |spec: &Spec| spec.options.mode == Mode::ReplaceInterval;
+    let others = jobs.producers.get(&spec.output).into_iter().flatten().filter(|other| *other != job);
+    let mut known = others.filter_map(|name| Some((name, jobs.jobs.get(name)?)));
+    known.find(|(_, other)| replaces(spec) || replaces(&other.spec)).map(|(name, _)| name)
+}
 
 impl Decider<'_> {
     /// What happened to jobs by itself, of which nothing can be refused.
@@ -117,6 +126,7 @@ impl Decider<'_> {
             Command::Job { event, basis } => self
                 .check_basis(basis.as_ref())
                 .and_then(|()| self.check_commits(&event))
+                .and_then(|()| self.check_alone(&event))
                 .and_then(|()| self.ask_jobs(*event)),
             Command::CancelRun { run } => self.cancel_run(&run),
         };
@@ -149,6 +159,24 @@ impl Decider<'_> {
             None => Ok(()),
             Some(run) => Err(Error::conflict(format!(
                 "run {run} of job {job} is being published, and cannot be stopped any more: try again when it has ended"
+            ))),
+        }
+    }
+
+    /// Nobody knows when the statement was planned which other jobs are accepted before it.
+    fn check_alone(&self, event: &interval::Event) -> Result<()> {
+        let (interval::Event::JobCreated { job, spec }
+        | interval::Event::JobReplaced { job, spec }
+        | interval::Event::JobAltered { job, spec }) = event
+        else {
+            return Ok(());
+        };
+        match rival(&self.state.jobs, job, spec) {
+            None => Ok(()),
+            Some(other) => Err(Error::invalid(format!(
+                "the job {other} publishes into `{}` too, and one would delete the other's rows of an interval: set mode = 'append' \
+                 for both, or give each a dataset of its own",
+                spec.output
             ))),
         }
     }
