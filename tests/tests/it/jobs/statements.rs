@@ -37,7 +37,14 @@ async fn a_job_is_created_shown_altered_and_dropped() {
     // What a job publishes into, or waits for, stays as long as the job.
     let used = refused(client, "DROP TABLE sums").await;
     assert!(used.message.contains("the job counts publishes into"), "{used}");
+    // Neither does it become another one: the ledger says what is in the one that is there.
+    let elsewhere = folder.path().join("rolled").display().to_string();
+    let elsewhere = format!("CREATE OR REPLACE EXTERNAL TABLE sums STORED AS DELTA LOCATION '{elsewhere}'");
+    let replaced = refused(client, &elsewhere).await;
+    assert_eq!(replaced.kind, ErrorKind::Conflict, "{replaced}");
+    assert!(replaced.message.contains("the job counts publishes into `public.sums`"), "{replaced}");
     rows(client, "DROP JOB counts").await;
+    rows(client, &elsewhere).await;
     rows(client, "DROP JOB IF EXISTS counts").await;
     rows(client, "DROP TABLE sums").await;
     assert_eq!(value(client, "SELECT count(*) FROM system.jobs").await, "0");
