@@ -190,7 +190,9 @@ impl fmt::Display for CreateJob {
                 Violation::Warn => "WARN",
             };
             let (name, predicate) = (name.unwrap_or_default(), &expect.predicate.value);
-            write!(f, "\n  {name}EXPECT ({predicate}) ON VIOLATION {violation}")?;
+            // A comment must end before the parenthesis.
+            let end = if predicate.contains("--") { "\n  " } else { "" };
+            write!(f, "\n  {name}EXPECT ({predicate}{end}) ON VIOLATION {violation}")?;
         }
         if !self.settings.is_empty() {
             let settings = self.settings.iter().map(|set| format!("{} = {}", set.key.value, quoted(&set.value.value)));
