@@ -195,7 +195,8 @@ impl fmt::Display for CreateJob {
             write!(f, "\n  {name}EXPECT ({predicate}{end}) ON VIOLATION {violation}")?;
         }
         if !self.settings.is_empty() {
-            let settings = self.settings.iter().map(|set| format!("{} = {}", set.key.value, quoted(&set.value.value)));
+            let set = |set: &Setting| format!("{} = {}", quote_identifier(&set.key.value), quoted(&set.value.value));
+            let settings = self.settings.iter().map(set);
             write!(f, "\n  WITH ({})", settings.collect::<Vec<_>>().join(", "))?;
         }
         write!(f, "\nAS {}", self.query.value)

@@ -160,6 +160,7 @@ impl<'a> Tokens<'a> {
         let value = match self.token() {
             Some(Token::SingleQuotedString(text)) => text.clone(),
             Some(Token::Number(digits, _)) => digits.clone(),
+            Some(Token::Word(word)) if word.quote_style.is_some() => word.value.clone(),
             Some(Token::Word(word)) => word.value.to_lowercase(),
             _ => return Err(self.expected("a value")),
         };
