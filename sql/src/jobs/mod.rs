@@ -20,8 +20,9 @@ mod strip;
 mod target;
 mod tokens;
 
+use chrono::DateTime;
 use datafusion::common::TableReference;
-use tidemill_core::interval::{Event, Job, JobName, Local, Request, State, Zone};
+use tidemill_core::interval::{CALENDAR_END, Event, Job, JobName, Local, Request, State, Zone};
 use tidemill_core::schedule::Command;
 use tidemill_core::{Error, Millis, Result, Role, RunId};
 use tidemill_engine::planner::Plan;
@@ -108,8 +109,13 @@ fn known<'a>(jobs: &'a State, job: &At<JobName>) -> Result<&'a Job> {
     })
 }
 
-/// An instant, as the clocks of a zone show it.
+/// An instant, as the clocks of a zone show it; or with its own offset, as system tables show it: clocks show some times twice.
 fn instant(zone: Zone, at: &At<String>) -> Result<Millis> {
+    let exact = DateTime::parse_from_rfc3339(at.value.trim()).ok();
+    let exact = exact.and_then(|exact| u64::try_from(exact.timestamp_millis()).ok()).map(Millis);
+    if let Some(exact) = exact.filter(|exact| *exact < CALENDAR_END) {
+        return Ok(exact);
+    }
     Local::parse(&at.value).map(|local| zone.instant(local)).map_err(|e| e.at(at.place))
 }
 
@@ -155,4 +161,35 @@ async fn backfill(planning: &Planning<'_>, backfill: Backfill) -> Result<Plan> {
         return show::dry_run(&plan, zone);
     }
     Ok(ask(Event::BackfillRequested { job: job.value, request }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_comes_twice_is_told_apart_by_its_offset() {
+        let new_york = Zone::parse("America/New_York");
+        let at = |text: &str| {
+            instant(new_york.clone()?, &At::nowhere(text.to_owned())).map_err(|e| Error { place: None, ..e })
+        };
+        let five = Millis(1_793_509_200_000);
+        let six = Millis(five.0 + 3_600_000);
+        assert_eq!(at("2026-11-01 01:00"), Ok(five), "clocks alone say the first");
+        for first in ["2026-11-01T05:00:00Z", "2026-11-01 01:00:00-04:00"] {
+            assert_eq!(at(first), Ok(five), "{first}");
+        }
+        for second in ["2026-11-01T06:00:00Z", "2026-11-01 01:00:00-05:00", " 2026-11-01t07:00:00.000+01:00 "] {
+            assert_eq!(at(second), Ok(six), "{second}");
+        }
+        for wrong in [
+            "1969-12-31T23:00:00Z",
+            "2100-01-01T00:00:00Z",
+            "9999-12-31T23:59:59-23:59",
+            "2026-11-01T06:00Z",
+            "2026-11-01Z",
+        ] {
+            assert!(at(wrong).is_err_and(|error| error.message.contains(wrong)), "{wrong}");
+        }
+    }
 }

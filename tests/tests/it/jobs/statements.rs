@@ -89,7 +89,7 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
                 WHERE job = 'counts' AND interval_end = TIMESTAMP '2026-03-01T08:00:00Z'";
     assert_eq!(value(client, runs).await, "3 3 manual failed");
     std::fs::remove_file(&file).expect("the file");
-    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01T08:00:00+01:00'").await;
     until(client, &of("max(state)"), "published").await;
     assert_eq!(value(client, &of("published_version || ' ' || published_generation")).await, "1 2");
     assert_eq!(value(client, "SELECT hour || ' ' || n FROM sums").await, "2026-03-01T07:00:00 60");
