@@ -7,7 +7,7 @@ use super::decide::Decider;
 use super::{Action, Basis, Command};
 use crate::interval::{self, Cause, Interval, JobName, Limits, Mode, RunKey, Spec};
 use crate::record::{AskedNotice, JobRun, Kept, Outcome, Record, Run, RunSpec, RunState};
-use crate::{Error, Millis, Result, RunId};
+use crate::{Error, Millis, Principal, Result, RunId};
 
 /// Notices that wait to be told: of more, the oldest are given up.
 const MOST_NOTICES: usize = 1_000;
@@ -19,6 +19,19 @@ pub fn rival<'a>(jobs: &'a interval::State, job: &JobName, spec: &Spec) -> Optio
     let others = jobs.producers.get(&spec.output).into_iter().flatten().filter(|other| *other != job);
     let mut known = others.filter_map(|name| Some((name, jobs.jobs.get(name)?)));
     known.find(|(_, other)| replaces(spec) || replaces(&other.spec)).map(|(name, _)| name)
+}
+
+/// The interval that waits for another try after a run of this name, and whose it is: the history may have forgotten the run by then.
+#[must_use]
+pub fn tried_again<'a>(jobs: &'a interval::State, run: &RunId) -> Option<(RunKey, Option<&'a Principal>)> {
+    let mut keys = jobs.jobs.iter().flat_map(|(name, job)| {
+        job.active.iter().map(move |(index, active)| {
+            let (generation, attempt) = (active.generation, active.attempt);
+            let key = RunKey { job: name.clone(), incarnation: job.incarnation, index: *index, generation, attempt };
+            (key, job.spec.by.as_ref())
+        })
+    });
+    keys.find(|(key, _)| key.run() == *run)
 }
 
 impl Decider<'_> {
@@ -184,6 +197,10 @@ impl Decider<'_> {
     /// One that computes an interval is not tried again, and one that waits for its next try does not get it.
     fn cancel_run(&mut self, run: &RunId) -> Result<()> {
         let Some(known) = self.state.runs.get(run) else {
+            let waiting = tried_again(&self.state.jobs, run).map(|(key, _)| key);
+            if let Some(run) = waiting {
+                return self.ask_jobs(interval::Event::RunCancelled { run });
+            }
             return Err(Error::not_found(format!("there is no run {run}: system.runs lists those that are known")));
         };
         if let Some(job) = &known.spec.job {

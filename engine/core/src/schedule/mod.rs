@@ -29,7 +29,7 @@ use crate::record::{
 };
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, SessionId, Settings, StageId, TaskId};
 use decide::Decider;
-pub use jobs::rival;
+pub use jobs::{rival, tried_again};
 pub use progress::{Flow, Progress, progress};
 pub use waiting::waiting_for;
 pub use watch::Watch;

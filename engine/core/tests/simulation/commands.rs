@@ -352,6 +352,16 @@ fn a_run_that_waits_for_its_turn_does_not_time_out() {
 }
 
 #[test]
+fn an_interval_that_waits_for_its_next_try_is_cancelled_though_the_history_forgot_its_run() {
+    let (mut cluster, run) = begun();
+    cluster.settings.run_history = 0;
+    cluster.send(Event::Planned { run: run.clone(), graph: Err(Error::unavailable("no store")), sheet: None });
+    assert!(matches!(stands(&cluster.state), Standing::Retrying { .. }) && !cluster.state.runs.contains_key(&run));
+    assert_eq!(error_of(&command(&mut cluster, Command::CancelRun { run })), None);
+    assert!(matches!(stands(&cluster.state), Standing::Cancelled { .. }));
+}
+
+#[test]
 fn clients_do_not_wait_behind_jobs() {
     let (mut cluster, run) = begun();
     cluster.settings.active_runs = 1;
