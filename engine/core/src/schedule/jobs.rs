@@ -137,7 +137,7 @@ impl Decider<'_> {
         }
         let done = match command {
             Command::Job { event, basis } => self
-                .check_basis(basis.as_ref())
+                .check_basis(basis.as_ref(), &event)
                 .and_then(|()| self.check_commits(&event))
                 .and_then(|()| self.check_alone(&event))
                 .and_then(|()| self.ask_jobs(*event)),
@@ -150,10 +150,18 @@ impl Decider<'_> {
         self.finish(run, outcome);
     }
 
-    fn check_basis(&self, basis: Option<&Basis>) -> Result<()> {
-        let Some(Basis { job: name, incarnation, revision }) = basis else { return Ok(()) };
-        let known = self.state.jobs.jobs.get(name);
-        match known.is_some_and(|job| job.incarnation == *incarnation && job.revision == *revision) {
+    fn check_basis(&self, basis: Option<&Basis>, event: &interval::Event) -> Result<()> {
+        let jobs = &self.state.jobs.jobs;
+        let (name, is_same) = match (basis, event) {
+            (Some(Basis { job, incarnation, revision }), _) => {
+                let is_it = |known: &interval::Job| known.incarnation == *incarnation && known.revision == *revision;
+                (job, jobs.get(job).is_some_and(is_it))
+            }
+            // There was none when it was planned.
+            (None, interval::Event::JobReplaced { job, .. }) => (job, !jobs.contains_key(job)),
+            (None, _) => return Ok(()),
+        };
+        match is_same {
             true => Ok(()),
             false => Err(Error::conflict(format!(
                 "job {name} was changed by another client meanwhile: look, then try again"

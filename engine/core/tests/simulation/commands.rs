@@ -111,6 +111,9 @@ fn a_job_that_somebody_else_changed_is_not_changed_unseen() {
     let refused = command(&mut cluster, altered(1));
     assert!(error_of(&refused).is_some_and(|error| error.message.contains("by another client")));
     assert_eq!(error_of(&command(&mut cluster, altered(2))), None);
+    // There was no job of the name when this was planned.
+    let new = of_job(interval::Event::JobReplaced { job: name(), spec: spec() });
+    assert!(error_of(&command(&mut cluster, new)).is_some_and(|error| error.message.contains("by another client")));
 }
 
 #[test]
