@@ -84,8 +84,8 @@ pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) ->
         JobStatement::ShowIntervals { job, from, to } => {
             let state = planning.request.state.state().await?;
             let known = known(&state.jobs, &job)?;
-            let end = |at: Option<At<String>>| at.map(|at| instant(known.spec.zone, &at)).transpose();
-            strip::show(&state, known, end(from)?, end(to)?, planning.request.now)
+            let (from, to) = stretch(known.spec.zone, from.as_ref(), to.as_ref())?;
+            strip::show(&state, known, from, to, planning.request.now)
         }
     }
 }
@@ -117,6 +117,18 @@ fn instant(zone: Zone, at: &At<String>) -> Result<Millis> {
         return Ok(exact);
     }
     Local::parse(&at.value).map(|local| zone.instant(local)).map_err(|e| e.at(at.place))
+}
+
+/// What lies between two instants, as far as they are given.
+fn stretch(zone: Zone, from: Option<&At<String>>, to: Option<&At<String>>) -> Result<(Option<Millis>, Option<Millis>)> {
+    let end = |at: Option<&At<String>>| at.map(|at| instant(zone, at)).transpose();
+    match (end(from)?, end(to)?) {
+        (Some(start), Some(end)) if start >= end => {
+            let place = from.and_then(|from| from.place);
+            Err(Error::invalid("there is no time between FROM and TO: TO must be later").at(place))
+        }
+        ends => Ok(ends),
+    }
 }
 
 /// Somebody who knows says that a table is complete for some time: what waits for that may run.
@@ -190,6 +202,18 @@ mod tests {
             "2026-11-01Z",
         ] {
             assert!(at(wrong).is_err_and(|error| error.message.contains(wrong)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_ends_before_it_begins_is_no_time() {
+        let at = |text: &str| At::nowhere(text.to_owned());
+        let (first, second) = (at("2026-03-01"), at("2026-03-02"));
+        let between = |from, to| stretch(Zone::UTC, from, to).map_err(|e| e.message);
+        assert!(between(Some(&first), Some(&second)).is_ok_and(|ends| ends.0.is_some() && ends.0 < ends.1));
+        assert_eq!(between(None, None), Ok((None, None)));
+        for from in [&first, &second] {
+            assert!(between(Some(from), Some(&first)).is_err_and(|message| message.contains("TO must be later")));
         }
     }
 }
