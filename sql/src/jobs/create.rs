@@ -88,6 +88,7 @@ async fn check(planning: &Planning<'_>, jobs: &State, create: &CreateJob, spec: 
         }
     }
     check_alone(jobs, &create.job.value, spec, &create.output)?;
+    checks::check_names(create)?;
     let now = planning.request.now;
     let start = spec.start.unwrap_or_else(|| Calendar::default_start(spec.zone, spec.interval, now));
     let calendar = Calendar { zone: spec.zone, length: spec.interval, start };
