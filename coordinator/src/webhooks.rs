@@ -1,8 +1,9 @@
 //! Webhooks: whoever wants to know what became of a job's intervals is sent a small JSON document, see `docs/jobs.md`.
 //!
-//! Invariant: nothing waits for them. A notice is in the state until it was told or given up. Where one goes stands in no log: its address may be a
-//! secret.
+//! Invariant: nothing waits for them, and those of one address not for those of another. A notice is in the state until it was told or
+//! given up. Where one goes stands in no log: its address may be a secret.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Millis, Result};
 use tidemill_engine::secrets::{Secret, SecretType, Secrets};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::driver::{Input, WeakInbox};
 
@@ -29,32 +31,46 @@ const PAUSES: [Duration; 5] = [
 ];
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Notices that are sent at once.
-const AT_ONCE: usize = 16;
+/// Notices that are sent at once, and how many of these to one address: those of others do not wait for one that does not answer.
+const AT_ONCE: usize = 64;
+const AT_ONCE_EACH: usize = 2;
+/// Notices that are kept in hand; of more, the core has given up the oldest.
+const MOST: usize = 1_000;
 
 /// Sends notices.
 #[derive(Debug)]
 pub(crate) struct Webhooks {
     /// Made when the first notice is sent.
     client: std::sync::OnceLock<Option<reqwest::Client>>,
-    at_once: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+    /// Places of each address, or name of one, that somebody is calling.
+    each: BTreeMap<String, Arc<Semaphore>>,
+    /// What is being told: whoever leads next tells it again, and this process ends it then.
+    telling: BTreeMap<u64, AbortHandle>,
 }
 
 impl Default for Webhooks {
     fn default() -> Self {
-        Self { client: std::sync::OnceLock::new(), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+        let (client, all) = (std::sync::OnceLock::new(), Arc::new(Semaphore::new(AT_ONCE)));
+        Self { client, all, each: BTreeMap::new(), telling: BTreeMap::new() }
+    }
+}
+
+impl Drop for Webhooks {
+    fn drop(&mut self) {
+        self.telling.values().for_each(AbortHandle::abort);
     }
 }
 
 impl Webhooks {
-    /// Sends a notice, in its own time, and tells the driver when that is over. The core bounds how many there are.
-    pub(crate) fn notify(&self, id: u64, asked: AskedNotice, inbox: WeakInbox) {
-        let (client, at_once) = (self.client(), Arc::clone(&self.at_once));
+    /// Sends a notice, in its own time, and tells the driver when that is over.
+    pub(crate) fn notify(&mut self, id: u64, asked: AskedNotice, inbox: WeakInbox) {
+        let (client, room) = (self.client(), self.room(&asked.to));
         let AskedNotice { job, to, notice } = asked;
-        tokio::spawn(async move {
+        let telling = tokio::spawn(async move {
             let sent = match (client, Target::of(&to)) {
                 (Some(client), Ok(target)) => {
-                    deliver(&client, &target, &document(&job, &notice).to_string(), &at_once, &job).await
+                    deliver(&client, &target, &document(&job, &notice).to_string(), &room, &job).await
                 }
                 (None, _) => Err(Error::internal("this process cannot call anybody")),
                 (_, Err(error)) => Err(error),
@@ -64,6 +80,21 @@ impl Webhooks {
             }
             inbox.send(Input::Event(Event::NoticeEnded { id })).await;
         });
+        self.telling.retain(|_, telling| !telling.is_finished());
+        self.telling.insert(id, telling.abort_handle());
+        while self.telling.len() > MOST
+            && let Some((notice, oldest)) = self.telling.pop_first()
+        {
+            tracing::error!(notice, "nobody is told of a job: {MOST} later notices wait for their webhooks");
+            oldest.abort();
+        }
+    }
+
+    /// Where calls to an address wait for each other.
+    fn room(&mut self, to: &str) -> Room {
+        self.each.retain(|_, own| Arc::strong_count(own) > 1);
+        let own = self.each.entry(to.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_EACH)));
+        Room { own: Arc::clone(own), all: Arc::clone(&self.all) }
     }
 
     fn client(&self) -> Option<reqwest::Client> {
@@ -74,6 +105,14 @@ impl Webhooks {
         };
         self.client.get_or_init(made).clone()
     }
+}
+
+/// Places for calls.
+struct Room {
+    /// Of one address.
+    own: Arc<Semaphore>,
+    /// Of all.
+    all: Arc<Semaphore>,
 }
 
 /// Where a notice goes.
@@ -97,19 +136,13 @@ impl Target {
 }
 
 /// Sends a notice until somebody takes it, or nobody will.
-async fn deliver(
-    client: &reqwest::Client,
-    target: &Target,
-    body: &str,
-    at_once: &Semaphore,
-    job: &JobName,
-) -> Result<()> {
-    let mut sent = try_once(client, target, body, at_once).await;
+async fn deliver(client: &reqwest::Client, target: &Target, body: &str, room: &Room, job: &JobName) -> Result<()> {
+    let mut sent = try_once(client, target, body, room).await;
     for pause in PAUSES {
         let Err(Refused { error, is_final: false }) = &sent else { break };
         tracing::warn!(%job, %error, "a webhook does not answer: it is called again");
         tokio::time::sleep(pause).await;
-        sent = try_once(client, target, body, at_once).await;
+        sent = try_once(client, target, body, room).await;
     }
     sent.map_err(|refused| refused.error)
 }
@@ -125,10 +158,11 @@ async fn try_once(
     client: &reqwest::Client,
     target: &Target,
     body: &str,
-    at_once: &Semaphore,
+    room: &Room,
 ) -> std::result::Result<(), Refused> {
-    // It is never closed.
-    let _place = at_once.acquire().await;
+    // They are never closed. Whoever waits for its own address takes no place of others.
+    let _own = room.own.acquire().await;
+    let _place = room.all.acquire().await;
     let request = client.post(target.url.expose()).header("content-type", "application/json").body(body.to_owned());
     let request = match &target.token {
         Some(token) => request.bearer_auth(token.expose()),
@@ -193,6 +227,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::driver::Inbox;
 
     fn failed() -> (JobName, Notice) {
         let job = JobName("daily".to_owned());
@@ -242,7 +277,60 @@ mod tests {
         let (job, notice) = failed();
         let client = Webhooks::default().client().expect("a client");
         let target = Target { url: Secret::new(url), token };
-        deliver(&client, &target, &document(&job, &notice).to_string(), &Semaphore::new(1), &job).await
+        let room = Webhooks::default().room(url);
+        deliver(&client, &target, &document(&job, &notice).to_string(), &room, &job).await
+    }
+
+    /// A notice for an address.
+    fn asked(to: &str) -> AskedNotice {
+        let (job, notice) = failed();
+        AskedNotice { job, to: to.to_owned(), notice }
+    }
+
+    /// Accepts calls and answers none; the address.
+    async fn silent() -> (String, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        (format!("http://{}/hook", listener.local_addr().expect("an address")), listener)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_holds_up_no_other() {
+        let (sender, mut inputs) = tokio::sync::mpsc::channel(8);
+        let inbox = Inbox::new(sender);
+        let mut webhooks = Webhooks::default();
+        let (dead, _listener) = silent().await;
+        let (living, served) = server(vec!["200 OK"]).await;
+        for id in 1..=200 {
+            webhooks.notify(id, asked(&dead), inbox.downgrade());
+        }
+        webhooks.notify(201, asked(&living), inbox.downgrade());
+        let told = tokio::time::timeout(PATIENCE / 2, inputs.recv()).await.expect("in time");
+        assert!(matches!(told, Some(Input::Event(Event::NoticeEnded { id: 201 }))));
+        assert_eq!(served.await.expect("requests").len(), 1);
+        assert_eq!(webhooks.all.available_permits(), AT_ONCE - AT_ONCE_EACH);
+    }
+
+    #[tokio::test]
+    async fn no_more_notices_are_in_hand_than_the_core_keeps_and_none_when_another_leads() {
+        let (sender, _inputs) = tokio::sync::mpsc::channel(8);
+        let inbox = Inbox::new(sender);
+        let mut webhooks = Webhooks::default();
+        let (dead, _listener) = silent().await;
+        for id in 1..=MOST as u64 + 5 {
+            webhooks.notify(id, asked(&dead), inbox.downgrade());
+        }
+        assert_eq!(webhooks.telling.len(), MOST);
+        assert_eq!(webhooks.telling.first_key_value().map(|(id, _)| *id), Some(6), "the oldest are given up");
+        let telling: Vec<AbortHandle> = webhooks.telling.values().cloned().collect();
+        let own = Arc::downgrade(webhooks.each.get(&dead).expect("its places"));
+        drop(webhooks);
+        let ended = async {
+            while !telling.iter().all(AbortHandle::is_finished) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("they end");
+        assert_eq!(own.strong_count(), 0);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tidemill_core::interval::RUN_PREFIX;
 use tidemill_core::record::{RunSpec, RunState};
-use tidemill_core::schedule::Event;
+use tidemill_core::schedule::{Event, tried_again};
 use tidemill_core::{Error, Principal, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::codec::logical::{PlanLooks, ReceivedPlan};
@@ -65,8 +65,10 @@ impl Driver {
 
     /// Whether a run is somebody's to look at and to end.
     pub(super) fn check_owner(&self, run: &RunId, by: &Principal) -> Result<()> {
-        match self.state.runs.get(run) {
-            Some(known) if !by.owns(known.spec.by.as_ref()) => Err(Error::denied(format!(
+        let of_run = self.state.runs.get(run).map(|known| known.spec.by.as_ref());
+        let owner = of_run.or_else(|| tried_again(&self.state.jobs, run).map(|(_, owner)| owner));
+        match owner {
+            Some(owner) if !by.owns(owner) => Err(Error::denied(format!(
                 "run {run} is not a run of the user `{}`: ask who submitted it, or sign in as an administrator",
                 by.name
             ))),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::Schema;
 use tidemill_core::interval::{Job, JobName};
-use tidemill_core::record::Outcome;
+use tidemill_core::record::{Change, Outcome};
 use tidemill_core::schedule::{Command, Event};
 use tidemill_core::{Principal, RunId};
 
@@ -39,9 +39,10 @@ impl Driver {
         self.handle(Event::Commanded { run, command, kept });
     }
 
-    /// A job that publishes into a table, or waits for it.
-    pub(super) fn job_of(&self, table: &str) -> Option<&JobName> {
-        let uses = |job: &Job| job.spec.output.0 == table || job.spec.inputs().any(|input| input.0 == table);
+    /// A job that minds a change of a table: one that publishes into it, or waits for what is to go.
+    pub(super) fn job_of(&self, table: &str, change: Change) -> Option<&JobName> {
+        let waits = |job: &Job| change == Change::Drop && job.spec.inputs().any(|input| input.0 == table);
+        let uses = |job: &Job| job.spec.output.0 == table || waits(job);
         self.state.jobs.jobs.iter().find(|(_, job)| uses(job)).map(|(name, _)| name)
     }
 

@@ -230,14 +230,17 @@ impl Driver {
             _ => return self.state.lacks_room(record, &self.config.settings),
         };
         let catalogue = &self.state.catalogue;
-        if change == Change::Drop
-            && let Some(job) = self.job_of(name)
-        {
-            return Some(Error::conflict(format!(
-                "the job {job} publishes into `{name}` or waits for it: drop the job first"
-            )));
+        let known = catalogue.entries.get(name);
+        let stays = matches!(record, Record::CatalogueSet { entry, .. } if known.is_none_or(|known| known == entry));
+        if !stays && let Some(job) = self.job_of(name, change) {
+            return Some(Error::conflict(match change {
+                Change::Drop => format!("the job {job} publishes into `{name}` or waits for it: drop the job first"),
+                Change::Set => format!(
+                    "the job {job} publishes into `{name}`, and what it has published would not be in another table: drop the job first"
+                ),
+            }));
         }
-        let changed = catalogue.entries.get(name) != expected || !catalogue.can_change(name, change);
+        let changed = known != expected || !catalogue.can_change(name, change);
         changed
             .then(|| Error::conflict(format!("`{name}` was changed by another client meanwhile: look, then try again")))
     }

@@ -111,6 +111,30 @@ impl JobHandle {
         self.run(&format!("ALTER JOB {} SET ({settings})", self.quoted())).await.map(|_| ())
     }
 
+    /// Lets one of its backfills begin no more intervals.
+    ///
+    /// # Errors
+    /// There is no such job, or no such backfill that is not done.
+    pub async fn cancel_backfill(&self, id: u64) -> Result<()> {
+        self.run(&format!("CANCEL BACKFILL {id} OF {}", self.quoted())).await.map(|_| ())
+    }
+
+    /// The statement that makes it as it is now, in the column `definition`.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub async fn definition(&self) -> Result<Vec<RecordBatch>> {
+        self.run(&format!("SHOW CREATE JOB {}", self.quoted())).await
+    }
+
+    /// Its intervals between two times, a line for each day, month or year with a sign for each of them.
+    ///
+    /// # Errors
+    /// There is no such job, or no such time.
+    pub async fn intervals(&self, from: &str, to: &str) -> Result<Vec<RecordBatch>> {
+        self.run(&format!("SHOW INTERVALS OF {} FROM {} TO {}", self.quoted(), text(from), text(to))).await
+    }
+
     /// Drops it. What it published stays.
     ///
     /// # Errors
@@ -176,9 +200,31 @@ impl JobBuilder {
     }
 
     /// `EXPECT (…) ON VIOLATION FAIL`.
-    pub fn expect(mut self, condition: &str) -> Self {
-        let predicate = At::nowhere(condition.to_owned());
-        self.create.expect.push(Expectation { name: None, predicate, violation: Violation::Fail });
+    pub fn expect(self, condition: &str) -> Self {
+        self.expecting(condition.to_owned(), Violation::Fail)
+    }
+
+    /// `EXPECT (…) ON VIOLATION WARN`.
+    pub fn warn(self, condition: &str) -> Self {
+        self.expecting(condition.to_owned(), Violation::Warn)
+    }
+
+    /// `EXPECT UNIQUE (…) ON VIOLATION FAIL`: these columns have each combination of values once.
+    pub fn unique<'a>(self, columns: impl IntoIterator<Item = &'a str>) -> Self {
+        let columns: Vec<String> = columns.into_iter().map(quote).collect();
+        self.expecting(format!("UNIQUE ({})", columns.join(", ")), Violation::Fail)
+    }
+
+    /// `CONSTRAINT`: what the check is called that was added last, if there is one.
+    pub fn constraint(mut self, name: &str) -> Self {
+        if let Some(last) = self.create.expect.last_mut() {
+            last.name = Some(name.to_owned());
+        }
+        self
+    }
+
+    fn expecting(mut self, condition: String, violation: Violation) -> Self {
+        self.create.expect.push(Expectation { name: None, predicate: At::nowhere(condition), violation });
         self
     }
 

@@ -66,6 +66,22 @@ pub(super) async fn guarded(
     Ok(Guarded { query: watched(query, each)?, checks, before })
 }
 
+/// Refuses two checks of one name: what is told of one would be taken for the other's.
+///
+/// # Errors
+/// There are two; the place is that of the second.
+pub(super) fn check_names(create: &CreateJob) -> Result<()> {
+    let mut known = BTreeSet::new();
+    for Expectation { name, predicate, .. } in &create.expect {
+        if let Some(name) = name
+            && !known.insert(name)
+        {
+            return Err(Error::invalid(format!("two checks are called `{name}`: rename one")).at(predicate.place));
+        }
+    }
+    Ok(())
+}
+
 fn check(expectation: &Expectation, over: Over) -> Check {
     let violation = match expectation.violation {
         Violation::Fail => datasets::Violation::Fail,
@@ -108,4 +124,25 @@ pub(super) fn rows_before(jobs: &State, of: &JobRun, asked: &BTreeSet<u64>) -> B
         })
     };
     asked.iter().map(|n| (*n, before(*n))).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::panic, reason = "a test that meets the unexpected should say so and end")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_belongs_to_one_check() {
+        let checked = |names: [&str; 2]| {
+            let checks = names.map(|name| format!("{name} EXPECT (x > 0)")).join(" ");
+            match parse(&format!("CREATE JOB j INTO s {checks} AS SELECT 1")) {
+                Ok(Some(JobStatement::Create(create))) => check_names(&create),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(checked(["CONSTRAINT a", "CONSTRAINT b"]), Ok(()));
+        assert_eq!(checked(["", ""]), Ok(()), "what has no name is called by what it says");
+        let twice = checked(["CONSTRAINT a", "CONSTRAINT \"a\""]);
+        assert!(twice.is_err_and(|error| error.message.contains("two checks are called `a`") && error.place.is_some()));
+    }
 }

@@ -12,6 +12,7 @@ use tidemill_engine::planner::Plan;
 use super::checks::{self, Guarded};
 use super::parser::parse;
 use super::query::{bound, fitted};
+use super::settings::{Settings, check_hooks};
 use super::spec::spec_of;
 use super::statement::{At, CreateJob, JobStatement, Setting};
 use super::target::{Target, check_alone};
@@ -26,6 +27,7 @@ pub(super) async fn create(planning: &Planning<'_>, create: &CreateJob) -> Resul
     let by = planning.request.by.clone().recorded();
     let identity = known.map_or_else(|| ulid::Ulid::new().to_string(), |known| known.spec.identity.clone());
     let spec = spec_of(create, identity, by)?;
+    check_hooks(&create.settings)?;
     check(planning, &jobs, create, &spec).await?;
     let (job, basis) = (create.job.value.clone(), known.map(|known| basis(&create.job.value, known)));
     let event = match create.or_replace {
@@ -45,9 +47,12 @@ pub(super) async fn set(planning: &Planning<'_>, job: &At<JobName>, settings: &[
         create.settings.retain(|old| old.key.value != setting.key.value);
         create.settings.push(setting.clone());
     }
-    let spec = spec_of(&create, known.spec.identity.clone(), known.spec.by.clone())?;
+    Settings::of(&create.settings)?;
+    check_hooks(settings)?;
     // Places in the statement that the job keeps are none in the one that was typed.
-    check(planning, &jobs, &create, &spec).await.map_err(|e| Error { place: None, ..e })?;
+    let elsewhere = |e: Error| Error { place: None, ..e }.at(job.place);
+    let spec = spec_of(&create, known.spec.identity.clone(), known.spec.by.clone()).map_err(elsewhere)?;
+    check(planning, &jobs, &create, &spec).await.map_err(elsewhere)?;
     let event = Box::new(Event::JobAltered { job: job.value.clone(), spec });
     Ok(Plan::Command(Command::Job { event, basis: Some(basis(&job.value, known)) }))
 }
@@ -83,6 +88,7 @@ async fn check(planning: &Planning<'_>, jobs: &State, create: &CreateJob, spec: 
         }
     }
     check_alone(jobs, &create.job.value, spec, &create.output)?;
+    checks::check_names(create)?;
     let now = planning.request.now;
     let start = spec.start.unwrap_or_else(|| Calendar::default_start(spec.zone, spec.interval, now));
     let calendar = Calendar { zone: spec.zone, length: spec.interval, start };

@@ -20,8 +20,9 @@ mod strip;
 mod target;
 mod tokens;
 
+use chrono::DateTime;
 use datafusion::common::TableReference;
-use tidemill_core::interval::{Event, Job, JobName, Local, Request, State, Zone};
+use tidemill_core::interval::{CALENDAR_END, Event, Job, JobName, Local, Request, State, Zone};
 use tidemill_core::schedule::Command;
 use tidemill_core::{Error, Millis, Result, Role, RunId};
 use tidemill_engine::planner::Plan;
@@ -83,8 +84,8 @@ pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) ->
         JobStatement::ShowIntervals { job, from, to } => {
             let state = planning.request.state.state().await?;
             let known = known(&state.jobs, &job)?;
-            let end = |at: Option<At<String>>| at.map(|at| instant(known.spec.zone, &at)).transpose();
-            strip::show(&state, (&job.value, known), end(from)?, end(to)?, planning.request.now)
+            let (from, to) = stretch(known.spec.zone, from.as_ref(), to.as_ref())?;
+            strip::show(&state, (&job.value, known), from, to, planning.request.now)
         }
     }
 }
@@ -108,9 +109,26 @@ fn known<'a>(jobs: &'a State, job: &At<JobName>) -> Result<&'a Job> {
     })
 }
 
-/// An instant, as the clocks of a zone show it.
+/// An instant, as the clocks of a zone show it; or with its own offset, as system tables show it: clocks show some times twice.
 fn instant(zone: Zone, at: &At<String>) -> Result<Millis> {
+    let exact = DateTime::parse_from_rfc3339(at.value.trim()).ok();
+    let exact = exact.and_then(|exact| u64::try_from(exact.timestamp_millis()).ok()).map(Millis);
+    if let Some(exact) = exact.filter(|exact| *exact < CALENDAR_END) {
+        return Ok(exact);
+    }
     Local::parse(&at.value).map(|local| zone.instant(local)).map_err(|e| e.at(at.place))
+}
+
+/// What lies between two instants, as far as they are given.
+fn stretch(zone: Zone, from: Option<&At<String>>, to: Option<&At<String>>) -> Result<(Option<Millis>, Option<Millis>)> {
+    let end = |at: Option<&At<String>>| at.map(|at| instant(zone, at)).transpose();
+    match (end(from)?, end(to)?) {
+        (Some(start), Some(end)) if start >= end => {
+            let place = from.and_then(|from| from.place);
+            Err(Error::invalid("there is no time between FROM and TO: TO must be later").at(place))
+        }
+        ends => Ok(ends),
+    }
 }
 
 /// Somebody who knows says that a table is complete for some time: what waits for that may run.
@@ -155,4 +173,47 @@ async fn backfill(planning: &Planning<'_>, backfill: Backfill) -> Result<Plan> {
         return show::dry_run(&plan, zone);
     }
     Ok(ask(Event::BackfillRequested { job: job.value, request }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_comes_twice_is_told_apart_by_its_offset() {
+        let new_york = Zone::parse("America/New_York");
+        let at = |text: &str| {
+            instant(new_york.clone()?, &At::nowhere(text.to_owned())).map_err(|e| Error { place: None, ..e })
+        };
+        let five = Millis(1_793_509_200_000);
+        let six = Millis(five.0 + 3_600_000);
+        assert_eq!(at("2026-11-01 01:00"), Ok(five), "clocks alone say the first");
+        for first in ["2026-11-01T05:00:00Z", "2026-11-01 01:00:00-04:00"] {
+            assert_eq!(at(first), Ok(five), "{first}");
+        }
+        for second in ["2026-11-01T06:00:00Z", "2026-11-01 01:00:00-05:00", " 2026-11-01t07:00:00.000+01:00 "] {
+            assert_eq!(at(second), Ok(six), "{second}");
+        }
+        for wrong in [
+            "1969-12-31T23:00:00Z",
+            "2100-01-01T00:00:00Z",
+            "9999-12-31T23:59:59-23:59",
+            "2026-11-01T06:00Z",
+            "2026-11-01Z",
+        ] {
+            assert!(at(wrong).is_err_and(|error| error.message.contains(wrong)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_ends_before_it_begins_is_no_time() {
+        let at = |text: &str| At::nowhere(text.to_owned());
+        let (first, second) = (at("2026-03-01"), at("2026-03-02"));
+        let between = |from, to| stretch(Zone::UTC, from, to).map_err(|e| e.message);
+        assert!(between(Some(&first), Some(&second)).is_ok_and(|ends| ends.0.is_some() && ends.0 < ends.1));
+        assert_eq!(between(None, None), Ok((None, None)));
+        for from in [&first, &second] {
+            assert!(between(Some(from), Some(&first)).is_err_and(|message| message.contains("TO must be later")));
+        }
+    }
 }

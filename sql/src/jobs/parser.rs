@@ -273,6 +273,8 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
             "CREATE TASK \"Odd \"\"name\" INTO lake.\"Sums\" TRIGGER ON UPDATE OF a, b AT TIME ZONE 'UTC' INTERVAL '15 minutes' \
              START '2026-01-01' CATCHUP TRUE DEPENDS ON c COMPLETE, d COMPLETE CONSTRAINT \"is it\" EXPECT (x <> 'it''s)') \
              EXPECT (y IN (1, 2)) ON VIOLATION WARN EXPECT UNIQUE (x, \"Y\") ON VIOLATION FAIL AS WITH t AS (SELECT 1) SELECT * FROM t -- the end",
+            "CREATE JOB j INTO s EXPECT (ä > 0 -- never ) less\n AND x <> '--' -- nor that\n) ON VIOLATION WARN \
+             EXPECT UNIQUE (x -- one\n, y /* two */) AS SELECT 1",
             DAILY,
         ];
         for text in others {

@@ -171,12 +171,21 @@ pub(super) fn fitted(plan: LogicalPlan, table: &SchemaRef, create: &CreateJob) -
 fn fits(given: &DataType, wanted: &DataType) -> bool {
     let is_text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let is_time = |kind: &DataType| matches!(kind, DataType::Timestamp(..));
+    // An integer would be what is left of it.
+    let is_fraction = match given {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => *scale > 0,
+        _ => given.is_floating(),
+    };
+    let is_number = given.is_numeric() && wanted.is_numeric();
     if given == wanted || *given == DataType::Null {
         return true;
     }
     let alike = (is_text(given) && is_text(wanted))
         || (is_time(given) && is_time(wanted))
-        || (given.is_numeric() && wanted.is_numeric() && (!given.is_floating() || wanted.is_floating()))
+        || (is_number && (!given.is_floating() || wanted.is_floating()) && !(is_fraction && wanted.is_integer()))
         || (matches!(given, DataType::Dictionary(_, values) if fits(values, wanted)))
         || (given.is_binary() && wanted.is_binary())
         || (given.is_nested() && wanted.is_nested())
@@ -191,4 +200,33 @@ fn columns(schema: &SchemaRef) -> String {
 /// A column of the dataset by name.
 pub(super) fn type_of(table: &SchemaRef, column: &str) -> Option<DataType> {
     table.field_with_name(column).ok().map(|field| field.data_type().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_loses_what_nobody_took_away() {
+        let decimal = |scale| DataType::Decimal128(18, scale);
+        for (given, wanted) in [
+            (decimal(4), DataType::Int64),
+            (DataType::Decimal256(40, 1), DataType::Int32),
+            (DataType::Float64, DataType::Int64),
+            (DataType::Float64, decimal(4)),
+            (DataType::Utf8, DataType::Int64),
+        ] {
+            assert!(!fits(&given, &wanted), "{given} into {wanted}");
+        }
+        for (given, wanted) in [
+            (decimal(0), DataType::Int64),
+            (decimal(4), decimal(6)),
+            (decimal(4), DataType::Float64),
+            (DataType::Int64, decimal(4)),
+            (DataType::Int64, DataType::Int32),
+            (DataType::Utf8View, DataType::Utf8),
+        ] {
+            assert!(fits(&given, &wanted), "{given} into {wanted}");
+        }
+    }
 }

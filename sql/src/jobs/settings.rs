@@ -5,7 +5,7 @@ use tidemill_core::{Error, Result};
 use tidemill_engine::secrets::{SecretType, Secrets, check_location};
 
 use super::statement::{At, Setting};
-use crate::session::nearest;
+use crate::session::{HOOKS, nearest, opens_by_itself};
 
 const MINUTE_MS: u64 = 60_000;
 /// How the value of `on_failure` and the others begins that names a secret.
@@ -71,9 +71,9 @@ impl Settings {
             "deadline" => options.deadline = Some(deadline(text)?),
             "suspend_after_failures" => options.suspend_after_failures = number(key, text)?,
             "lookback" => options.lookback = number(key, text)?,
-            "on_failure" => options.on_failure = Some(webhook(key, text)?),
-            "on_success" => options.on_success = Some(webhook(key, text)?),
-            "on_late" => options.on_late = Some(webhook(key, text)?),
+            "on_failure" => options.on_failure = Some(text.to_owned()),
+            "on_success" => options.on_success = Some(text.to_owned()),
+            "on_late" => options.on_late = Some(text.to_owned()),
             _ => return Err(unknown(key)),
         }
         Ok(())
@@ -122,21 +122,30 @@ fn deadline(text: &str) -> Result<Deadline> {
     }
 }
 
+/// Whether those can be told who are to be told: by an address that may be kept, or by a secret that this coordinator has. It is asked
+/// when they are named, and never by a run: what is published does not depend on who hears of it.
+///
+/// # Errors
+/// One is no address, or is a secret, or the name of one that is not there.
+pub(super) fn check_hooks(settings: &[Setting]) -> Result<()> {
+    let mut hooks = settings.iter().filter(|set| HOOKS.contains(&set.key.value.as_str()));
+    hooks.try_for_each(|Setting { key, value }| webhook(&key.value, &value.value).map_err(|e| e.at(value.place)))
+}
+
 /// An address, or `secret:NAME`.
-fn webhook(key: &str, text: &str) -> Result<String> {
+fn webhook(key: &str, text: &str) -> Result<()> {
     if let Some(name) = text.strip_prefix(SECRET) {
-        Secrets::installed().named(name, SecretType::Webhook)?;
-        return Ok(text.to_owned());
+        return Secrets::installed().named(name, SecretType::Webhook).map(|_| ());
     }
     check_location(text)?;
-    let parsed = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    match parsed {
-        Some(url) if url.query().is_none() => Ok(text.to_owned()),
-        Some(_) => Err(Error::invalid(format!(
-            "{key} has a query behind `?`, which may be a secret and would be kept with the job: give it to the \
+    let is_address = url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    match (is_address, opens_by_itself(text)) {
+        (true, false) => Ok(()),
+        (true, true) => Err(Error::invalid(format!(
+            "{key} has a query, or a key in its path, which may be a secret and would be kept with the job: give it to the \
              coordinator as a secret of type webhook, and write {key} = '{SECRET}NAME'"
         ))),
-        None => Err(Error::invalid(format!(
+        (false, _) => Err(Error::invalid(format!(
             "{key} is no address: write 'https://…', or '{SECRET}NAME' for a secret of the coordinator"
         ))),
     }
@@ -234,12 +243,28 @@ mod tests {
 
     #[test]
     fn a_webhook_holds_no_secret() {
-        assert!(set("on_late", "https://10.0.0.1/hook").is_ok());
-        let wrong = ["ftp://host", "host", "https://u:hunter2@host/", "https://host/?key=hunter2", "secret:pager"];
+        let hook = |value: &str| {
+            let setting = |key: &str, value: &str| Setting {
+                key: At::nowhere(key.to_owned()),
+                value: At::nowhere(value.to_owned()),
+            };
+            check_hooks(&[setting("retries", "3"), setting("on_late", value)]).map_err(|e| e.message)
+        };
+        assert_eq!(hook("https://10.0.0.1/hook"), Ok(()));
+        let wrong = [
+            "ftp://host",
+            "host",
+            "https://u:hunter2@host/",
+            "https://host/?key=hunter2",
+            "https://hooks.slack.com/services/T0/B0/hunter2hunter2hunter2aaa",
+            "secret:pager",
+        ];
         for wrong in wrong {
-            let message = set("on_late", wrong).err().unwrap_or_default();
+            let message = hook(wrong).err().unwrap_or_default();
             assert!(!message.is_empty() && !message.contains("hunter2"), "{wrong}: {message}");
         }
+        // A run does not ask: who leads by then may not have the secret.
+        assert_eq!(set("on_late", "secret:pager").map(|o| o.on_late), Ok(Some("secret:pager".to_owned())));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use datafusion::common::utils::quote_identifier;
 use tidemill_core::Place;
 use tidemill_core::interval::{JobName, Order, Reprocess};
 
+/// Characters of what a check is called.
+const NAME_CHARS: usize = 200;
+
 /// A value, and where it stands in its statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct At<T> {
@@ -142,9 +145,14 @@ pub(crate) struct Setting {
 }
 
 impl Expectation {
-    /// What it is called in messages.
+    /// What it is called in messages: its name or what must hold, as far as a message has room.
     pub(crate) fn shown(&self) -> String {
-        self.name.clone().unwrap_or_else(|| self.predicate.value.split_whitespace().collect::<Vec<_>>().join(" "))
+        let shown = self.name.clone();
+        let shown = shown.unwrap_or_else(|| self.predicate.value.split_whitespace().collect::<Vec<_>>().join(" "));
+        match shown.char_indices().nth(NAME_CHARS) {
+            Some((end, _)) => format!("{}…", shown.get(..end).unwrap_or_default()),
+            None => shown,
+        }
     }
 }
 
@@ -190,10 +198,13 @@ impl fmt::Display for CreateJob {
                 Violation::Warn => "WARN",
             };
             let (name, predicate) = (name.unwrap_or_default(), &expect.predicate.value);
-            write!(f, "\n  {name}EXPECT ({predicate}) ON VIOLATION {violation}")?;
+            // A comment must end before the parenthesis.
+            let end = if predicate.contains("--") { "\n  " } else { "" };
+            write!(f, "\n  {name}EXPECT ({predicate}{end}) ON VIOLATION {violation}")?;
         }
         if !self.settings.is_empty() {
-            let settings = self.settings.iter().map(|set| format!("{} = {}", set.key.value, quoted(&set.value.value)));
+            let set = |set: &Setting| format!("{} = {}", quote_identifier(&set.key.value), quoted(&set.value.value));
+            let settings = self.settings.iter().map(set);
             write!(f, "\n  WITH ({})", settings.collect::<Vec<_>>().join(", "))?;
         }
         write!(f, "\nAS {}", self.query.value)

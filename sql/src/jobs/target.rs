@@ -7,6 +7,7 @@ use chrono::NaiveDate;
 use datafusion::common::TableReference;
 use tidemill_core::interval::{Interval, JobName, Mode, Spec, State};
 use tidemill_core::record::CatalogueKind;
+use tidemill_core::schedule::rival;
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::from_datafusion;
 
@@ -111,14 +112,12 @@ impl Target {
     }
 }
 
-/// Refuses a job that would delete what another one publishes, or the other way round.
+/// Refuses a job that would delete what another one publishes, or the other way round. The scheduler looks again when the job is
+/// accepted, and has no place to point at.
 pub(super) fn check_alone(jobs: &State, job: &JobName, spec: &Spec, output: &At<TableReference>) -> Result<()> {
-    let others = jobs.producers.get(&spec.output).into_iter().flatten().filter(|other| *other != job);
-    let others = others.filter_map(|name| Some((name, jobs.jobs.get(name)?)));
-    let replaces = |spec: &Spec| spec.options.mode == Mode::ReplaceInterval;
-    match others.into_iter().find(|(_, other)| replaces(spec) || replaces(&other.spec)) {
+    match rival(jobs, job, spec) {
         None => Ok(()),
-        Some((other, _)) => Err(Error::invalid(format!(
+        Some(other) => Err(Error::invalid(format!(
             "the job {other} publishes into `{}` too, and one would delete the other's rows of an interval: set \
              mode = 'append' for both, or give each a dataset of its own",
             output.value

@@ -160,6 +160,7 @@ impl<'a> Tokens<'a> {
         let value = match self.token() {
             Some(Token::SingleQuotedString(text)) => text.clone(),
             Some(Token::Number(digits, _)) => digits.clone(),
+            Some(Token::Word(word)) if word.quote_style.is_some() => word.value.clone(),
             Some(Token::Word(word)) => word.value.to_lowercase(),
             _ => return Err(self.expected("a value")),
         };
@@ -167,7 +168,8 @@ impl<'a> Tokens<'a> {
         Ok(At { value, place })
     }
 
-    /// The text between parentheses, as it was typed.
+    /// The text between parentheses, as it was typed, without a comment at its end: that would go on behind the `)` where it is
+    /// written again.
     pub(super) fn parenthesised(&mut self, what: &str) -> Result<At<String>> {
         self.expect_sign(&Token::LParen)?;
         let (place, from) = (self.place(), self.tokens.get(self.at).map(|token| token.span.start));
@@ -182,7 +184,8 @@ impl<'a> Tokens<'a> {
             }
             self.at += 1;
         }
-        let to = self.tokens.get(self.at).map(|token| token.span.start);
+        let last = self.at.checked_sub(1).and_then(|last| self.tokens.get(last));
+        let to = last.map(|token| token.span.end);
         let value = from.zip(to).map(|(from, to)| self.between(from, Some(to)).trim().to_owned()).unwrap_or_default();
         if value.is_empty() {
             return Err(self.expected(what));

@@ -56,7 +56,7 @@ pub(crate) use names::{check as check_names, check_table, nearest};
 pub(crate) use parameters::bind_named;
 pub(crate) use query::physical;
 pub use redact::redact;
-pub(crate) use redact::sounds_secret;
+pub(crate) use redact::{HOOKS, opens_by_itself, sounds_secret};
 pub(crate) use settings::RunSettings;
 pub use settings::{CLIENT_DIRECTORY, ClientSettings, FORCE_ENCODE, SettingChange};
 pub(crate) use statements::{dialect, place as place_of};

@@ -22,6 +22,14 @@ const SECRET_WORDS: &[&str] = &[
 ];
 /// The option whose value is a secret's name and no secret.
 const NAME_OF_SECRET: &str = "secret";
+/// Settings of jobs whose value is an address, or `secret:` and the name of one.
+pub(crate) const HOOKS: [&str; 3] = ["on_failure", "on_success", "on_late"];
+/// Letters and digits in a row that are taken for a key, if they are mixed.
+const KEY_CHARS: usize = 16;
+/// The same of small and capital letters only.
+const LETTERS_OF_KEY: usize = 24;
+/// Digits of a UUID, and of many other keys.
+const HEX_OF_KEY: usize = 32;
 /// What stands for what is hidden.
 const HIDDEN: &str = "***";
 
@@ -31,16 +39,43 @@ pub(crate) fn sounds_secret(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
+/// Whether whoever knows an address needs nothing else: it has a query or a fragment, or a part of its path looks like a key.
+pub(crate) fn opens_by_itself(address: &str) -> bool {
+    let Some((_, rest)) = address.split_once("://") else { return false };
+    let path = rest.split_once('/').map_or("", |(_, path)| path);
+    rest.contains(['?', '#']) || path.split('/').any(is_key)
+}
+
+/// Whether a part of a path looks drawn, and not chosen.
+fn is_key(part: &str) -> bool {
+    let digits = part.chars().filter(|c| *c != '-');
+    let is_hex = digits.clone().count() >= HEX_OF_KEY && digits.clone().all(|c| c.is_ascii_hexdigit());
+    let is_mixed = |run: &str| {
+        let [digits, small, capital] = [char::is_ascii_digit, char::is_ascii_lowercase, char::is_ascii_uppercase]
+            .map(|is_such: fn(&char) -> bool| run.chars().any(|c| is_such(&c)));
+        (run.len() >= KEY_CHARS && digits && (small || capital)) || (run.len() >= LETTERS_OF_KEY && small && capital)
+    };
+    is_hex || part.split(|c: char| !c.is_ascii_alphanumeric()).any(is_mixed)
+}
+
 /// Hides the string after a name that sounds secret (`'aws.secret_access_key' '…'`, `password = '…'`) and what a string itself
 /// says after one (`password=…`, `postgres://user:…@host`). Among options, a word or number behind such a name is a value, too.
-/// Names of secrets, `OPTIONS (secret 'NAME')`, are shown.
+/// Names of secrets, `OPTIONS (secret 'NAME')`, are shown. So are addresses of webhooks, unless they open by themselves.
 pub fn redact(statement: &str) -> String {
+    let shown = hidden(statement);
+    let bare = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+    // Tokens are written with other line ends and blanks than they were read with.
+    if bare(&shown) == bare(statement) { statement.to_owned() } else { shown }
+}
+
+fn hidden(statement: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, statement).with_unescape(false).tokenize() else {
         // What cannot be read cannot be judged.
         return "(a statement that cannot be read)".to_owned();
     };
     let mut hide_next = false;
     let mut names_next = false;
+    let mut hook_next = false;
     let mut options = Options::Elsewhere;
     let shown = tokens.iter().map(|token| {
         let string = string(token);
@@ -55,10 +90,15 @@ pub fn redact(statement: &str) -> String {
                 return token.to_string();
             }
             (None, other) => {
-                (hide_next, names_next) = (false, false);
+                (hide_next, names_next, hook_next) = (false, false, false);
                 return other.to_string();
             }
         };
+        let is_hook = std::mem::replace(&mut hook_next, HOOKS.contains(&text.as_str()));
+        if is_hook && string.is_some_and(opens_by_itself) {
+            (hide_next, names_next) = (false, false);
+            return format!("'{HIDDEN}'");
+        }
         let is_value = string.is_some() || options == Options::Within;
         if hide_next && is_value && !(names_next && is_name(&text)) {
             (hide_next, names_next) = (false, false);
@@ -186,8 +226,29 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_a_secret_is_hidden_where_jobs_name_it() {
+        for address in [
+            "https://host/hook?key=hunter2",
+            "https://host/hook#hunter2",
+            "https://hooks.slack.com/services/T00000000/B00000000/hunter2hunter2hunter2aaa",
+            "https://discord.com/api/webhooks/123456789012345678/abcDEF_hunter2hunter2hunter2",
+            "https://hc-ping.com/5fba94ed-9794-4965-ba6e-6ee3c0d22af9",
+            "https://host/hunterTWOhunterTWOhunterTWO",
+        ] {
+            let sql = |key: &str| format!("CREATE JOB j INTO s WITH (retries = 3, {key} = '{address}') AS SELECT 1");
+            for key in ["on_failure", "on_SUCCESS", "\"on_late\""] {
+                let shown = redact(&sql(key));
+                assert!(!shown.contains("hunter") && shown.contains(&format!("{key} = '***')")), "{shown}");
+            }
+            assert_eq!(redact(&sql("location")), sql("location"), "elsewhere it is a location");
+        }
+    }
+
+    #[test]
     fn ordinary_statements_stay_as_they_are() {
         for sql in [
+            "SELECT 1 AS a,\r\n\t'x'\u{a0}AS b -- the end\r\n",
+            "ALTER JOB j SET (on_failure = 'https://10.0.0.1:8080/hooks/of-the-lake/2026-03-01-nightly', on_late = 'secret:pager_0123456789abc')",
             "SELECT token FROM t WHERE name = 'a''b' AND n > 1 -- note",
             "CREATE EXTERNAL TABLE t STORED AS POSTGRES LOCATION 'public.t' OPTIONS (secret 'pg_1', columns '[[\"password\",\"text\"]]')",
             "COPY t TO 's3://b/designs=1/x.csv'",

@@ -5,12 +5,34 @@
 
 use super::decide::Decider;
 use super::{Action, Basis, Command};
-use crate::interval::{self, Cause, Interval, Limits, RunKey};
+use crate::interval::{self, Cause, Interval, JobName, Limits, Mode, RunKey, Spec};
 use crate::record::{AskedNotice, JobRun, Kept, Outcome, Record, Run, RunSpec, RunState};
-use crate::{Error, Millis, Result, RunId};
+use crate::{Error, Millis, Principal, Result, RunId};
 
 /// Notices that wait to be told: of more, the oldest are given up.
 const MOST_NOTICES: usize = 1_000;
+
+/// Another job that would delete what this one publishes, or the other way round.
+#[must_use]
+pub fn rival<'a>(jobs: &'a interval::State, job: &JobName, spec: &Spec) -> Option<&'a JobName> {
+    let replaces = |spec: &Spec| spec.options.mode == Mode::ReplaceInterval;
+    let others = jobs.producers.get(&spec.output).into_iter().flatten().filter(|other| *other != job);
+    let mut known = others.filter_map(|name| Some((name, jobs.jobs.get(name)?)));
+    known.find(|(_, other)| replaces(spec) || replaces(&other.spec)).map(|(name, _)| name)
+}
+
+/// The interval that waits for another try after a run of this name, and whose it is: the history may have forgotten the run by then.
+#[must_use]
+pub fn tried_again<'a>(jobs: &'a interval::State, run: &RunId) -> Option<(RunKey, Option<&'a Principal>)> {
+    let mut keys = jobs.jobs.iter().flat_map(|(name, job)| {
+        job.active.iter().map(move |(index, active)| {
+            let (generation, attempt) = (active.generation, active.attempt);
+            let key = RunKey { job: name.clone(), incarnation: job.incarnation, index: *index, generation, attempt };
+            (key, job.spec.by.as_ref())
+        })
+    });
+    keys.find(|(key, _)| key.run() == *run)
+}
 
 impl Decider<'_> {
     /// What happened to jobs by itself, of which nothing can be refused.
@@ -115,8 +137,9 @@ impl Decider<'_> {
         }
         let done = match command {
             Command::Job { event, basis } => self
-                .check_basis(basis.as_ref())
+                .check_basis(basis.as_ref(), &event)
                 .and_then(|()| self.check_commits(&event))
+                .and_then(|()| self.check_alone(&event))
                 .and_then(|()| self.ask_jobs(*event)),
             Command::CancelRun { run } => self.cancel_run(&run),
         };
@@ -127,10 +150,18 @@ impl Decider<'_> {
         self.finish(run, outcome);
     }
 
-    fn check_basis(&self, basis: Option<&Basis>) -> Result<()> {
-        let Some(Basis { job: name, incarnation, revision }) = basis else { return Ok(()) };
-        let known = self.state.jobs.jobs.get(name);
-        match known.is_some_and(|job| job.incarnation == *incarnation && job.revision == *revision) {
+    fn check_basis(&self, basis: Option<&Basis>, event: &interval::Event) -> Result<()> {
+        let jobs = &self.state.jobs.jobs;
+        let (name, is_same) = match (basis, event) {
+            (Some(Basis { job, incarnation, revision }), _) => {
+                let is_it = |known: &interval::Job| known.incarnation == *incarnation && known.revision == *revision;
+                (job, jobs.get(job).is_some_and(is_it))
+            }
+            // There was none when it was planned.
+            (None, interval::Event::JobReplaced { job, .. }) => (job, !jobs.contains_key(job)),
+            (None, _) => return Ok(()),
+        };
+        match is_same {
             true => Ok(()),
             false => Err(Error::conflict(format!(
                 "job {name} was changed by another client meanwhile: look, then try again"
@@ -153,9 +184,31 @@ impl Decider<'_> {
         }
     }
 
+    /// Nobody knows when the statement was planned which other jobs are accepted before it.
+    fn check_alone(&self, event: &interval::Event) -> Result<()> {
+        let (interval::Event::JobCreated { job, spec }
+        | interval::Event::JobReplaced { job, spec }
+        | interval::Event::JobAltered { job, spec }) = event
+        else {
+            return Ok(());
+        };
+        match rival(&self.state.jobs, job, spec) {
+            None => Ok(()),
+            Some(other) => Err(Error::invalid(format!(
+                "the job {other} publishes into `{}` too, and one would delete the other's rows of an interval: set mode = 'append' \
+                 for both, or give each a dataset of its own",
+                spec.output
+            ))),
+        }
+    }
+
     /// One that computes an interval is not tried again, and one that waits for its next try does not get it.
     fn cancel_run(&mut self, run: &RunId) -> Result<()> {
         let Some(known) = self.state.runs.get(run) else {
+            let waiting = tried_again(&self.state.jobs, run).map(|(key, _)| key);
+            if let Some(run) = waiting {
+                return self.ask_jobs(interval::Event::RunCancelled { run });
+            }
             return Err(Error::not_found(format!("there is no run {run}: system.runs lists those that are known")));
         };
         if let Some(job) = &known.spec.job {

@@ -30,6 +30,7 @@ use crate::record::{
 };
 use crate::{Attempt, BlobHash, Epoch, Error, ExecutorId, Millis, RunId, SessionId, Settings, StageId, TaskId};
 use decide::Decider;
+pub use jobs::{rival, tried_again};
 pub use progress::{Flow, Progress, progress};
 use tasks::Done;
 pub use waiting::waiting_for;

@@ -1,7 +1,8 @@
 //! Statements about jobs and runs, one event at a time.
 
 use tidemill_core::interval::{
-    self, CatchUp, Cron, DatasetName, JobName, Length, Local, Options, Spec, Standing, Trigger, Unit, Zone, standing,
+    self, CatchUp, Cron, DatasetName, JobName, Length, Local, Mode, Options, Spec, Standing, Trigger, Unit, Zone,
+    standing,
 };
 use tidemill_core::record::{Checked, Record, RunSpec, RunState, Sheet, State, Verdict};
 use tidemill_core::schedule::{Action, Basis, Command, Event, step};
@@ -111,6 +112,31 @@ fn a_job_that_somebody_else_changed_is_not_changed_unseen() {
     let refused = command(&mut cluster, altered(1));
     assert!(error_of(&refused).is_some_and(|error| error.message.contains("by another client")));
     assert_eq!(error_of(&command(&mut cluster, altered(2))), None);
+    // There was no job of the name when this was planned.
+    let new = of_job(interval::Event::JobReplaced { job: name(), spec: spec() });
+    assert!(error_of(&command(&mut cluster, new)).is_some_and(|error| error.message.contains("by another client")));
+}
+
+#[test]
+fn two_jobs_that_were_planned_at_once_do_not_delete_each_others_rows() {
+    let mut cluster = Cluster::new();
+    let other = |mode| Spec { options: Options { mode, ..Options::default() }, ..spec() };
+    let created = |job: &str, spec| of_job(interval::Event::JobCreated { job: JobName(job.to_owned()), spec });
+    let first = command(&mut cluster, created("hourly", other(Mode::Append)));
+    assert_eq!(error_of(&first), None);
+    // Neither knew of the other when it was planned.
+    let second = command(&mut cluster, created("other", other(Mode::ReplaceInterval)));
+    assert!(
+        error_of(&second).is_some_and(|error| error.message.contains("the job hourly publishes into")),
+        "{second:?}"
+    );
+    assert_eq!(error_of(&command(&mut cluster, created("other", other(Mode::Append)))), None);
+    let altered = interval::Event::JobAltered { job: name(), spec: spec() };
+    let altered = command(&mut cluster, of_job(altered));
+    assert!(
+        error_of(&altered).is_some_and(|error| error.message.contains("the job other publishes into")),
+        "{altered:?}"
+    );
 }
 
 #[test]
@@ -327,6 +353,16 @@ fn a_run_that_waits_for_its_turn_does_not_time_out() {
     assert_eq!(states(&cluster), [RunState::Cancelled, RunState::Planning], "an hour of its own counts");
     cluster.wait(HOUR_MS / 2);
     assert_eq!(cluster.run(&second.0).state, RunState::Planning);
+}
+
+#[test]
+fn an_interval_that_waits_for_its_next_try_is_cancelled_though_the_history_forgot_its_run() {
+    let (mut cluster, run) = begun();
+    cluster.settings.run_history = 0;
+    cluster.send(Event::Planned { run: run.clone(), graph: Err(Error::unavailable("no store")), sheet: None });
+    assert!(matches!(stands(&cluster.state), Standing::Retrying { .. }) && !cluster.state.runs.contains_key(&run));
+    assert_eq!(error_of(&command(&mut cluster, Command::CancelRun { run })), None);
+    assert!(matches!(stands(&cluster.state), Standing::Cancelled { .. }));
 }
 
 #[test]

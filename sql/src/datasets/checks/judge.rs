@@ -19,6 +19,9 @@ use super::super::statement::planned;
 use super::Checks;
 use super::summary::{Asked, Question, ROWS, TIMES, asked, column, doubled};
 
+/// Characters of an aggregate's value in an error: one may be made of all rows.
+const VALUE_CHARS: usize = 200;
+
 /// Looks at a table's rows, of which there should be so many.
 ///
 /// # Errors
@@ -103,7 +106,11 @@ impl Answers {
         let value = |(shown, name): &(String, String)| {
             let column = self.column(name)?;
             let formatter = planned(ArrayFormatter::try_new(column.as_ref(), &options).map_err(Into::into))?;
-            Ok(format!("{shown} is {}", formatter.value(0)))
+            let value = formatter.value(0).to_string();
+            Ok(match value.char_indices().nth(VALUE_CHARS) {
+                Some((end, _)) => format!("{shown} is {}…", value.get(..end).unwrap_or_default()),
+                None => format!("{shown} is {value}"),
+            })
         };
         let mut values = aggregates.iter().map(value).collect::<Result<Vec<_>>>()?;
         values.extend(before.iter().map(|(n, mean)| match mean {
@@ -203,6 +210,14 @@ mod tests {
             );
             assert!(refused.message.starts_with(&format!("the check `{condition}` does not hold: sum(")), "{refused}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_made_of_all_rows_is_cut() {
+        let (judgement, checked) = all("string_agg(repeat(concat(day, 'ä'), 1000), ',') = ''").await;
+        let (refused, value) = (judgement.refused.expect("an error").message, checked.value.expect("a value"));
+        assert!(value.ends_with('…') && value.chars().count() < 400, "{value}");
+        assert!(refused.ends_with(&format!("{value}, so nothing is published")), "{refused}");
     }
 
     #[tokio::test]

@@ -21,7 +21,10 @@ async fn a_job_is_built_in_rust() {
         .start("2026-03-01")
         .set("interval_column", "hour")
         .set("retries", 1)
-        .expect("n > 0")
+        .expect("n > 0 -- never less")
+        .unique(["hour"])
+        .constraint("one row an hour")
+        .warn("count(*) > 0")
         .query("SELECT ts AS hour, 1 AS n FROM clicks WHERE ts >= $interval_start AND ts < $interval_end");
     assert!(
         job.statement()
@@ -30,6 +33,13 @@ async fn a_job_is_built_in_rust() {
     let job = job.create().await.expect("a job");
     let listed = job.backfill("2026-03-01", "2026-03-02").reverse().dry_run().await.expect("a list");
     assert_eq!(listed.iter().map(RecordBatch::num_rows).sum::<usize>(), 24);
+    let shown = job.definition().await.expect("a definition");
+    let shown = arrow::util::pretty::pretty_format_batches(&shown).expect("a table").to_string();
+    assert!(shown.contains("CONSTRAINT \"one row an hour\" EXPECT (UNIQUE (\"hour\")) ON VIOLATION FAIL"), "{shown}");
+    assert!(shown.contains("EXPECT (count(*) > 0) ON VIOLATION WARN"), "{shown}");
+    let strip = job.intervals("2026-03-01", "2026-03-02").await.expect("a strip");
+    assert_eq!(strip.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+    assert_eq!(job.cancel_backfill(1).await.expect_err("there is none").kind, ErrorKind::NotFound);
     job.set([("retries", "3")]).await.expect("a setting");
     job.suspend().await.expect("suspended");
     let shown = session.sql("SHOW JOBS").await.expect("a statement").collect().await.expect("rows");

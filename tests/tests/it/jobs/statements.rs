@@ -37,7 +37,14 @@ async fn a_job_is_created_shown_altered_and_dropped() {
     // What a job publishes into, or waits for, stays as long as the job.
     let used = refused(client, "DROP TABLE sums").await;
     assert!(used.message.contains("the job counts publishes into"), "{used}");
+    // Neither does it become another one: the ledger says what is in the one that is there.
+    let elsewhere = folder.path().join("rolled").display().to_string();
+    let elsewhere = format!("CREATE OR REPLACE EXTERNAL TABLE sums STORED AS DELTA LOCATION '{elsewhere}'");
+    let replaced = refused(client, &elsewhere).await;
+    assert_eq!(replaced.kind, ErrorKind::Conflict, "{replaced}");
+    assert!(replaced.message.contains("the job counts publishes into `public.sums`"), "{replaced}");
     rows(client, "DROP JOB counts").await;
+    rows(client, &elsewhere).await;
     rows(client, "DROP JOB IF EXISTS counts").await;
     rows(client, "DROP TABLE sums").await;
     assert_eq!(value(client, "SELECT count(*) FROM system.jobs").await, "0");
@@ -82,7 +89,7 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
                 WHERE job = 'counts' AND interval_end = TIMESTAMP '2026-03-01T08:00:00Z'";
     assert_eq!(value(client, runs).await, "3 3 manual failed");
     std::fs::remove_file(&file).expect("the file");
-    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01T08:00:00+01:00'").await;
     until(client, &of("max(state)"), "published").await;
     assert_eq!(value(client, &of("published_version || ' ' || published_generation")).await, "1 2");
     assert_eq!(value(client, "SELECT hour || ' ' || n FROM sums").await, "2026-03-01T07:00:00 60");

@@ -61,4 +61,12 @@ async fn a_failed_interval_is_told_until_somebody_listens_and_a_published_one_to
     assert!(shown.contains("on_failure = 'secret:pager'") && !shown.contains("hunter"), "{shown}");
     let unknown = client.execute(&hourly("others", ", on_late = 'secret:nobody'")).await.err().expect("a refusal");
     assert!(unknown.message.contains("no secret `nobody`"), "{unknown}");
+    // An address that opens by itself is refused, and stands nowhere after that.
+    let open = hourly("others", ", on_late = 'https://host/hook?key=hunter4'");
+    let open = client.execute(&open).await.err().expect("a refusal");
+    assert!(open.message.contains("on_late = 'secret:NAME'") && !open.message.contains("hunter"), "{open}");
+    let written = "SELECT count(*) FROM system.runs WHERE strpos(statement, 'hunter' || '4') > 0";
+    assert_eq!(value(client, written).await, "0");
+    let hidden = "SELECT count(*) FROM system.runs WHERE strpos(statement, 'on_late = ''**' || '*''') > 0";
+    assert_eq!(value(client, hidden).await, "1");
 }
