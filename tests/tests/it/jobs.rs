@@ -3,9 +3,12 @@
 
 mod api;
 mod checks;
+mod faults;
 mod kills;
 mod many;
+mod sinks;
 mod statements;
+mod stopped;
 mod webhooks;
 
 use std::path::Path;
@@ -71,6 +74,11 @@ fn hourly(name: &str, settings: &str) -> String {
          WITH (interval_column = 'hour'{settings}) AS SELECT date_trunc('hour', ts) AS hour, count(*) AS n FROM clicks \
          WHERE ts >= $interval_start AND ts < $interval_end GROUP BY 1"
     )
+}
+
+/// The same, which runs only when somebody asks for it.
+fn asked(name: &str, settings: &str) -> String {
+    hourly(name, settings).replace("5 * * * *", "@yearly")
 }
 
 /// Waits until a query gives a value.
