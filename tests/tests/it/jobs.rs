@@ -4,11 +4,14 @@
 mod api;
 mod checks;
 mod counted;
+mod faults;
 mod inputs;
 mod kills;
 mod many;
 mod rewrites;
+mod sinks;
 mod statements;
+mod stopped;
 mod webhooks;
 
 use std::path::Path;
@@ -74,6 +77,11 @@ fn hourly(name: &str, settings: &str) -> String {
          WITH (interval_column = 'hour'{settings}) AS SELECT date_trunc('hour', ts) AS hour, count(*) AS n FROM clicks \
          WHERE ts >= $interval_start AND ts < $interval_end GROUP BY 1"
     )
+}
+
+/// The same, which runs only when somebody asks for it.
+fn asked(name: &str, settings: &str) -> String {
+    hourly(name, settings).replace("5 * * * *", "@yearly")
 }
 
 /// Waits until a query gives a value.

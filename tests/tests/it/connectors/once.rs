@@ -1,13 +1,16 @@
-//! A database is asked once per run, whoever dies: its rows are in an exchange, like any others.
+//! A database is asked once per run, whoever dies: its rows are in an exchange, like any others. Whose connection is cut asks
+//! again.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill::client::Client;
 use tidemill_tests::harness::postgres::Postgres;
-use tidemill_tests::harness::{Process, ProcessCluster, logged, rows, started_after, value};
+use tidemill_tests::harness::{Process, ProcessCluster, Proxy, Wire, logged, rows, started_after, value};
 
 use super::create;
-use crate::durable::state_in;
+use crate::durable::{in_store, state_in};
+use crate::faults::until;
 use crate::going::{Going, with_a_slow_end};
 
 /// Rows of the table, which take a while behind it.
@@ -15,7 +18,7 @@ const SETUP: &str = "CREATE TABLE grain (id bigint, kind text);
     INSERT INTO grain SELECT i, 'kind ' || i % 10 FROM generate_series(1, 20000) AS i";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_is_asked_once_while_every_consumer_is_killed() {
+async fn as4_a_kill_in_the_last_stage_asks_no_database_and_repeats_no_stage_before_it() {
     let postgres = tokio::task::spawn_blocking(Postgres::start).await.expect("a server");
     postgres.execute(SETUP);
     let folder = tempfile::tempdir().expect("a folder");
@@ -30,8 +33,16 @@ async fn a_database_is_asked_once_while_every_consumer_is_killed() {
     let sql = with_a_slow_end(counts, "w.kind");
     let going = Going::of(cluster.client().await, &sql).await;
     going.until_stored(&mut client).await;
+    // What is read, what is grouped where it was read, and groups of all: behind these is the slow end.
+    let stages = format!(
+        "SELECT count(DISTINCT stage_id) FROM system.tasks WHERE pack IS NOT NULL AND stage_id < 3 AND run_id = '{}'",
+        going.run
+    );
+    until("three stages in the store", async || value(&mut client, &stages).await == "3").await;
+    let stored = in_store(&mut client, &going.run.0).await;
     logged(&mut client).await;
-    // Whoever reads it is killed, and then whoever reads it instead.
+    // Whoever reads them is killed, and then whoever reads them instead.
+    let first = SystemTime::now();
     for _ in 0..2 {
         let victim = reader(&cluster, &mut client, &going).await;
         let killed = SystemTime::now();
@@ -50,6 +61,42 @@ async fn a_database_is_asked_once_while_every_consumer_is_killed() {
     let n = arrow::util::display::array_value_to_string(answer[0].column(0), 0).expect("a value");
     assert_eq!(n, "40000000");
     assert_eq!(postgres.reads("\"grain\""), before + 1, "run {run} asked again:\n{}", postgres.log());
+    let again = started_after(&cluster.journals(), &run.0, first);
+    assert!(again.is_disjoint(&stored), "of {stored:?} was done again: {again:?}");
+    assert!(again.iter().any(|task| task.starts_with("3.")), "the end was not repeated: {again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as5_a_connection_that_is_cut_in_the_middle_of_a_task_changes_no_answer() {
+    let postgres = tokio::task::spawn_blocking(Postgres::start).await.expect("a server");
+    postgres.execute(SETUP);
+    // Sends its rows over some seconds.
+    postgres
+        .execute("CREATE VIEW slowly AS SELECT id, kind, pg_sleep(0.001)::text AS nothing FROM grain WHERE id <= 3000");
+    let wire = Proxy::start(SocketAddr::from(([127, 0, 0, 1], postgres.port))).await;
+    let mut environment = postgres.environment();
+    let (port, through) = (format!("port = {}", postgres.port), format!("port = {}", wire.address.port()));
+    environment.iter_mut().for_each(|(_, text)| *text = text.replace(&port, &through));
+    let cluster = ProcessCluster::with(1, 1, "memory://", &environment).await;
+    let mut client = cluster.client().await;
+    rows(&mut client, &create("slowly", "slowly")).await;
+    let sql = "SELECT count(*) || ' ' || count(DISTINCT kind) || ' ' || sum(id) AS a FROM slowly WHERE nothing = ''";
+    let result = client.query(sql).await.expect("a run");
+    let reading = tokio::spawn(result.collect());
+    let active = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidemill' AND state = 'active'";
+    until("the task", async || postgres.execute(active) == "1").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(postgres.execute(active), "1", "the rows came too fast");
+    wire.set(Wire::Cut);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    wire.set(Wire::Whole);
+    let answer = reading.await.expect("no panic").expect("an answer");
+    let answer = answer.iter().find(|batch| batch.num_rows() == 1).expect("one row");
+    let answer = arrow::util::display::array_value_to_string(answer.column(0), 0).expect("a value");
+    assert_eq!(answer, "3000 10 4501500");
+    let log = postgres.log();
+    let asked = log.lines().filter(|line| line.contains("execute") && line.contains("FROM \"slowly\"")).count();
+    assert_eq!((asked, wire.refused() > 0), (2, true), "it was not asked again:\n{log}");
 }
 
 /// The executor that runs a task of a run.

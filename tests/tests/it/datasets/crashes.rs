@@ -8,7 +8,7 @@ use tidemill_engine::crash::{DATASET_POINTS, VARIABLE};
 use tidemill_tests::harness::s3::S3Server;
 use tidemill_tests::harness::{LocalCluster, Process, ProcessCluster, Shape, is_full, logged, rows, value};
 
-use super::{count, text, version};
+use super::{count, create_numbers, files, text, version};
 
 const ROWS: u64 = 50_000;
 
@@ -198,4 +198,50 @@ async fn append_days(location: &str) {
     rows(&mut writer, &format!("CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION '{location}'")).await;
     let append = "INSERT INTO t SELECT x % 3, 100 + x FROM generate_series(0, 2) AS g(x)";
     assert_eq!(count(&mut writer, append).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dx8_attempts_write_apart_the_version_comes_last_and_vacuum_takes_what_the_dead_left() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (table, state) = (folder.path().join("t"), format!("file://{}", folder.path().join("state").display()));
+    let mut cluster = ProcessCluster::durable(1, 1, &state).await;
+    let mut client = cluster.client().await;
+    create_numbers(&mut client, &table.display().to_string()).await;
+    assert_eq!(count(&mut client, "INSERT INTO t VALUES (0, 'first')").await, 1);
+    let first = files(&table, ".parquet");
+    let new = |known: &[&[String]]| {
+        let all = files(&table, ".parquet").into_iter();
+        all.filter(|file| !known.iter().any(|known| known.contains(file))).collect::<Vec<_>>()
+    };
+    // The only executor dies when its files are whole, and before it can name them.
+    cluster.executors[0].kill();
+    cluster.executors.clear();
+    cluster.add_executor_with(1, &[(VARIABLE, "dataset.manifest:before:1".to_owned())]);
+    cluster.wait_for_executors(1).await;
+    let insert = "INSERT INTO t SELECT x, 'second' FROM generate_series(1, 1000) AS g(x)";
+    let writer = cluster.client().await;
+    let work = tokio::spawn(async move { writer.query(insert).await?.collect().await });
+    let start = Instant::now();
+    while !cluster.executors[0].was_killed() {
+        assert!(start.elapsed() < Duration::from_secs(40), "the point was not reached");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let dead = new(&[&first]);
+    let entry = table.join("_delta_log/00000000000000000002.json");
+    assert!(!dead.is_empty() && !entry.exists(), "{dead:?} are of a version");
+    cluster.executors.clear();
+    cluster.add_executor(1);
+    work.await.expect("no panic").expect("rows");
+    // Another attempt wrote files of its own, and the version has only these.
+    let second = new(&[&first, &dead]);
+    let named = std::fs::read_to_string(&entry).expect("a version");
+    assert!(!second.is_empty() && second.iter().all(|file| named.contains(file)), "{second:?} are not in {named}");
+    assert!(dead.iter().all(|file| table.join(file).exists() && !named.contains(file)), "{dead:?}: {named}");
+    assert_eq!(text(&mut client, "SELECT count(*), sum(id) FROM t").await, "1001 500500");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let swept = text(&mut client, "VACUUM t RETAIN 0 HOURS").await;
+    assert!(swept.starts_with(&format!("{} ", dead.len())), "{swept} of {dead:?}");
+    assert_eq!(new(&[&first, &second]), Vec::<String>::new());
+    assert_eq!(text(&mut client, "SELECT count(*), sum(id) FROM t").await, "1001 500500");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM t VERSION AS OF 1").await, 1);
 }
