@@ -17,6 +17,7 @@ mod folder;
 mod history;
 mod local;
 mod log;
+mod optimize;
 mod pins;
 mod profile;
 mod pruning;
@@ -129,7 +130,7 @@ pub(crate) async fn carry_out(planning: &Planning<'_>, statement: DatasetStateme
         }
         DatasetStatement::Optimize { table } => {
             by.require(Role::Write, "OPTIMIZE")?;
-            upkeep::optimize(planning, &table).await
+            optimize::optimize(planning, &table).await
         }
         DatasetStatement::Vacuum { table, hours, dry_run } => {
             by.require(Role::Write, "VACUUM")?;

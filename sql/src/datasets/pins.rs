@@ -4,9 +4,9 @@
 //! statement ──► Pins: its own versions ──► Datasets: the newest known of each table, which runs read what
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 use tidemill_core::{Error, Result, RunId};
@@ -20,6 +20,9 @@ use super::version::Version;
 const MAX_KNOWN: usize = 256;
 /// Runs whose versions are remembered: VACUUM refuses while one lives that is not.
 const MAX_RUNS: usize = 10_000;
+/// How long one of RESTORE and VACUUM waits for the other, and between two looks.
+const TENDED_WITHIN: Duration = Duration::from_secs(60);
+const TENDED_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a planner remembers of datasets.
 #[derive(Debug, Default)]
@@ -28,6 +31,21 @@ pub(crate) struct Datasets {
     known: Mutex<HashMap<String, Version>>,
     /// Which versions runs read, by location.
     read: Mutex<BTreeMap<RunId, Vec<(String, u64)>>>,
+    /// Tables of which old files are deleted or brought back.
+    tended: Mutex<BTreeSet<String>>,
+}
+
+/// Alone with a table's old files, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Tended {
+    datasets: Arc<Datasets>,
+    location: String,
+}
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.datasets.tended.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.location);
+    }
 }
 
 impl Datasets {
@@ -56,6 +74,24 @@ impl Datasets {
             }
         }
         Ok(newest)
+    }
+
+    /// Waits to be alone with a table's old files: what RESTORE brings back, VACUUM must not delete.
+    pub(super) async fn tend(self: &Arc<Self>, location: &str) -> Result<Tended> {
+        let until = Instant::now() + TENDED_WITHIN;
+        loop {
+            let is_alone = self.tended.lock().unwrap_or_else(PoisonError::into_inner).insert(location.to_owned());
+            if is_alone {
+                return Ok(Tended { datasets: Arc::clone(self), location: location.to_owned() });
+            }
+            if Instant::now() > until {
+                return Err(Error::unavailable(format!(
+                    "another RESTORE or VACUUM of {location} has not ended for {} s: try again when it has",
+                    TENDED_WITHIN.as_secs()
+                )));
+            }
+            tokio::time::sleep(TENDED_PAUSE).await;
+        }
     }
 
     fn note(&self, run: &RunId, location: &str, version: u64) {
@@ -188,4 +224,21 @@ pub(super) async fn open(
     let folder = Folder::open(location, runtime)?;
     let version = pins.version(&folder, at).await?;
     Ok((folder, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_brings_files_back_and_what_deletes_them_wait_for_each_other() -> Result<()> {
+        let datasets = Arc::new(Datasets::default());
+        let (first, other) = (datasets.tend("file:///t/").await?, datasets.tend("file:///other/").await?);
+        let mut second = Box::pin(datasets.tend("file:///t/"));
+        assert!(tokio::time::timeout(Duration::from_millis(200), &mut second).await.is_err());
+        drop(first);
+        let second = second.await?;
+        assert_eq!((second.location.as_str(), other.location.as_str()), ("file:///t/", "file:///other/"));
+        Ok(())
+    }
 }

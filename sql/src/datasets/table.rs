@@ -19,7 +19,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
-use tidemill_core::Result;
+use tidemill_core::{Error, Result};
 use tidemill_engine::dataset::value_of;
 use tidemill_engine::error::to_datafusion;
 
@@ -52,6 +52,11 @@ impl DatasetTable {
     /// Where it lies.
     pub(crate) fn location(&self) -> &str {
         self.folder.location()
+    }
+
+    /// The error where it is no table any more.
+    pub(super) fn gone(&self) -> Error {
+        Error::not_found(format!("there is no Delta table at {} any more", self.folder.location()))
     }
 
     /// Where a file is, with its partition's values.

@@ -99,3 +99,39 @@ async fn what_lies_in_the_folder_and_no_version_needs_is_swept_and_nothing_else(
     assert!(at.join("_hidden/x").exists() && at.join("_delta_log/_note").exists());
     assert_eq!(text(&mut client, "SELECT * FROM t").await, "1 a");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_restored_while_old_files_are_swept_can_be_read() {
+    let (cluster, mut client, folder) = cluster().await;
+    let mut other = cluster.client().await;
+    for round in 0..4 {
+        let (table, at) = (format!("t{round}"), folder.path().join(round.to_string()));
+        rows(
+            &mut client,
+            &format!("CREATE EXTERNAL TABLE {table} (id BIGINT) STORED AS DELTA LOCATION '{}'", at.display()),
+        )
+        .await;
+        value(&mut client, &format!("INSERT INTO {table} SELECT x FROM generate_series(1, 100) AS g(x)")).await;
+        value(&mut client, &format!("INSERT OVERWRITE {table} VALUES (1)")).await;
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let restore = async {
+            // A little later each time, so that it meets other parts of the sweep.
+            tokio::time::sleep(Duration::from_millis(round * 15)).await;
+            let result = client.execute(&format!("RESTORE TABLE {table} TO VERSION AS OF 1")).await;
+            match result {
+                Ok(result) => result.collect().await.map(|_| ()),
+                Err(error) => Err(error),
+            }
+        };
+        let vacuum = format!("VACUUM {table} RETAIN 0 HOURS");
+        let (restored, _) = tokio::join!(restore, rows(&mut other, &vacuum));
+        let expected = match restored {
+            Ok(()) => "100",
+            Err(error) => {
+                assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
+                "1"
+            }
+        };
+        assert_eq!(value(&mut client, &format!("SELECT count(id) FROM {table}")).await, expected, "round {round}");
+    }
+}
