@@ -25,6 +25,7 @@ use tidemill_engine::dataset::{Written, WrittenFile, manifest_folder, manifest_n
 use tidemill_engine::error::object_store_error;
 use tidemill_engine::planner::{Commit, Judgement, NewEntry};
 
+use super::checkpoint::checkpoint;
 use super::checks::{Bounds, judge};
 use super::conflicts::{Seen, look};
 use super::entry::{Entry, now};
@@ -342,16 +343,4 @@ async fn check_newest(log: &Log, next: u64) -> Result<()> {
             log.folder.location()
         ))),
     }
-}
-
-/// A checkpoint, where it is time for one: behind the answer.
-pub(super) fn checkpoint(log: Log, version: u64, interval: u64) {
-    if version == 0 || !version.is_multiple_of(interval) {
-        return;
-    }
-    tokio::spawn(async move {
-        if let Err(error) = log.checkpoint(version).await {
-            tracing::warn!(%error, version, "a checkpoint could not be written: reading the table takes longer");
-        }
-    });
 }

@@ -18,6 +18,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::object_store_error;
+use tokio::runtime::Handle;
 
 use super::folder::Folder;
 use super::local;
@@ -93,7 +94,19 @@ impl Log {
 
     /// An entry; `None` if there is none of that number.
     pub(super) async fn entry(&self, version: u64) -> Result<Option<Bytes>> {
-        let path = self.folder.path(&entry_name(version))?;
+        self.object(&entry_name(version)).await
+    }
+
+    /// The version of the newest checkpoint, as the last who wrote one says; `None` where nobody does.
+    pub(super) async fn last_checkpoint(&self) -> Result<Option<u64>> {
+        let said = self.object(&format!("{LOG}/_last_checkpoint")).await?;
+        let said = said.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        Ok(said.and_then(|said| said.get("version")?.as_u64()))
+    }
+
+    /// A small file below the table's folder.
+    async fn object(&self, name: &str) -> Result<Option<Bytes>> {
+        let path = self.folder.path(name)?;
         let read = async {
             match self.folder.store.get(&path).await {
                 Ok(found) => found.bytes().await.map(Some),
@@ -163,11 +176,18 @@ impl Log {
     /// Writes what all entries up to a version come to, so that readers need not read them.
     pub(super) async fn checkpoint(&self, version: u64) -> Result<()> {
         let mut table = DeltaTable::new(Arc::clone(&self.store));
-        let written = async {
-            table.load_version(version).await?;
-            checkpoints::create_checkpoint(&table, None).await
-        };
-        in_time(&self.folder, READ_WITHIN, written).await?.map_err(|e| self.error(&e))
+        let handle = Handle::current();
+        // The crate computes, and waits for the store, on the thread that asks it.
+        let written = tokio::task::spawn_blocking(move || {
+            handle.block_on(async move {
+                table.load_version(version).await?;
+                checkpoints::create_checkpoint(&table, None).await
+            })
+        });
+        let written = in_time(&self.folder, READ_WITHIN, written).await?;
+        let written =
+            written.map_err(|e| Error::internal(format!("a checkpoint of {}: {e}", self.folder.location())))?;
+        written.map_err(|e| self.error(&e))
     }
 
     /// Our error for the crate's.

@@ -8,6 +8,7 @@
 //! Invariant: a version is read whole or not at all; a run makes at most one.
 
 mod as_of;
+mod checkpoint;
 mod checks;
 mod commit;
 mod conflicts;

@@ -24,7 +24,8 @@ use tidemill_engine::planner::{Plan, StateReader};
 
 use super::Publication;
 use super::as_of::AsOf;
-use super::commit::{MakeEntry, checkpoint, publish};
+use super::checkpoint::checkpoint;
+use super::commit::{MakeEntry, publish};
 use super::entry::{Entry, now};
 use super::log::{LOG, Log};
 use super::pins::{Datasets, numbered};
