@@ -16,8 +16,8 @@ use super::folder::Folder;
 use super::log::Log;
 use super::version::Version;
 
-/// Tables whose newest version is remembered.
-const MAX_KNOWN: usize = 256;
+/// Of newest versions that are remembered. The one that was read last is, whatever its size.
+const MAX_KNOWN_BYTES: usize = 256 << 20;
 /// Runs whose versions are remembered: VACUUM refuses while one lives that is not.
 const MAX_RUNS: usize = 10_000;
 /// How long one of RESTORE and VACUUM waits for the other, and between two looks.
@@ -27,12 +27,55 @@ const TENDED_PAUSE: Duration = Duration::from_millis(50);
 /// What a planner remembers of datasets.
 #[derive(Debug, Default)]
 pub(crate) struct Datasets {
-    /// By location.
-    known: Mutex<HashMap<String, Version>>,
+    /// The newest version of each table, by location.
+    known: Mutex<Known<Version>>,
     /// Which versions runs read, by location.
     read: Mutex<BTreeMap<RunId, Vec<(String, u64)>>>,
     /// Tables of which old files are deleted or brought back.
     tended: Mutex<BTreeSet<String>>,
+}
+
+/// What was used last, up to so many bytes.
+#[derive(Debug)]
+struct Known<V> {
+    /// By name, each with its bytes and the number of its last use.
+    values: HashMap<String, (V, usize, u64)>,
+    bytes: usize,
+    uses: u64,
+}
+
+impl<V> Default for Known<V> {
+    fn default() -> Self {
+        Self { values: HashMap::new(), bytes: 0, uses: 0 }
+    }
+}
+
+impl<V: Clone> Known<V> {
+    fn get(&mut self, name: &str) -> Option<V> {
+        self.uses += 1;
+        let (value, _, used) = self.values.get_mut(name)?;
+        *used = self.uses;
+        Some(value.clone())
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some((_, bytes, _)) = self.values.remove(name) {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Those that were used longest ago make room.
+    fn insert(&mut self, name: String, value: V, bytes: usize, most: usize) {
+        self.remove(&name);
+        while self.bytes + bytes > most {
+            let oldest = self.values.iter().min_by_key(|(_, (_, _, used))| *used).map(|(name, _)| name.clone());
+            let Some(oldest) = oldest else { break };
+            self.remove(&oldest);
+        }
+        self.uses += 1;
+        self.bytes += bytes;
+        self.values.insert(name, (value, bytes, self.uses));
+    }
 }
 
 /// Alone with a table's old files, until it is dropped.
@@ -52,7 +95,7 @@ impl Datasets {
     /// The newest version of a table; `None` if there is none.
     pub(super) async fn newest(&self, log: &Log) -> Result<Option<Version>> {
         let location = log.folder.location().to_owned();
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&location).cloned();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&location);
         let newer = match &known {
             Some(known) => known.newer(log).await?,
             None => None,
@@ -63,15 +106,8 @@ impl Datasets {
         };
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match &newest {
-            Some(version) => {
-                if all.len() >= MAX_KNOWN && !all.contains_key(&location) {
-                    all.clear();
-                }
-                all.insert(location, version.clone());
-            }
-            None => {
-                all.remove(&location);
-            }
+            Some(version) => all.insert(location, version.clone(), version.bytes, MAX_KNOWN_BYTES),
+            None => all.remove(&location),
         }
         Ok(newest)
     }
@@ -240,5 +276,24 @@ mod tests {
         let second = second.await?;
         assert_eq!((second.location.as_str(), other.location.as_str()), ("file:///t/", "file:///other/"));
         Ok(())
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let mut known = Known::default();
+        for (name, bytes) in [("a", 40), ("b", 40), ("c", 10)] {
+            known.insert(name.to_owned(), name, bytes, 100);
+        }
+        assert_eq!(known.get("a"), Some("a"));
+        known.insert("d".to_owned(), "d", 50, 100);
+        assert_eq!(["a", "b", "c", "d"].map(|name| known.get(name).is_some()), [true, false, true, true]);
+        // Its size changed.
+        known.insert("d".to_owned(), "d", 20, 100);
+        assert_eq!(known.bytes, 70);
+        // One is kept, however large it is.
+        known.insert("e".to_owned(), "e", 1_000, 100);
+        assert_eq!((known.get("e"), known.values.len(), known.bytes), (Some("e"), 1, 1_000));
+        known.remove("e");
+        assert_eq!(known.bytes, 0);
     }
 }

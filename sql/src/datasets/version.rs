@@ -44,6 +44,8 @@ pub(crate) struct Version {
     pub(super) files: Arc<BTreeMap<String, ActiveFile>>,
     /// What tells its entry from another one of its number.
     mark: Option<String>,
+    /// In memory, about.
+    pub(super) bytes: usize,
 }
 
 impl Version {
@@ -61,8 +63,9 @@ impl Version {
         }
         let number = snapshot.version();
         let mark = log.mark(number).await?;
-        let version =
-            Self { number, schema: Arc::new(schema), profile: Arc::new(profile), files: Arc::new(files), mark };
+        let bytes = files.values().map(ActiveFile::bytes).sum();
+        let (schema, profile, files) = (Arc::new(schema), Arc::new(profile), Arc::new(files));
+        let version = Self { number, schema, profile, files, mark, bytes };
         version.check_files(log.folder.location())?;
         Ok(Some(version))
     }
@@ -82,10 +85,12 @@ impl Version {
             for action in removes.into_iter().chain(others) {
                 match action {
                     Action { remove: Some(remove), .. } => {
-                        files.remove(&remove.path);
+                        newest.bytes -= files.remove(&remove.path).map_or(0, |file| file.bytes());
                     }
                     Action { add: Some(add), .. } => {
-                        files.insert(add.path.clone(), add.into());
+                        let file = ActiveFile::from(add);
+                        newest.bytes += file.bytes();
+                        newest.bytes -= files.insert(file.raw.clone(), file).map_or(0, |file| file.bytes());
                     }
                     // Other columns or properties: these are read as a whole.
                     Action { metadata: Some(_), .. } | Action { protocol: Some(_), .. } => return Ok(None),
@@ -136,6 +141,20 @@ impl Version {
 }
 
 impl ActiveFile {
+    /// In memory, about: what is allocated for it, too.
+    fn bytes(&self) -> usize {
+        const ALLOCATED: usize = 32;
+        let partition = self.partition.iter().map(|(column, value)| {
+            column.len() + value.as_ref().map_or(0, String::len) + 2 * (size_of::<String>() + ALLOCATED)
+        });
+        let statistics = self.statistics.as_ref().map_or(0, |told| told.len() + ALLOCATED);
+        // It is its own key in the version.
+        2 * (self.raw.len() + size_of::<String>() + ALLOCATED)
+            + size_of::<Self>()
+            + statistics
+            + partition.sum::<usize>()
+    }
+
     /// Its place below the table's folder.
     pub(super) fn path(&self) -> Result<Path> {
         let decoded = percent_decoded(&self.raw)?;
