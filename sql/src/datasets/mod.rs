@@ -10,6 +10,7 @@
 mod as_of;
 mod checkpoint;
 mod checks;
+mod cleanup;
 mod commit;
 mod conflicts;
 mod create;
