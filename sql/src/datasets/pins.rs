@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use tidemill_core::{Error, Result, RunId};
 
-use super::as_of::AsOf;
+use super::as_of::{AsOf, version_name};
 use super::folder::Folder;
 use super::log::Log;
 use super::version::Version;
@@ -198,11 +198,28 @@ impl Pins {
         Ok(version)
     }
 
-    /// What the statement reads, by location.
+    /// What the statement reads, by location; older versions of what it reads twice by location and number.
     pub(super) async fn inputs(&self) -> BTreeMap<String, u64> {
         let pinned = self.pinned.lock().await;
-        pinned.iter().map(|((location, _), version)| (location.clone(), version.number)).collect()
+        by_name(pinned.iter().map(|((location, _), version)| (location.as_str(), version.number)))
     }
+}
+
+/// A name for each version of each table.
+fn by_name<'a>(versions: impl Iterator<Item = (&'a str, u64)>) -> BTreeMap<String, u64> {
+    let mut of_tables: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    for (location, number) in versions {
+        of_tables.entry(location).or_default().insert(number);
+    }
+    let mut named = BTreeMap::new();
+    for (location, numbers) in of_tables {
+        let newest = numbers.last().copied();
+        for number in numbers {
+            let name = if Some(number) == newest { location.to_owned() } else { version_name(location, number) };
+            named.insert(name, number);
+        }
+    }
+    named
 }
 
 /// A version by its number.
@@ -295,5 +312,13 @@ mod tests {
         assert_eq!((known.get("e"), known.values.len(), known.bytes), (Some("e"), 1, 1_000));
         known.remove("e");
         assert_eq!(known.bytes, 0);
+    }
+
+    #[test]
+    fn versions_of_one_table_are_inputs_of_their_own() {
+        let versions = [("file:///t/", 7), ("file:///t/", 3), ("file:///t/", 7), ("file:///u/", 0)];
+        let expected = [("file:///t/", 7), ("file:///t/ VERSION AS OF 3", 3), ("file:///u/", 0)];
+        let expected = expected.map(|(name, number)| (name.to_owned(), number));
+        assert_eq!(by_name(versions.into_iter()), BTreeMap::from(expected));
     }
 }

@@ -79,6 +79,13 @@ async fn history_says_who_did_what_with_which_inputs() {
     assert!(lines[1].starts_with("1 ") && lines[1].contains("WRITE") && lines[1].contains(&run.0), "{history}");
     assert!(lines[2].starts_with("0 ") && lines[2].contains("CREATE TABLE"), "{history}");
     assert_eq!(text(&mut client, "DESCRIBE HISTORY t LIMIT 1").await, lines[0]);
+    // What changed since, from two versions of one table.
+    let changed = "SELECT id, v FROM t EXCEPT SELECT id, v FROM t VERSION AS OF 1";
+    value(&mut client, &format!("INSERT INTO t {changed}")).await;
+    let newest = text(&mut client, "DESCRIBE HISTORY t LIMIT 1").await;
+    for input in [format!("file://{at}/\\\":2"), format!("file://{at}/ VERSION AS OF 1\\\":1")] {
+        assert!(newest.starts_with("3 ") && newest.contains(&input), "{input}\n{newest}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
