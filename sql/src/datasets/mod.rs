@@ -26,6 +26,7 @@ mod pruning;
 mod statement;
 mod table;
 mod target;
+mod times;
 mod types;
 mod upkeep;
 mod version;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 use tidemill_core::{Error, Result, RunId};
@@ -14,6 +14,7 @@ use tidemill_core::{Error, Result, RunId};
 use super::as_of::{AsOf, version_name};
 use super::folder::Folder;
 use super::log::Log;
+use super::times::newest_at;
 use super::version::Version;
 
 /// Of newest versions that are remembered. The one that was read last is, whatever its size.
@@ -189,7 +190,7 @@ impl Pins {
         let version = match at {
             AsOf::Newest => self.datasets.newest(&log).await?,
             AsOf::Version(number) => Some(numbered(&log, *number).await?),
-            AsOf::Time(time) => Some(at_time(&log, time).await?),
+            AsOf::Time(time) => Some(numbered(&log, newest_at(&log, time).await?).await?),
         };
         if let (Some(run), Some(version)) = (&self.run, &version) {
             self.datasets.note(run, folder.location(), version.number);
@@ -245,25 +246,6 @@ pub(super) async fn numbered(log: &Log, number: u64) -> Result<Version> {
             }
             Err(error) => Err(error),
         },
-    }
-}
-
-/// The version that was the newest at a time.
-pub(super) async fn at_time(log: &Log, time: &str) -> Result<Version> {
-    let millis = super::as_of::millis(time)?;
-    let since = |object: &object_store::ObjectMeta| {
-        let modified = SystemTime::from(object.last_modified).duration_since(SystemTime::UNIX_EPOCH);
-        i64::try_from(modified.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
-    };
-    let listed = log.listed().await?;
-    let found = listed.iter().rev().find(|(_, object)| since(object) <= millis);
-    match (found, listed.first()) {
-        (Some((version, _)), _) => numbered(log, *version).await,
-        (None, Some((oldest, _))) => Err(Error::not_found(format!(
-            "{} had no version at {time} yet, or its log was cleaned up: the oldest is {oldest}, see DESCRIBE HISTORY",
-            log.folder.location()
-        ))),
-        (None, None) => Err(Error::not_found(format!("there is no table at {}", log.folder.location()))),
     }
 }
 

@@ -142,3 +142,34 @@ async fn what_is_restored_while_old_files_are_swept_can_be_read() {
         assert_eq!(value(&mut client, &format!("SELECT count(id) FROM {table}")).await, expected, "round {round}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_of_a_time_are_found_by_the_times_that_entries_tell() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let at = folder.path().join("t");
+    create_numbers(&mut client, &at.display().to_string()).await;
+    for id in 1..=5 {
+        value(&mut client, &format!("INSERT INTO t VALUES ({id}, 'v')")).await;
+    }
+    let at_time = |time: &str| format!("SELECT count(*) FROM t TIMESTAMP AS OF '{time}'");
+    assert_eq!(count(&mut client, &at_time("2999-01-01T00:00:00Z")).await, 5);
+    // As engines write them where the table has the feature: here from version 2 on, one a day.
+    let first_day = 1_577_836_800_000_u64;
+    for (day, version) in (0..).zip(2..=5) {
+        let entry = at.join(format!("_delta_log/{version:020}.json"));
+        let told = format!("\"commitInfo\":{{\"inCommitTimestamp\":{},", first_day + day * 86_400_000);
+        let text = std::fs::read_to_string(&entry).expect("an entry").replacen("\"commitInfo\":{", &told, 1);
+        std::fs::write(&entry, text).expect("an entry");
+    }
+    for (time, rows) in [
+        ("2020-01-01T00:00:00Z", 2),
+        ("2020-01-01T23:59:59Z", 2),
+        ("2020-01-02T00:00:00Z", 3),
+        ("2020-01-03T12:00:00Z", 4),
+        ("2999-01-01T00:00:00Z", 5),
+    ] {
+        assert_eq!(count(&mut client, &at_time(time)).await, rows, "{time}");
+    }
+    // The first two versions are of now, by their objects.
+    refused(&mut client, &at_time("2019-12-31T00:00:00Z"), ErrorKind::NotFound, &["no version at 2019-12-31"]).await;
+}
