@@ -158,7 +158,7 @@ impl ActiveFile {
     /// Its place below the table's folder.
     pub(super) fn path(&self) -> Result<Path> {
         let decoded = percent_decoded(&self.raw)?;
-        if decoded.contains("://") || decoded.starts_with('/') {
+        if decoded.contains("://") || decoded.starts_with('/') || is_url(&self.raw) {
             return Err(Error::invalid(format!(
                 "the Delta table has a file outside of its own folder, {decoded}: tables that share files are not read here"
             )));
@@ -170,6 +170,12 @@ impl ActiveFile {
     pub(super) fn statistics(&self) -> FileStatistics {
         FileStatistics::of(self.statistics.as_deref())
     }
+}
+
+/// Whether it is a URL with a path of its own, `file:/x` as well.
+fn is_url(path: &str) -> bool {
+    let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    path.split_once(":/").is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.chars().all(of_scheme))
 }
 
 /// What the log says of a file's columns.
@@ -345,4 +351,19 @@ impl From<Remove> for ActiveFile {
 pub(super) fn actions(entry: &[u8]) -> Result<Option<Vec<Action>>> {
     let lines = serde_json::Deserializer::from_slice(entry).into_iter::<Action>();
     Ok(lines.collect::<std::result::Result<Vec<_>, _>>().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_outside_of_the_tables_folder_is_told_from_one_with_a_colon() {
+        for outside in ["file:/tmp/x", "s3://lake/x", "s3a:/x"] {
+            assert!(is_url(outside), "{outside}");
+        }
+        for inside in ["a:b.parquet", "at=2026-01-01 00:00:00/x", "k=a:/x", "x/y:/z", ":/x"] {
+            assert!(!is_url(inside), "{inside}");
+        }
+    }
 }
