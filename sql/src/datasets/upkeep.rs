@@ -184,7 +184,7 @@ impl Vacuum {
         let mut kept = BTreeSet::new();
         let mut number = self.table.version.number + 1;
         while let Some(entry) = log.entry(number).await? {
-            for line in lines_of(log, Some(&entry))? {
+            for line in lines_of(log, Some(&entry[..]))? {
                 let files = line.add.map(ActiveFile::from).into_iter().chain(line.remove.map(ActiveFile::from));
                 for file in files {
                     kept.insert(self.path(&file)?);
