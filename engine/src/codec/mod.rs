@@ -8,6 +8,7 @@ pub mod logical;
 mod recursion;
 mod scalar;
 mod scan;
+mod text;
 mod window;
 
 use std::collections::BTreeMap;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{CsvSource, FileGroup, FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::physical_plan::{CsvSource, FileGroup, FileScanConfig, FileScanConfigBuilder, FileSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -28,6 +28,7 @@ use datafusion_proto::protobuf::{self, PhysicalPlanNode};
 use prost::Message;
 
 use super::converter::{StageConverter, extension};
+use super::text;
 use crate::wire;
 
 /// A scan whose files were taken out of an encoded plan.
@@ -170,12 +171,12 @@ pub(super) fn decode(
         "" => FileCompressionType::UNCOMPRESSED,
         name => FileCompressionType::from_str(name)?,
     };
-    let mut builder = FileScanConfigBuilder::from(config.clone());
-    if let Some(csv) = config.file_source().downcast_ref::<CsvSource>() {
-        let terminator = node.csv_terminator.and_then(|t| u8::try_from(t).ok());
-        builder = builder.with_source(Arc::new(csv.with_terminator(terminator)));
-    }
-    let config = builder
+    let source: Arc<dyn FileSource> = match config.file_source().downcast_ref::<CsvSource>() {
+        Some(csv) => Arc::new(csv.with_terminator(node.csv_terminator.and_then(|t| u8::try_from(t).ok()))),
+        None => Arc::clone(config.file_source()),
+    };
+    let config = FileScanConfigBuilder::from(config.clone())
+        .with_source(text::naming(&source))
         .with_file_groups(scans.groups(node.scan, node.partitions))
         .with_file_compression_type(compression)
         .build();

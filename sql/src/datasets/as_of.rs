@@ -47,6 +47,11 @@ pub(crate) fn table_name(name: &str) -> &str {
     AsOf::of_name(name).map_or(name, |(table, _)| table)
 }
 
+/// The name of a version of a table.
+pub(super) fn version_name(table: &str, number: u64) -> String {
+    format!("{table}{VERSION}{number}")
+}
+
 /// A time in milliseconds since 1970; without a zone it is UTC.
 pub(super) fn millis(time: &str) -> Result<i64> {
     use arrow::datatypes::{DataType, TimeUnit};

@@ -21,11 +21,13 @@ use object_store::ObjectStoreExt;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
 use tidemill_engine::crash;
-use tidemill_engine::dataset::{Written, WrittenFile, manifest_folder, manifest_name, names_writer};
+use tidemill_engine::dataset::{Written, WrittenFile, manifest_name};
 use tidemill_engine::error::object_store_error;
 use tidemill_engine::planner::{Commit, Judgement, NewEntry};
 
+use super::checkpoint::checkpoint;
 use super::checks::{Bounds, judge};
+use super::cleanup::Leftovers;
 use super::conflicts::{Seen, look};
 use super::entry::{Entry, now};
 use super::folder::Folder;
@@ -36,8 +38,6 @@ use super::table::DatasetTable;
 use super::target::{Made, Target};
 use super::version::Version;
 
-/// When a failed run's files are removed: a task that was told to stop may just then have finished one.
-const ABORT_PASSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(5)];
 /// Between tries to create an entry that the store did not answer.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
@@ -125,59 +125,8 @@ impl DatasetCommit {
         self.bounds.within(|context| async move { judge(checks, table, rows, &context).await }).await
     }
 
-    /// Removes the run's lists, and the files of those attempts that did not win.
-    async fn clean(&self, winners: &[Attempt]) -> Result<()> {
-        let kept: Vec<String> =
-            (0u32..).zip(winners).map(|(task, attempt)| manifest_name(&self.target.writer, task, *attempt)).collect();
-        let folder = self.folder.path(&manifest_folder(&self.target.writer))?;
-        let listed = self.folder.store.list_with_delimiter(Some(&folder)).await.map_err(|e| object_store_error(&e))?;
-        crash::before("dataset.clean");
-        for list in listed.objects {
-            let name = list.location.filename().unwrap_or_default().to_owned();
-            if !kept.iter().any(|kept| kept.rsplit('/').next() == Some(name.as_str())) {
-                self.remove_files_of(&list.location).await?;
-            }
-            self.folder.delete(&list.location).await?;
-        }
-        crash::after("dataset.clean");
-        self.folder.remove_empty(&manifest_folder(&self.target.writer));
-        Ok(())
-    }
-
-    async fn remove_files_of(&self, list: &object_store::path::Path) -> Result<()> {
-        let found = async { self.folder.store.get(list).await?.bytes().await };
-        let bytes = match found.await {
-            Ok(bytes) => bytes,
-            Err(object_store::Error::NotFound { .. }) => return Ok(()),
-            Err(error) => return Err(object_store_error(&error)),
-        };
-        for file in Written::decode(&bytes, list.as_ref())?.files {
-            // What is named by a list is of this run, unless somebody else wrote the list.
-            if file.path.rsplit('/').next().is_some_and(|name| names_writer(name, &self.target.writer)) {
-                self.folder.delete(&self.folder.path(&file.path)?).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes all that the run wrote: lists first, without which nothing of it can be committed any more.
-    async fn remove_all(&self) -> Result<()> {
-        self.clean(&[]).await?;
-        let files: Vec<_> = self
-            .folder
-            .store
-            .list(Some(&self.folder.prefix))
-            .try_filter(|file| {
-                let name = file.location.filename().unwrap_or_default();
-                std::future::ready(names_writer(name, &self.target.writer))
-            })
-            .try_collect()
-            .await
-            .map_err(|e| object_store_error(&e))?;
-        for file in files {
-            self.folder.delete(&file.location).await?;
-        }
-        Ok(())
+    fn leftovers(&self) -> Leftovers<'_> {
+        Leftovers { folder: &self.folder, writer: &self.target.writer }
     }
 }
 
@@ -209,7 +158,7 @@ impl Commit for DatasetCommit {
             Published::As(version) => version,
             Published::Refused(error) => {
                 // Every entry that a call of ours may still create exists already: the files are nobody's.
-                if let Err(error) = self.remove_all().await {
+                if let Err(error) = self.leftovers().remove_all().await {
                     tracing::warn!(%error, run = %self.run, "files of a run that was refused could not be removed");
                 }
                 return Err(error);
@@ -218,7 +167,7 @@ impl Commit for DatasetCommit {
         };
         tracing::info!(run = %self.run, version, table = self.folder.location(), "a version was committed");
         // It is published: what else lies there can wait.
-        if let Err(error) = self.clean(winners).await {
+        if let Err(error) = self.leftovers().clean(winners).await {
             tracing::warn!(%error, run = %self.run, "lists of written files could not be removed");
         }
         checkpoint(self.log(), version, self.target.checkpoint_interval);
@@ -231,12 +180,7 @@ impl Commit for DatasetCommit {
     }
 
     async fn abort(&self) {
-        for pause in ABORT_PASSES {
-            tokio::time::sleep(pause).await;
-            if let Err(error) = self.remove_all().await {
-                tracing::warn!(%error, run = %self.run, "files of a failed run could not be removed");
-            }
-        }
+        self.leftovers().remove_of_failed(&self.run).await;
     }
 
     fn entry(&self) -> Option<NewEntry> {
@@ -356,16 +300,4 @@ async fn check_newest(log: &Log, next: u64) -> Result<()> {
             log.folder.location()
         ))),
     }
-}
-
-/// A checkpoint, where it is time for one: behind the answer.
-pub(super) fn checkpoint(log: Log, version: u64, interval: u64) {
-    if version == 0 || !version.is_multiple_of(interval) {
-        return;
-    }
-    tokio::spawn(async move {
-        if let Err(error) = log.checkpoint(version).await {
-            tracing::warn!(%error, version, "a checkpoint could not be written: reading the table takes longer");
-        }
-    });
 }

@@ -33,7 +33,8 @@ impl Folder {
         if parsed.get_glob().is_some() {
             return Err(Error::invalid(format!("{location} is a pattern: a dataset is one folder")));
         }
-        let url = Url::parse(parsed.as_str()).map_err(|e| Error::invalid(format!("{location} is no location: {e}")))?;
+        let url = spelled(&parsed).ok_or_else(|| Error::invalid(format!("{location} is no folder")))?;
+        let parsed = ListingTableUrl::try_new(url.clone(), None).map_err(|e| from_datafusion(&e))?;
         register_stores(runtime, [&url])?;
         let store = runtime.object_store(&parsed).map_err(|e| from_datafusion(&e))?;
         Ok(Self { url, store, root: parsed.object_store(), prefix: parsed.prefix().clone() })
@@ -70,5 +71,60 @@ impl Folder {
             // One that is not empty stays.
             let _ = std::fs::remove_dir(folder.join(below));
         }
+    }
+}
+
+/// The one spelling of a folder, by which it is known what is the same table: on a disk without links, elsewhere without signs
+/// that are encoded and need not be.
+fn spelled(parsed: &ListingTableUrl) -> Option<Url> {
+    let mut url = parsed.get_url().clone();
+    if url.scheme() == "file" {
+        return Url::from_directory_path(without_links(&url.to_file_path().ok()?)).ok();
+    }
+    let prefix = parsed.prefix().as_ref().replace('%', "%25");
+    let path = if prefix.is_empty() { "/".to_owned() } else { format!("/{prefix}/") };
+    url.set_path(&path);
+    Some(url)
+}
+
+/// The path with links followed, as far as it exists.
+fn without_links(path: &std::path::Path) -> PathBuf {
+    let real = path.ancestors().find_map(|ancestor| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        Some(ancestor.canonicalize().ok()?.join(rest))
+    });
+    real.unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_spelling() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let root = tempfile::tempdir()?;
+        let real = root.path().canonicalize()?.join("real one");
+        std::fs::create_dir(&real)?;
+        std::os::unix::fs::symlink(&real, root.path().join("link"))?;
+        let runtime = RuntimeEnv::default();
+        let expected = format!("file://{}/new/", real.display().to_string().replace(' ', "%20"));
+        for below in ["real one/new", "real one/new/", "link/new", "link/./new/"] {
+            let folder = Folder::open(&root.path().join(below).display().to_string(), &runtime)?;
+            assert_eq!(folder.location(), expected, "{below}");
+            assert_eq!(Folder::open(folder.location(), &runtime)?.prefix, folder.prefix, "{below}");
+        }
+        for (location, expected) in [
+            ("s3://lake/a/b/", "s3://lake/a/b/"),
+            ("s3://lake/%61/b/", "s3://lake/a/b/"),
+            ("s3://lake/a%20b/", "s3://lake/a%20b/"),
+            ("s3://lake/a%2520b/", "s3://lake/a%2520b/"),
+            ("s3://lake/", "s3://lake/"),
+        ] {
+            let parsed = ListingTableUrl::parse(location)?;
+            let url = spelled(&parsed).ok_or("no folder")?;
+            assert_eq!(url.as_str(), expected, "{location}");
+            assert_eq!(ListingTableUrl::try_new(url, None)?.prefix(), parsed.prefix(), "{location}");
+        }
+        Ok(())
     }
 }

@@ -33,6 +33,26 @@ pub(super) async fn create(path: PathBuf, content: Bytes) -> Result<Created> {
     .await
 }
 
+/// Makes a folder, down to the disk with those that it is in: they may be new, too.
+pub(super) async fn make_folder(path: PathBuf) -> Result<()> {
+    blocking(path, |path| {
+        std::fs::create_dir_all(path)?;
+        path.ancestors().skip(1).try_for_each(|folder| match sync_folder(folder) {
+            // Nobody made it who may not open it; and not all disks sync all folders.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported
+                ) =>
+            {
+                Ok(())
+            }
+            done => done,
+        })
+    })
+    .await
+}
+
 /// Lets files and the names of their folders reach the disk.
 pub(super) async fn sync(root: PathBuf, files: Vec<String>) -> Result<()> {
     blocking(root, move |root| {
@@ -72,6 +92,7 @@ mod tests {
     async fn a_file_is_created_once_and_whole() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("_delta_log/0.json");
+        make_folder(folder.path().join("_delta_log")).await?;
         assert_eq!(create(path.clone(), Bytes::from_static(b"one")).await?, Created::Yes);
         assert_eq!(create(path.clone(), Bytes::from_static(b"two")).await?, Created::Taken);
         assert_eq!(std::fs::read(&path)?, b"one");

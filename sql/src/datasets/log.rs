@@ -16,8 +16,9 @@ use deltalake_core::{DeltaTable, DeltaTableError, checkpoints};
 use futures::{StreamExt, TryStreamExt};
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_engine::error::object_store_error;
+use tokio::runtime::Handle;
 
 use super::folder::Folder;
 use super::local;
@@ -93,7 +94,19 @@ impl Log {
 
     /// An entry; `None` if there is none of that number.
     pub(super) async fn entry(&self, version: u64) -> Result<Option<Bytes>> {
-        let path = self.folder.path(&entry_name(version))?;
+        self.object(&entry_name(version)).await
+    }
+
+    /// The version of the newest checkpoint, as the last who wrote one says; `None` where nobody does.
+    pub(super) async fn last_checkpoint(&self) -> Result<Option<u64>> {
+        let said = self.object(&format!("{LOG}/_last_checkpoint")).await?;
+        let said = said.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        Ok(said.and_then(|said| said.get("version")?.as_u64()))
+    }
+
+    /// A small file below the table's folder.
+    async fn object(&self, name: &str) -> Result<Option<Bytes>> {
+        let path = self.folder.path(name)?;
         let read = async {
             match self.folder.store.get(&path).await {
                 Ok(found) => found.bytes().await.map(Some),
@@ -101,7 +114,7 @@ impl Log {
                 Err(error) => Err(error),
             }
         };
-        in_time(&self.folder, ENTRY_WITHIN, read).await?.map_err(|e| object_store_error(&e))
+        in_time(&self.folder, ENTRY_WITHIN, read).await?.map_err(|e| read_error(&e))
     }
 
     /// The same of several versions, in their order.
@@ -130,7 +143,7 @@ impl Log {
         match in_time(&self.folder, ENTRY_WITHIN, self.folder.store.head(&path)).await? {
             Ok(meta) => Ok(Some(meta.e_tag.unwrap_or_else(|| format!("{}-{}", meta.size, meta.last_modified)))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(object_store_error(&error)),
+            Err(error) => Err(read_error(&error)),
         }
     }
 
@@ -138,6 +151,9 @@ impl Log {
     pub(super) async fn create(&self, version: u64, entry: Bytes) -> Result<Created> {
         let path = self.folder.path(&entry_name(version))?;
         if let Some(folder) = self.folder.on_disk() {
+            if version == 0 {
+                in_time(&self.folder, ENTRY_WITHIN, local::make_folder(folder.join(LOG))).await??;
+            }
             // Behind the guard of files: whether it may be touched was asked when it was looked for.
             let created = local::create(folder.join(entry_name(version)), entry);
             return in_time(&self.folder, ENTRY_WITHIN, created).await?;
@@ -163,11 +179,18 @@ impl Log {
     /// Writes what all entries up to a version come to, so that readers need not read them.
     pub(super) async fn checkpoint(&self, version: u64) -> Result<()> {
         let mut table = DeltaTable::new(Arc::clone(&self.store));
-        let written = async {
-            table.load_version(version).await?;
-            checkpoints::create_checkpoint(&table, None).await
-        };
-        in_time(&self.folder, READ_WITHIN, written).await?.map_err(|e| self.error(&e))
+        let handle = Handle::current();
+        // The crate computes, and waits for the store, on the thread that asks it.
+        let written = tokio::task::spawn_blocking(move || {
+            handle.block_on(async move {
+                table.load_version(version).await?;
+                checkpoints::create_checkpoint(&table, None).await
+            })
+        });
+        let written = in_time(&self.folder, READ_WITHIN, written).await?;
+        let written =
+            written.map_err(|e| Error::internal(format!("a checkpoint of {}: {e}", self.folder.location())))?;
+        written.map_err(|e| self.error(&e))
     }
 
     /// Our error for the crate's.
@@ -178,7 +201,7 @@ impl Log {
                 return ours.clone();
             }
             if let Some(store) = inner.downcast_ref::<object_store::Error>() {
-                return object_store_error(store);
+                return read_error(store);
             }
             source = inner.source();
         }
@@ -186,6 +209,16 @@ impl Log {
         let what = what.lines().next().unwrap_or_default().trim_start_matches("Kernel error: ");
         Error::invalid(format!("the Delta table {} cannot be read: {what}", self.folder.location()))
     }
+}
+
+/// Our error for one of reading an object.
+fn read_error(denied: &object_store::Error) -> Error {
+    let error = object_store_error(denied);
+    if !matches!(denied, object_store::Error::PermissionDenied { .. }) {
+        return error;
+    }
+    let hint = "where a bucket may not be listed, S3 answers so for what is not there, too: s3:ListBucket is needed";
+    Error { message: format!("{} ({hint})", error.message), ..error }
 }
 
 /// The name of an entry below the table's folder.
@@ -199,4 +232,20 @@ async fn in_time<T>(folder: &Folder, limit: Duration, work: impl Future<Output =
         let seconds = limit.as_secs();
         Error::unavailable(format!("the log of {} was not answered within {seconds} s: try again", folder.location()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_learns_which_permission_may_be_missing() {
+        let path = "lake/t/_delta_log/00000000000000000001.json".to_owned();
+        let denied = object_store::Error::PermissionDenied { path: path.clone(), source: "403".into() };
+        let error = read_error(&denied);
+        assert_eq!(error.kind, ErrorKind::Denied);
+        assert!(error.message.contains(&path) && error.message.contains("s3:ListBucket"), "{error}");
+        let missing = object_store::Error::NotFound { path, source: "404".into() };
+        assert!(!read_error(&missing).message.contains("ListBucket"));
+    }
 }

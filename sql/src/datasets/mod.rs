@@ -8,7 +8,9 @@
 //! Invariant: a version is read whole or not at all; a run makes at most one.
 
 mod as_of;
+mod checkpoint;
 mod checks;
+mod cleanup;
 mod commit;
 mod conflicts;
 mod create;
@@ -19,12 +21,14 @@ mod inputs;
 mod kept;
 mod local;
 mod log;
+mod optimize;
 mod pins;
 mod profile;
 mod pruning;
 mod statement;
 mod table;
 mod target;
+mod times;
 mod types;
 mod upkeep;
 mod version;
@@ -132,7 +136,7 @@ pub(crate) async fn carry_out(planning: &Planning<'_>, statement: DatasetStateme
         }
         DatasetStatement::Optimize { table } => {
             by.require(Role::Write, "OPTIMIZE")?;
-            upkeep::optimize(planning, &table).await
+            optimize::optimize(planning, &table).await
         }
         DatasetStatement::Vacuum { table, hours, dry_run } => {
             by.require(Role::Write, "VACUUM")?;

@@ -4,31 +4,37 @@
 //! statement ──► Pins: its own versions ──► Datasets: the newest known of each table, which runs read what
 //! ```
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 use tidemill_core::{Error, Result, RunId};
 
-use super::as_of::AsOf;
+use super::as_of::{AsOf, version_name};
 use super::folder::Folder;
 use super::log::Log;
+use super::times::newest_at;
 use super::version::Version;
 
-/// Tables whose newest version is remembered.
-const MAX_KNOWN: usize = 256;
+/// Of newest versions that are remembered. The one that was read last is, whatever its size.
+const MAX_KNOWN_BYTES: usize = 256 << 20;
 /// Runs whose versions are remembered: VACUUM refuses while one lives that is not.
 const MAX_RUNS: usize = 10_000;
 /// Files of a version that a run may keep until its commit: about 12 MiB, for each run in progress.
 const MAX_KEPT_FILES: usize = 10_000;
+/// How long one of RESTORE and VACUUM waits for the other, and between two looks.
+const TENDED_WITHIN: Duration = Duration::from_secs(60);
+const TENDED_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a planner remembers of datasets.
 #[derive(Debug, Default)]
 pub(crate) struct Datasets {
-    /// By location.
-    known: Mutex<HashMap<String, Version>>,
+    /// The newest version of each table, by location.
+    known: Mutex<Known<Version>>,
     read: Mutex<Reads>,
+    /// Tables of which old files are deleted or brought back.
+    tended: Mutex<BTreeSet<String>>,
 }
 
 /// Which versions runs read, by location.
@@ -54,11 +60,67 @@ impl Reads {
     }
 }
 
+/// What was used last, up to so many bytes.
+#[derive(Debug)]
+struct Known<V> {
+    /// By name, each with its bytes and the number of its last use.
+    values: HashMap<String, (V, usize, u64)>,
+    bytes: usize,
+    uses: u64,
+}
+
+impl<V> Default for Known<V> {
+    fn default() -> Self {
+        Self { values: HashMap::new(), bytes: 0, uses: 0 }
+    }
+}
+
+impl<V: Clone> Known<V> {
+    fn get(&mut self, name: &str) -> Option<V> {
+        self.uses += 1;
+        let (value, _, used) = self.values.get_mut(name)?;
+        *used = self.uses;
+        Some(value.clone())
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some((_, bytes, _)) = self.values.remove(name) {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Those that were used longest ago make room.
+    fn insert(&mut self, name: String, value: V, bytes: usize, most: usize) {
+        self.remove(&name);
+        while self.bytes + bytes > most {
+            let oldest = self.values.iter().min_by_key(|(_, (_, _, used))| *used).map(|(name, _)| name.clone());
+            let Some(oldest) = oldest else { break };
+            self.remove(&oldest);
+        }
+        self.uses += 1;
+        self.bytes += bytes;
+        self.values.insert(name, (value, bytes, self.uses));
+    }
+}
+
+/// Alone with a table's old files, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Tended {
+    datasets: Arc<Datasets>,
+    location: String,
+}
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.datasets.tended.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.location);
+    }
+}
+
 impl Datasets {
     /// The newest version of a table; `None` if there is none.
     pub(super) async fn newest(&self, log: &Log) -> Result<Option<Version>> {
         let location = log.folder.location().to_owned();
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&location).cloned();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&location);
         let newer = match &known {
             Some(known) => known.newer(log).await?,
             None => None,
@@ -69,23 +131,34 @@ impl Datasets {
         };
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match &newest {
-            Some(version) => {
-                if all.len() >= MAX_KNOWN && !all.contains_key(&location) {
-                    all.clear();
-                }
-                all.insert(location, version.clone());
-            }
-            None => {
-                all.remove(&location);
-            }
+            Some(version) => all.insert(location, version.clone(), version.bytes, MAX_KNOWN_BYTES),
+            None => all.remove(&location),
         }
         Ok(newest)
     }
 
     /// A version, if it is the one of its table that is remembered, and not too large to be kept by each run in progress.
     pub(super) fn remembered(&self, location: &str, number: u64) -> Option<Version> {
-        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(location).filter(|known| known.number == number && known.files.len() <= MAX_KEPT_FILES).cloned()
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(location).filter(|known| known.number == number && known.files.len() <= MAX_KEPT_FILES)
+    }
+
+    /// Waits to be alone with a table's old files: what RESTORE brings back, VACUUM must not delete.
+    pub(super) async fn tend(self: &Arc<Self>, location: &str) -> Result<Tended> {
+        let until = Instant::now() + TENDED_WITHIN;
+        loop {
+            let is_alone = self.tended.lock().unwrap_or_else(PoisonError::into_inner).insert(location.to_owned());
+            if is_alone {
+                return Ok(Tended { datasets: Arc::clone(self), location: location.to_owned() });
+            }
+            if Instant::now() > until {
+                return Err(Error::unavailable(format!(
+                    "another RESTORE or VACUUM of {location} has not ended for {} s: try again when it has",
+                    TENDED_WITHIN.as_secs()
+                )));
+            }
+            tokio::time::sleep(TENDED_PAUSE).await;
+        }
     }
 
     fn note(&self, run: &RunId, location: &str, version: u64) {
@@ -139,7 +212,7 @@ impl Pins {
         let version = match at {
             AsOf::Newest => self.datasets.newest(&log).await?,
             AsOf::Version(number) => Some(numbered(&log, *number).await?),
-            AsOf::Time(time) => Some(at_time(&log, time).await?),
+            AsOf::Time(time) => Some(numbered(&log, newest_at(&log, time).await?).await?),
         };
         if let (Some(run), Some(version)) = (&self.run, &version) {
             self.datasets.note(run, folder.location(), version.number);
@@ -147,6 +220,23 @@ impl Pins {
         }
         Ok(version)
     }
+}
+
+/// A name for each version of each table: its location, and with its number where it is not the newest that is read.
+pub(super) fn by_name<'a>(versions: impl Iterator<Item = (&'a str, u64)>) -> BTreeMap<String, u64> {
+    let mut of_tables: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    for (location, number) in versions {
+        of_tables.entry(location).or_default().insert(number);
+    }
+    let mut named = BTreeMap::new();
+    for (location, numbers) in of_tables {
+        let newest = numbers.last().copied();
+        for number in numbers {
+            let name = if Some(number) == newest { location.to_owned() } else { version_name(location, number) };
+            named.insert(name, number);
+        }
+    }
+    named
 }
 
 /// A version by its number.
@@ -172,25 +262,6 @@ pub(super) async fn numbered(log: &Log, number: u64) -> Result<Version> {
             }
             Err(error) => Err(error),
         },
-    }
-}
-
-/// The version that was the newest at a time.
-pub(super) async fn at_time(log: &Log, time: &str) -> Result<Version> {
-    let millis = super::as_of::millis(time)?;
-    let since = |object: &object_store::ObjectMeta| {
-        let modified = SystemTime::from(object.last_modified).duration_since(SystemTime::UNIX_EPOCH);
-        i64::try_from(modified.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
-    };
-    let listed = log.listed().await?;
-    let found = listed.iter().rev().find(|(_, object)| since(object) <= millis);
-    match (found, listed.first()) {
-        (Some((version, _)), _) => numbered(log, *version).await,
-        (None, Some((oldest, _))) => Err(Error::not_found(format!(
-            "{} had no version at {time} yet, or its log was cleaned up: the oldest is {oldest}, see DESCRIBE HISTORY",
-            log.folder.location()
-        ))),
-        (None, None) => Err(Error::not_found(format!("there is no table at {}", log.folder.location()))),
     }
 }
 
@@ -223,5 +294,44 @@ mod tests {
         assert_eq!(datasets.read_by(&run(1), "file:///t"), Some(vec![7]));
         assert_eq!(datasets.read_by(&client, "file:///t"), Some(Vec::new()));
         assert_eq!(datasets.read_by(&run(MAX_RUNS), "file:///t"), Some(vec![8]));
+    }
+
+    #[tokio::test]
+    async fn what_brings_files_back_and_what_deletes_them_wait_for_each_other() -> Result<()> {
+        let datasets = Arc::new(Datasets::default());
+        let (first, other) = (datasets.tend("file:///t/").await?, datasets.tend("file:///other/").await?);
+        let mut second = Box::pin(datasets.tend("file:///t/"));
+        assert!(tokio::time::timeout(Duration::from_millis(200), &mut second).await.is_err());
+        drop(first);
+        let second = second.await?;
+        assert_eq!((second.location.as_str(), other.location.as_str()), ("file:///t/", "file:///other/"));
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let mut known = Known::default();
+        for (name, bytes) in [("a", 40), ("b", 40), ("c", 10)] {
+            known.insert(name.to_owned(), name, bytes, 100);
+        }
+        assert_eq!(known.get("a"), Some("a"));
+        known.insert("d".to_owned(), "d", 50, 100);
+        assert_eq!(["a", "b", "c", "d"].map(|name| known.get(name).is_some()), [true, false, true, true]);
+        // Its size changed.
+        known.insert("d".to_owned(), "d", 20, 100);
+        assert_eq!(known.bytes, 70);
+        // One is kept, however large it is.
+        known.insert("e".to_owned(), "e", 1_000, 100);
+        assert_eq!((known.get("e"), known.values.len(), known.bytes), (Some("e"), 1, 1_000));
+        known.remove("e");
+        assert_eq!(known.bytes, 0);
+    }
+
+    #[test]
+    fn versions_of_one_table_are_inputs_of_their_own() {
+        let versions = [("file:///t/", 7), ("file:///t/", 3), ("file:///t/", 7), ("file:///u/", 0)];
+        let expected = [("file:///t/", 7), ("file:///t/ VERSION AS OF 3", 3), ("file:///u/", 0)];
+        let expected = expected.map(|(name, number)| (name.to_owned(), number));
+        assert_eq!(by_name(versions.into_iter()), BTreeMap::from(expected));
     }
 }

@@ -12,7 +12,7 @@ use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
-use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use serde_json::Value;
 use tidemill_engine::dataset::{PartitionValues, value_of};
 
@@ -24,19 +24,36 @@ pub(super) fn pruned<'a>(version: &'a Version, state: &dyn Session, filters: &[E
     if filters.is_empty() || all.is_empty() {
         return Ok(all);
     }
-    let known = Known { version, files: all.iter().map(|file| (*file, file.statistics())).collect() };
     let schema = DFSchema::try_from(Arc::clone(&version.schema))?;
-    let mut keep = vec![true; all.len()];
-    for filter in filters {
-        // A filter that files cannot be judged by keeps all.
-        let Ok(physical) = state.create_physical_expr(filter.clone(), &schema) else { continue };
-        let builder = PruningPredicateBuilder::new().with_file_schema(Arc::clone(&version.schema));
-        let Some(predicate) = builder.build(physical) else { continue };
+    // A filter that files cannot be judged by keeps all.
+    let predicate = |filter: &Expr| {
+        let physical = state.create_physical_expr(filter.clone(), &schema).ok()?;
+        PruningPredicateBuilder::new().with_file_schema(Arc::clone(&version.schema)).build(physical)
+    };
+    let predicates: Vec<_> = filters.iter().filter_map(predicate).collect();
+    // Statistics are long, and read only where the partition leaves a file in.
+    let files = kept(version, all, &predicates, |_| FileStatistics::default())?;
+    kept(version, files, &predicates, ActiveFile::statistics)
+}
+
+/// Those of the files that the predicates keep, by what is told of each.
+fn kept<'a>(
+    version: &'a Version,
+    files: Vec<&'a ActiveFile>,
+    predicates: &[Arc<PruningPredicate>],
+    told: impl Fn(&ActiveFile) -> FileStatistics,
+) -> Result<Vec<&'a ActiveFile>> {
+    if files.is_empty() {
+        return Ok(files);
+    }
+    let mut keep = vec![true; files.len()];
+    let known = Known { version, files: files.iter().map(|&file| (file, told(file))).collect() };
+    for predicate in predicates {
         for (kept, passes) in keep.iter_mut().zip(predicate.prune(&known)?) {
             *kept &= passes;
         }
     }
-    Ok(all.into_iter().zip(keep).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
+    Ok(files.into_iter().zip(keep).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
 }
 
 /// What is known of the files.

@@ -19,8 +19,8 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
-use tidemill_core::Result;
 use tidemill_core::record::InputVersion;
+use tidemill_core::{Error, Result};
 use tidemill_engine::dataset::value_of;
 use tidemill_engine::error::to_datafusion;
 
@@ -60,6 +60,11 @@ impl DatasetTable {
     /// As those name it that read it.
     pub(super) fn input(&self) -> InputVersion {
         InputVersion { dataset: self.name.clone(), location: self.location().to_owned(), version: self.version.number }
+    }
+
+    /// The error where it is no table any more.
+    pub(super) fn gone(&self) -> Error {
+        Error::not_found(format!("there is no Delta table at {} any more", self.folder.location()))
     }
 
     /// Where a file is, with its partition's values.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 use tidemill_core::{Error, Result};
 
@@ -42,24 +42,29 @@ pub(super) fn new_table(schema: &Schema, partition_by: &[String], id: &str, now:
 
 /// The columns as a Delta table has them.
 pub(super) fn stored(schema: &Schema) -> Result<Schema> {
-    let mut names: Vec<String> = Vec::new();
-    let mut fields = Vec::new();
-    for field in schema.fields() {
+    check_names(schema.fields(), "a column")?;
+    let stored = |field: &FieldRef| -> Result<Field> {
+        Ok(Field::new(field.name(), stored_type(field.data_type(), field.name())?, field.is_nullable()))
+    };
+    Ok(Schema::new(schema.fields().iter().map(stored).collect::<Result<Vec<_>>>()?))
+}
+
+/// Names that all engines read, each once.
+fn check_names(fields: &Fields, what: &str) -> Result<()> {
+    for (position, field) in fields.iter().enumerate() {
         let name = field.name();
         if name.is_empty() || name.contains(NOT_IN_NAMES) {
             return Err(Error::invalid(format!(
-                "`{name}` cannot be the name of a column of a Delta table: give it one without spaces and without any of ,;{{}}()="
+                "`{name}` cannot be the name of {what} of a Delta table: give it one without spaces and without any of ,;{{}}()="
             )));
         }
-        if names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        if fields.iter().take(position).any(|known| known.name().eq_ignore_ascii_case(name)) {
             return Err(Error::invalid(format!(
-                "there are two columns `{name}`: a Delta table does not tell case apart"
+                "`{name}` is twice the name of {what}: a Delta table does not tell case apart"
             )));
         }
-        names.push(name.clone());
-        fields.push(Field::new(name, stored_type(field.data_type(), name)?, field.is_nullable()));
     }
-    Ok(Schema::new(fields))
+    Ok(())
 }
 
 fn stored_type(kind: &DataType, name: &str) -> Result<DataType> {
@@ -76,7 +81,10 @@ fn stored_type(kind: &DataType, name: &str) -> Result<DataType> {
             let element = inner(field)?;
             DataType::List(Arc::new(Field::new("element", element.data_type().clone(), element.is_nullable())))
         }
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect::<Result<_>>()?),
+        DataType::Struct(fields) => {
+            check_names(fields, &format!("a part of `{name}`"))?;
+            DataType::Struct(fields.iter().map(inner).collect::<Result<_>>()?)
+        }
         DataType::Decimal128(_, scale) if *scale >= 0 => kind.clone(),
         DataType::Boolean
         | DataType::Int8
@@ -124,5 +132,26 @@ fn check_partitions(schema: &Schema, partition_by: &[String]) -> Result<()> {
     match partition_by.len() == schema.fields().len() {
         true => Err(Error::invalid("a table needs a column beside those that divide it")),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_looked_at_in_structures_too() {
+        let column = |fields: Vec<&str>| {
+            let fields: Fields = fields.into_iter().map(|name| Field::new(name, DataType::Int64, true)).collect();
+            let list = DataType::new_list(DataType::Struct(fields), true);
+            stored(&Schema::new(vec![Field::new("all", list, true)])).map(|_| ()).map_err(|error| error.message)
+        };
+        assert_eq!(column(vec!["a", "b"]), Ok(()));
+        assert!(
+            column(vec!["a", "b c"]).is_err_and(|error| error.contains("`b c`") && error.contains("a part of `all`"))
+        );
+        assert!(column(vec!["a", "A"]).is_err_and(|error| error.contains("twice the name of a part of `all`")));
+        let twice = Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("A", DataType::Utf8, true)]);
+        assert!(stored(&twice).is_err_and(|error| error.message.contains("twice the name of a column")));
     }
 }

@@ -1,8 +1,8 @@
-//! `OPTIMIZE`, `RESTORE` and `VACUUM`.
+//! `RESTORE` and `VACUUM`.
 //!
-//! Invariant: a file is deleted only if no version of the retention and no live run needs it.
+//! Invariant: a file is deleted only if no version of the retention and no live run needs it, and while none comes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,34 +12,29 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use tidemill_core::record::State;
 use tidemill_core::{Error, Result, RunId};
-use tidemill_engine::dataset::{DatasetWrite, MANIFESTS, Within};
+use tidemill_engine::dataset::MANIFESTS;
 use tidemill_engine::error::{object_store_error, to_datafusion};
 use tidemill_engine::planner::{Plan, StateReader};
 
 use super::Publication;
 use super::as_of::AsOf;
-use super::commit::{MakeEntry, checkpoint, publish};
+use super::checkpoint::checkpoint;
+use super::commit::{MakeEntry, publish};
 use super::entry::{Entry, now};
 use super::log::{LOG, Log};
-use super::pins::{Datasets, at_time, numbered};
-use super::statement::planned;
+use super::pins::{Datasets, numbered};
 use super::table::DatasetTable;
 use super::target::{Mode, Target, writer};
 use super::version::{Action, ActiveFile, Version, actions};
-use super::write::{count, dataset, staged};
+use super::write::dataset;
 use crate::session::Planning;
 
-/// A file of less than this part of the size to which files grow is small.
-const SMALL_PART: u64 = 2;
-/// Tasks of one OPTIMIZE.
-const MAX_TASKS: usize = 256;
 /// How long what is not needed any more is kept where neither statement nor table say.
 const RETENTION: Duration = Duration::from_secs(168 * 3600);
 /// What RESTORE and VACUUM answer.
@@ -47,77 +42,6 @@ pub(super) const RESTORED: [&str; 4] = ["version", "restored", "files_added", "f
 pub(super) const VACUUMED: [&str; 2] = ["files", "bytes"];
 /// Requests at once.
 const AT_ONCE: usize = 16;
-
-/// `OPTIMIZE`: small files of a partition become large ones, in a version whose rows are the same.
-pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> Result<Plan> {
-    let table = dataset(planning, name, "OPTIMIZE").await?;
-    let (version, profile) = (&table.version, &table.version.profile);
-    profile.check_write(table.folder.location())?;
-    let bins = bins(version, profile.file_bytes());
-    if bins.is_empty() {
-        return count(0);
-    }
-    let files: BTreeSet<String> = bins.iter().flatten().map(|file| file.raw.clone()).collect();
-    let Publication { application, version: number, info, checks } = Publication::of_run(&planning.request.run);
-    let rows: Arc<dyn ExecutionPlan> = planned(table.scan_in(&planning.context.state(), &bins).await)?;
-    let write = DatasetWrite {
-        location: table.folder.location().to_owned(),
-        schema: Arc::clone(&version.schema),
-        partition_by: version.partition_by().to_vec(),
-        within: Within::Everything,
-        keeps: false,
-        file_bytes: profile.file_bytes(),
-        writer: writer(&planning.request.run),
-    };
-    let target = Target {
-        location: write.location.clone(),
-        writer: write.writer.clone(),
-        base: Some(version.number),
-        made: None,
-        mode: Mode::Rewrite(files),
-        application,
-        version: number,
-        info,
-        operation: "OPTIMIZE".to_owned(),
-        checkpoint_interval: profile.checkpoint_interval(),
-        entry: None,
-        checks,
-    };
-    staged(planning, rows, write, target, vec![table.input()]).await
-}
-
-/// Small files that belong together, for each task.
-fn bins(version: &Version, file_bytes: u64) -> Vec<Vec<&ActiveFile>> {
-    let mut partitions: BTreeMap<Vec<Option<&str>>, Vec<&ActiveFile>> = BTreeMap::new();
-    for file in version.files.values().filter(|file| file.size < file_bytes / SMALL_PART) {
-        let key = version.partition_by().iter().map(|column| file.partition.get(column).and_then(|v| v.as_deref()));
-        partitions.entry(key.collect()).or_default().push(file);
-    }
-    let mut bins: Vec<Vec<&ActiveFile>> = Vec::new();
-    for small in partitions.into_values().filter(|small| small.len() > 1) {
-        let (mut bin, mut bytes) = (Vec::new(), 0);
-        for file in small {
-            if bytes + file.size > file_bytes && bin.len() > 1 {
-                bins.push(std::mem::take(&mut bin));
-                bytes = 0;
-            }
-            bytes += file.size;
-            bin.push(file);
-        }
-        // One alone would be written as it is.
-        if bin.len() > 1 {
-            bins.push(bin);
-        }
-    }
-    let mut tasks: Vec<Vec<&ActiveFile>> = Vec::new();
-    for (number, bin) in bins.into_iter().enumerate() {
-        match tasks.get_mut(number % MAX_TASKS) {
-            Some(task) => task.extend(bin),
-            None => tasks.push(bin),
-        }
-    }
-    tasks
-}
 
 struct Ready(Entry);
 
@@ -134,17 +58,17 @@ pub(super) async fn restore(planning: &Planning<'_>, name: &TableReference, at: 
     let profile = &table.version.profile;
     profile.check_write(table.folder.location())?;
     profile.check_removal(table.folder.location())?;
-    let run = planning.request.run.clone();
-    one_row(&RESTORED, async move { restored(table, at, run).await })
+    if at == AsOf::Newest {
+        return Err(Error::invalid("RESTORE needs a version: write TO VERSION AS OF n"));
+    }
+    // It is noted that the run reads it: a VACUUM that begins now keeps its files.
+    let old = planning.settings.pins.version(&table.folder, &at).await?.ok_or_else(|| table.gone())?;
+    let (datasets, run) = (Arc::clone(planning.settings.pins.datasets()), planning.request.run.clone());
+    one_row(&RESTORED, async move { restored(table, old, &datasets, run).await })
 }
 
-async fn restored(table: DatasetTable, at: AsOf, run: RunId) -> Result<Vec<u64>> {
+async fn restored(table: DatasetTable, old: Version, datasets: &Arc<Datasets>, run: RunId) -> Result<Vec<u64>> {
     let log = Log::new(table.folder.clone());
-    let old = match &at {
-        AsOf::Version(number) => numbered(&log, *number).await?,
-        AsOf::Time(time) => at_time(&log, time).await?,
-        AsOf::Newest => return Err(Error::invalid("RESTORE needs a version: write TO VERSION AS OF n")),
-    };
     let new = &table.version;
     if old.profile != new.profile {
         return Err(Error::invalid(format!(
@@ -159,6 +83,8 @@ async fn restored(table: DatasetTable, at: AsOf, run: RunId) -> Result<Vec<u64>>
         // A coordinator did it and could not say so: what was written since stays.
         return Ok(vec![new.number, old.number, 0, 0]);
     }
+    // From here until they are a version's again, nobody deletes them.
+    let _alone = datasets.tend(table.folder.location()).await?;
     check_there(&table, &back).await?;
     info.insert("restored".to_owned(), old.number.to_string());
     let target = Target {
@@ -230,32 +156,65 @@ impl Vacuum {
         let log = Log::new(self.table.folder.clone());
         let live = self.state.state().await?;
         let kept = self.kept(&log, cutoff, &live).await?;
-        let (mut old, mut bytes) = (Vec::new(), 0);
+        let mut old: Vec<ObjectMeta> = Vec::new();
         let mut listed = self.table.folder.store.list(Some(&self.table.folder.prefix));
         while let Some(file) = listed.try_next().await.map_err(|e| object_store_error(&e))? {
             self.check_alone(&file)?;
             if SystemTime::from(file.last_modified) < cutoff && self.is_needless(&file, &kept, &live) {
-                bytes += file.size;
-                old.push(file.location);
+                old.push(file);
             }
         }
         if !self.dry_run {
             let folder = &self.table.folder;
-            futures::stream::iter(old.clone())
+            let _alone = self.datasets.tend(folder.location()).await?;
+            let kept = self.kept_meanwhile(&log).await?;
+            old.retain(|file| !kept.contains(&file.location));
+            let paths: Vec<Path> = old.iter().map(|file| file.location.clone()).collect();
+            futures::stream::iter(paths)
                 .map(|path| async move { folder.delete(&path).await })
                 .buffer_unordered(AT_ONCE)
                 .try_collect::<()>()
                 .await?;
         }
-        Ok(vec![old.len() as u64, bytes])
+        Ok(vec![old.len() as u64, old.iter().map(|file| file.size).sum()])
+    }
+
+    /// The files of versions that came, and of versions that runs began to read, while the folder was listed.
+    async fn kept_meanwhile(&self, log: &Log) -> Result<BTreeSet<Path>> {
+        let mut kept = BTreeSet::new();
+        let mut number = self.table.version.number + 1;
+        while let Some(entry) = log.entry(number).await? {
+            for line in lines_of(log, Some(&entry[..]))? {
+                let files = line.add.map(ActiveFile::from).into_iter().chain(line.remove.map(ActiveFile::from));
+                for file in files {
+                    kept.insert(self.path(&file)?);
+                }
+            }
+            number += 1;
+        }
+        let live = self.state.state().await?;
+        self.keep_pinned(log, &live, &mut kept).await?;
+        Ok(kept)
+    }
+
+    fn path(&self, file: &ActiveFile) -> Result<Path> {
+        self.table.folder.path(file.path()?.as_ref())
+    }
+
+    async fn keep_pinned(&self, log: &Log, live: &State, kept: &mut BTreeSet<Path>) -> Result<()> {
+        for version in self.pinned(live)? {
+            for file in numbered(log, version).await?.files.values() {
+                kept.insert(self.path(file)?);
+            }
+        }
+        Ok(())
     }
 
     /// The files of all versions that are needed.
     async fn kept(&self, log: &Log, cutoff: SystemTime, live: &State) -> Result<BTreeSet<Path>> {
-        let folder = &self.table.folder;
         let mut kept = BTreeSet::new();
         let mut keep = |file: &ActiveFile| -> Result<()> {
-            kept.insert(folder.path(file.path()?.as_ref())?);
+            kept.insert(self.path(file)?);
             Ok(())
         };
         self.table.version.files.values().try_for_each(&mut keep)?;
@@ -277,9 +236,7 @@ impl Vacuum {
                 }
             }
         }
-        for version in self.pinned(live)? {
-            numbered(log, version).await?.files.values().try_for_each(&mut keep)?;
-        }
+        self.keep_pinned(log, live, &mut kept).await?;
         Ok(kept)
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Version {
     pub(super) files: Arc<BTreeMap<String, ActiveFile>>,
     /// What tells its entry from another one of its number.
     mark: Option<String>,
+    /// In memory, about.
+    pub(super) bytes: usize,
 }
 
 impl Version {
@@ -61,8 +63,9 @@ impl Version {
         }
         let number = snapshot.version();
         let mark = log.mark(number).await?;
-        let version =
-            Self { number, schema: Arc::new(schema), profile: Arc::new(profile), files: Arc::new(files), mark };
+        let bytes = files.values().map(ActiveFile::bytes).sum();
+        let (schema, profile, files) = (Arc::new(schema), Arc::new(profile), Arc::new(files));
+        let version = Self { number, schema, profile, files, mark, bytes };
         version.check_files(log.folder.location())?;
         Ok(Some(version))
     }
@@ -81,10 +84,12 @@ impl Version {
             for action in removes.into_iter().chain(others) {
                 match action {
                     Action { remove: Some(remove), .. } => {
-                        files.remove(&remove.path);
+                        newest.bytes -= files.remove(&remove.path).map_or(0, |file| file.bytes());
                     }
                     Action { add: Some(add), .. } => {
-                        files.insert(add.path.clone(), add.into());
+                        let file = ActiveFile::from(add);
+                        newest.bytes += file.bytes();
+                        newest.bytes -= files.insert(file.raw.clone(), file).map_or(0, |file| file.bytes());
                     }
                     // Other columns or properties: these are read as a whole.
                     Action { metadata: Some(_), .. } | Action { protocol: Some(_), .. } => return Ok(None),
@@ -147,10 +152,24 @@ impl Version {
 }
 
 impl ActiveFile {
+    /// In memory, about: what is allocated for it, too.
+    fn bytes(&self) -> usize {
+        const ALLOCATED: usize = 32;
+        let partition = self.partition.iter().map(|(column, value)| {
+            column.len() + value.as_ref().map_or(0, String::len) + 2 * (size_of::<String>() + ALLOCATED)
+        });
+        let statistics = self.statistics.as_ref().map_or(0, |told| told.len() + ALLOCATED);
+        // It is its own key in the version.
+        2 * (self.raw.len() + size_of::<String>() + ALLOCATED)
+            + size_of::<Self>()
+            + statistics
+            + partition.sum::<usize>()
+    }
+
     /// Its place below the table's folder.
     pub(super) fn path(&self) -> Result<Path> {
         let decoded = percent_decoded(&self.raw)?;
-        if decoded.contains("://") || decoded.starts_with('/') {
+        if decoded.contains("://") || decoded.starts_with('/') || is_url(&self.raw) {
             return Err(Error::invalid(format!(
                 "the Delta table has a file outside of its own folder, {decoded}: tables that share files are not read here"
             )));
@@ -162,6 +181,12 @@ impl ActiveFile {
     pub(super) fn statistics(&self) -> FileStatistics {
         FileStatistics::of(self.statistics.as_deref())
     }
+}
+
+/// Whether it is a URL with a path of its own, `file:/x` as well.
+fn is_url(path: &str) -> bool {
+    let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    path.split_once(":/").is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.chars().all(of_scheme))
 }
 
 /// What the log says of a file's columns.
@@ -337,4 +362,19 @@ impl From<Remove> for ActiveFile {
 pub(super) fn actions(entry: &[u8]) -> Result<Option<Vec<Action>>> {
     let lines = serde_json::Deserializer::from_slice(entry).into_iter::<Action>();
     Ok(lines.collect::<std::result::Result<Vec<_>, _>>().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_outside_of_the_tables_folder_is_told_from_one_with_a_colon() {
+        for outside in ["file:/tmp/x", "s3://lake/x", "s3a:/x"] {
+            assert!(is_url(outside), "{outside}");
+        }
+        for inside in ["a:b.parquet", "at=2026-01-01 00:00:00/x", "k=a:/x", "x/y:/z", ":/x"] {
+            assert!(!is_url(inside), "{inside}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ use tidemill_engine::planner::{Plan, StagedPlan};
 use super::inputs::input_versions;
 use super::kept;
 use super::log::Log;
+use super::pins::by_name;
 use super::statement::planned;
 use super::table::DatasetTable;
 use super::target::{Mode, Scalar, Target, TypedPartition, writer};
@@ -117,7 +118,7 @@ pub(super) fn with_inputs(
     mut info: BTreeMap<String, String>,
     inputs: &[InputVersion],
 ) -> Result<BTreeMap<String, String>> {
-    let inputs: BTreeMap<&str, u64> = inputs.iter().map(|input| (input.location.as_str(), input.version)).collect();
+    let inputs = by_name(inputs.iter().map(|input| (input.location.as_str(), input.version)));
     let inputs = serde_json::to_string(&inputs).map_err(|e| Error::internal(format!("versions of inputs: {e}")))?;
     info.entry("inputs".to_owned()).or_insert(inputs);
     Ok(info)

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod bad_lines;
 mod cancel;
 mod chaos;
 mod command_line;

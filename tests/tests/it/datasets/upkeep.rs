@@ -79,6 +79,13 @@ async fn history_says_who_did_what_with_which_inputs() {
     assert!(lines[1].starts_with("1 ") && lines[1].contains("WRITE") && lines[1].contains(&run.0), "{history}");
     assert!(lines[2].starts_with("0 ") && lines[2].contains("CREATE TABLE"), "{history}");
     assert_eq!(text(&mut client, "DESCRIBE HISTORY t LIMIT 1").await, lines[0]);
+    // What changed since, from two versions of one table.
+    let changed = "SELECT id, v FROM t EXCEPT SELECT id, v FROM t VERSION AS OF 1";
+    value(&mut client, &format!("INSERT INTO t {changed}")).await;
+    let newest = text(&mut client, "DESCRIBE HISTORY t LIMIT 1").await;
+    for input in [format!("file://{at}/\\\":2"), format!("file://{at}/ VERSION AS OF 1\\\":1")] {
+        assert!(newest.starts_with("3 ") && newest.contains(&input), "{input}\n{newest}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,4 +105,71 @@ async fn what_lies_in_the_folder_and_no_version_needs_is_swept_and_nothing_else(
     assert_eq!(text(&mut client, "VACUUM t RETAIN 0 HOURS").await, "2 2");
     assert!(at.join("_hidden/x").exists() && at.join("_delta_log/_note").exists());
     assert_eq!(text(&mut client, "SELECT * FROM t").await, "1 a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_restored_while_old_files_are_swept_can_be_read() {
+    let (cluster, mut client, folder) = cluster().await;
+    let mut other = cluster.client().await;
+    for round in 0..4 {
+        let (table, at) = (format!("t{round}"), folder.path().join(round.to_string()));
+        rows(
+            &mut client,
+            &format!("CREATE EXTERNAL TABLE {table} (id BIGINT) STORED AS DELTA LOCATION '{}'", at.display()),
+        )
+        .await;
+        value(&mut client, &format!("INSERT INTO {table} SELECT x FROM generate_series(1, 100) AS g(x)")).await;
+        value(&mut client, &format!("INSERT OVERWRITE {table} VALUES (1)")).await;
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let restore = async {
+            // A little later each time, so that it meets other parts of the sweep.
+            tokio::time::sleep(Duration::from_millis(round * 15)).await;
+            let result = client.execute(&format!("RESTORE TABLE {table} TO VERSION AS OF 1")).await;
+            match result {
+                Ok(result) => result.collect().await.map(|_| ()),
+                Err(error) => Err(error),
+            }
+        };
+        let vacuum = format!("VACUUM {table} RETAIN 0 HOURS");
+        let (restored, _) = tokio::join!(restore, rows(&mut other, &vacuum));
+        let expected = match restored {
+            Ok(()) => "100",
+            Err(error) => {
+                assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
+                "1"
+            }
+        };
+        assert_eq!(value(&mut client, &format!("SELECT count(id) FROM {table}")).await, expected, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_of_a_time_are_found_by_the_times_that_entries_tell() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let at = folder.path().join("t");
+    create_numbers(&mut client, &at.display().to_string()).await;
+    for id in 1..=5 {
+        value(&mut client, &format!("INSERT INTO t VALUES ({id}, 'v')")).await;
+    }
+    let at_time = |time: &str| format!("SELECT count(*) FROM t TIMESTAMP AS OF '{time}'");
+    assert_eq!(count(&mut client, &at_time("2999-01-01T00:00:00Z")).await, 5);
+    // As engines write them where the table has the feature: here from version 2 on, one a day.
+    let first_day = 1_577_836_800_000_u64;
+    for (day, version) in (0..).zip(2..=5) {
+        let entry = at.join(format!("_delta_log/{version:020}.json"));
+        let told = format!("\"commitInfo\":{{\"inCommitTimestamp\":{},", first_day + day * 86_400_000);
+        let text = std::fs::read_to_string(&entry).expect("an entry").replacen("\"commitInfo\":{", &told, 1);
+        std::fs::write(&entry, text).expect("an entry");
+    }
+    for (time, rows) in [
+        ("2020-01-01T00:00:00Z", 2),
+        ("2020-01-01T23:59:59Z", 2),
+        ("2020-01-02T00:00:00Z", 3),
+        ("2020-01-03T12:00:00Z", 4),
+        ("2999-01-01T00:00:00Z", 5),
+    ] {
+        assert_eq!(count(&mut client, &at_time(time)).await, rows, "{time}");
+    }
+    // The first two versions are of now, by their objects.
+    refused(&mut client, &at_time("2019-12-31T00:00:00Z"), ErrorKind::NotFound, &["no version at 2019-12-31"]).await;
 }

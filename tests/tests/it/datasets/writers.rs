@@ -112,6 +112,37 @@ async fn dx4_a_thousand_commits_stay_fast_to_read_and_each_can_be_pinned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_somebody_else_left_out_is_made_at_the_next_version_of_ours() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let table = folder.path().join("t");
+    create_numbers(&mut client, &table.display().to_string()).await;
+    let entry = |version: u64| table.join(format!("_delta_log/{version:020}.json"));
+    // Another engine sets that every fifth version has one, and makes the fifth version without.
+    let first = std::fs::read_to_string(entry(0)).expect("the first entry");
+    let set = first.replace("\"configuration\":{}", "\"configuration\":{\"delta.checkpointInterval\":\"5\"}");
+    let metadata = set.lines().find(|line| line.contains("checkpointInterval")).expect("the table's metadata");
+    std::fs::write(entry(1), format!("{metadata}\n")).expect("an entry");
+    for id in 2..=4 {
+        value(&mut client, &format!("INSERT INTO t VALUES ({id}, 'v')")).await;
+    }
+    std::fs::write(entry(5), "{\"commitInfo\":{\"operation\":\"NOTHING\"}}\n").expect("an entry");
+    let mut expected: Vec<String> = Vec::new();
+    for (id, has_one) in [(6_u64, true), (7, false), (8, false), (9, false), (10, true)] {
+        value(&mut client, &format!("INSERT INTO t VALUES ({id}, 'v')")).await;
+        if has_one {
+            expected.push(format!("_delta_log/{id:020}.checkpoint.parquet"));
+        }
+        let start = Instant::now();
+        while files(&table, ".checkpoint.parquet") != expected {
+            let found = files(&table, ".checkpoint.parquet");
+            assert!(start.elapsed() < Duration::from_secs(20) && found.len() <= expected.len(), "{id}: {found:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(text(&mut client, "SELECT count(*), sum(id) FROM t").await, "8 49");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dx6_a_run_reads_one_version_whoever_commits_meanwhile() {
     let (cluster, mut client, folder) = cluster().await;
     create_numbers(&mut client, &folder.path().join("t").display().to_string()).await;
