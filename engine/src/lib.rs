@@ -24,4 +24,5 @@ pub mod secrets;
 pub mod sessions;
 mod stores;
 pub mod tickets;
+pub mod tls;
 pub mod wire;

@@ -24,6 +24,7 @@ use tonic::{Request, Status};
 
 use crate::secrets::{Secret, SecretValue};
 use crate::tickets::TicketKeys;
+use crate::tls::choose_cryptography;
 
 /// The header in which processes of a cluster show that they belong to it.
 pub const CLUSTER_HEADER: &str = "tidemill-cluster";
@@ -304,6 +305,7 @@ impl Peers {
 
     fn tls(&self) -> ClientTlsConfig {
         let Trust { authorities, name, identity } = self.trust.as_ref();
+        choose_cryptography();
         let mut tls = ClientTlsConfig::new().timeout(HANDSHAKE);
         tls = match authorities {
             Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),

@@ -10,6 +10,7 @@ use tidemill_engine::control::ControlLink;
 use tidemill_engine::files::FileAccess;
 use tidemill_engine::functions::Functions;
 use tidemill_engine::peers::Peers;
+use tidemill_engine::tls::choose_cryptography;
 use tidemill_executor::{Executor, ExecutorConfig, MemoryLimits};
 
 use super::{CoordinatorProcess, default_memory, default_slots, default_work_dir};
@@ -51,6 +52,8 @@ impl Embedded {
     /// The work directory cannot be used, or a function has the name of another.
     pub fn start(config: EmbeddedConfig) -> Result<Self> {
         let late = Arc::new(LateLink::default());
+        // For the TLS of whoever embeds it, too.
+        choose_cryptography();
         connectors::install(&FileAccess::everything());
         let executor = ExecutorConfig {
             executor: ExecutorId(format!("local-{}", ulid::Ulid::new())),

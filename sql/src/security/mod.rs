@@ -23,6 +23,7 @@ use tidemill_core::{Error, Result};
 use tidemill_engine::files::FileAccess;
 use tidemill_engine::peers::{ClusterToken, Credential, InClear, Peers, Trust, read, root_cause};
 use tidemill_engine::secrets::Secret;
+use tidemill_engine::tls::choose_cryptography;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 pub use gate::{Gate, Guarded, Side};
@@ -189,6 +190,7 @@ impl SecurityConfig {
                 None => Ok(None),
             };
         };
+        choose_cryptography();
         let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(HANDSHAKE);
         if let Some(path) = &self.tls_client_ca {
             let ca = Certificate::from_pem(Self::pem(path, "the CA's certificates")?);

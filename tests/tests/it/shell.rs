@@ -75,7 +75,7 @@ fn tables_are_listed_described_and_completed() {
     terminal.sees("done in ");
     terminal.sees(PROMPT);
     terminal.types("\\d");
-    terminal.sees("│ public │ forest    │ view │");
+    terminal.sees("│ public │ forest     │ view │");
     terminal.sees(PROMPT);
     terminal.types("\\d forest");
     terminal.sees("│ firwood ");

@@ -213,6 +213,7 @@ impl Secured {
 
 /// A connection with TLS.
 pub(super) async fn channel(url: &str, ca: &Path) -> Channel {
+    tidemill_engine::tls::choose_cryptography();
     let ca = Certificate::from_pem(std::fs::read(ca).expect("a certificate"));
     let endpoint = Channel::from_shared(url.to_owned()).expect("a URL");
     let endpoint = endpoint.tls_config(ClientTlsConfig::new().ca_certificate(ca)).expect("TLS");
