@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use delta_kernel::Error as KernelError;
 use deltalake_core::kernel::{EagerSnapshot, Snapshot};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::{DeltaTable, DeltaTableError, checkpoints};
@@ -195,20 +196,31 @@ impl Log {
 
     /// Our error for the crate's.
     fn error(&self, error: &DeltaTableError) -> Error {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(inner) = source {
-            if let Some(ours) = inner.downcast_ref::<Error>() {
-                return ours.clone();
-            }
-            if let Some(store) = inner.downcast_ref::<object_store::Error>() {
-                return read_error(store);
-            }
-            source = inner.source();
-        }
-        let what = error.to_string();
-        let what = what.lines().next().unwrap_or_default().trim_start_matches("Kernel error: ");
-        Error::invalid(format!("the Delta table {} cannot be read: {what}", self.folder.location()))
+        cause(error).unwrap_or_else(|| {
+            let what = error.to_string();
+            let what = what.lines().next().unwrap_or_default().trim_start_matches("Kernel error: ");
+            Error::invalid(format!("the Delta table {} cannot be read: {what}", self.folder.location()))
+        })
     }
+}
+
+/// What stands behind an error of the crate, if it is ours or the store's: then it may pass.
+fn cause(error: &DeltaTableError) -> Option<Error> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = source {
+        if let Some(ours) = inner.downcast_ref::<Error>() {
+            return Some(ours.clone());
+        }
+        if let Some(store) = inner.downcast_ref::<object_store::Error>() {
+            return Some(read_error(store));
+        }
+        // It shows the store's error, and does not name it as its source.
+        if let Some(KernelError::ObjectStore(store)) = inner.downcast_ref::<KernelError>() {
+            return Some(read_error(store));
+        }
+        source = inner.source();
+    }
+    None
 }
 
 /// Our error for one of reading an object.
@@ -247,5 +259,14 @@ mod tests {
         assert!(error.message.contains(&path) && error.message.contains("s3:ListBucket"), "{error}");
         let missing = object_store::Error::NotFound { path, source: "404".into() };
         assert!(!read_error(&missing).message.contains("ListBucket"));
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_is_no_damaged_table() {
+        let away = object_store::Error::Generic { store: "S3", source: "503 Service Unavailable".into() };
+        let found = cause(&DeltaTableError::from(KernelError::from(away))).map(|error| error.kind);
+        assert_eq!(found, Some(ErrorKind::Unavailable));
+        let damaged = DeltaTableError::from(KernelError::Generic("an entry is damaged".to_owned()));
+        assert_eq!(cause(&damaged), None);
     }
 }
