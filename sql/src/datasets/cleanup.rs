@@ -193,6 +193,7 @@ mod tests {
             modified: 0,
             partition: Default::default(),
             statistics: String::new(),
+            kept: false,
         };
         let list = manifest_name("R-A", 0, Attempt { epoch: Epoch(1), counter: 1 });
         let others = ["k=1/part-00000-R-B-1-1-0.parquet", "part-00000-X-1-1-0.parquet"];

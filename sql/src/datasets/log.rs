@@ -17,7 +17,7 @@ use deltalake_core::{DeltaTable, DeltaTableError, checkpoints};
 use futures::{StreamExt, TryStreamExt};
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
-use tidemill_core::{Error, ErrorKind, Result};
+use tidemill_core::{Error, Result};
 use tidemill_engine::error::object_store_error;
 use tokio::runtime::Handle;
 
@@ -248,6 +248,8 @@ async fn in_time<T>(folder: &Folder, limit: Duration, work: impl Future<Output =
 
 #[cfg(test)]
 mod tests {
+    use tidemill_core::ErrorKind;
+
     use super::*;
 
     #[test]

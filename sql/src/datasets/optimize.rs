@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn one_run_takes_on_no_more_than_its_plan_may_hold() {
-        let count = |files: &[ActiveFile]| super::bins(files.iter(), &[], 1 << 30).iter().map(Vec::len).sum::<usize>();
+        let count = |files: &[ActiveFile]| bins(files.iter(), &[], 1 << 30).iter().map(Vec::len).sum::<usize>();
         assert_eq!(count(&files(MAX_FILES + 5, "part-")), MAX_FILES);
         let long = "x".repeat(1_000);
         let taken = count(&files(2_000, &long));
