@@ -139,7 +139,7 @@ impl Driver {
         self.unclaimed.retain(|run, _| live.contains(run) && waits(run));
         let late = self.unclaimed.iter().filter(|(_, since)| since.elapsed() > CLAIM_WITHIN).map(|(run, _)| run);
         let is_done = |run: &&RunId| {
-            let root = self.state.runs.get(*run).and_then(|r| r.stages.last());
+            let root = self.state.runs.get(run).and_then(|r| r.stages.last());
             root.is_some_and(|s| s.is_complete()) || self.unheard.contains(*run)
         };
         let given_up: Vec<RunId> = late.filter(is_done).cloned().collect();

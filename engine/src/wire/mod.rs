@@ -3,7 +3,13 @@
 //! Invariant: nothing above `codec` and the services sees these types.
 
 mod convert;
-#[expect(clippy::allow_attributes, missing_docs, unused_qualifications, reason = "generated code")]
+#[expect(
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    missing_docs,
+    unused_qualifications,
+    reason = "generated code"
+)]
 mod generated {
     tonic::include_proto!("tidemill.v1");
 }

@@ -175,7 +175,7 @@ impl Decider<'_> {
             return Ok(());
         };
         let is_its = |run: &Run| run.intent.is_some() && run.spec.job.as_ref().is_some_and(|of| of.key.job == *job);
-        let publishing = self.state.live.iter().find(|run| self.state.runs.get(*run).is_some_and(is_its));
+        let publishing = self.state.live.iter().find(|run| self.state.runs.get(run).is_some_and(is_its));
         match publishing {
             None => Ok(()),
             Some(run) => Err(Error::conflict(format!(

@@ -199,7 +199,7 @@ impl Decider<'_> {
             .live
             .iter()
             .filter(|id| {
-                self.state.runs.get(*id).is_some_and(|run| {
+                self.state.runs.get(id).is_some_and(|run| {
                     let oldest = run.ready.iter().map(|(since, _)| *since).min();
                     oldest.is_some_and(|since| self.now.since(since) >= limit)
                 })

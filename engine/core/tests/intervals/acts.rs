@@ -102,7 +102,11 @@ impl World {
             },
             34..42 => Event::JobSuspended { job },
             42..56 => Event::JobResumed { job },
-            56..68 => Event::Requested { start: Millis(self.some_boundary(&job)), job },
+            56..66 => Event::Requested { start: Millis(self.some_boundary(&job)), job },
+            66..68 => match self.some_stale() {
+                Some((job, request)) => Event::BackfillRequested { job, request },
+                None => return Ok(()),
+            },
             68..86 => {
                 let (a, b) = (self.some_boundary(&job), self.some_boundary(&job));
                 let reprocess = [Reprocess::Missing, Reprocess::Failed, Reprocess::Stale, Reprocess::All];
@@ -121,6 +125,15 @@ impl World {
         let refused = self.tell(event)?;
         self.count(if refused.is_some() { "refused" } else { what });
         Ok(())
+    }
+
+    /// A backfill of the first stale interval that there is.
+    fn some_stale(&self) -> Option<(JobName, Request)> {
+        let stale = self.model.jobs.iter().find_map(|(name, job)| Some((name, job, *job.stale.keys().next()?)));
+        let (name, job, first) = stale?;
+        let (from, to) = (Millis(job.start(first)), Millis(job.end(first)));
+        let (reprocess, order) = (Reprocess::Stale, Order::Forward);
+        Some((name.clone(), Request { from, to, reprocess, max_runs: 1, order }))
     }
 
     fn spec(&mut self, name: &str, output: &str) -> Spec {

@@ -43,7 +43,7 @@ async fn al9_where_loading_stopped_and_why_is_one_query() {
     assert_eq!(
         answer,
         "counts 2026-03-01T02:00:00Z failed the check `of_an_ad` does not hold for 1 of 1 rows, so nothing is published; for \
-         example (hour = 2026-03-01T02:00:00, n = -1) job-counts-1-2-1-1; rolls 2026-03-01T02:00:00Z waiting sums to be complete"
+         example (hour = 2026-03-01T02:00:00, n = -1) job-counts-1-2-1-1; rolls 2026-03-01T02:00:00Z waiting counts 2026-03-01 02:00 UTC: failed"
     );
     assert!(OF_PIPELINE.contains(query), "the pages show two queries:\n{query}\n{OF_PIPELINE}");
 }
