@@ -9,6 +9,7 @@ use crate::log::Batch;
 
 /// Something that is going to happen.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "most that happens are these")]
 pub(crate) enum Happening {
     Submit(RunId),
     Cancel(RunId),
