@@ -47,6 +47,19 @@ def read(location, columns, expected):
     assert found == expected, f"polars reads {found}, not {expected}"
 
 
+def instants(location, column, expected):
+    """A column is of instants in UTC, for both engines; in the order of `id` they are these microseconds."""
+    expected = json.loads(expected)
+    ours = table(location).to_pyarrow_table().sort_by("id").column(column)
+    assert ours.type == pa.timestamp("us", tz="UTC"), f"deltalake has {ours.type}"
+    found = ours.cast(pa.int64()).to_pylist()
+    assert found == expected, f"deltalake reads {found}, not {expected}"
+    frame = polars.scan_delta(location, storage_options=OPTIONS or None).collect().sort("id")
+    assert frame.schema[column] == polars.Datetime("us", "UTC"), f"polars has {frame.schema}"
+    found = frame[column].dt.timestamp("us").to_list()
+    assert found == expected, f"polars reads {found}, not {expected}"
+
+
 def filtered(location, column, value, count):
     """What others skip by our partitions and statistics are not the rows that they look for."""
     frame = polars.scan_delta(location, storage_options=OPTIONS or None)

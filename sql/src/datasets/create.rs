@@ -15,6 +15,7 @@ use tidemill_engine::planner::Plan;
 use tidemill_engine::secrets::check_location;
 
 use super::as_of::AsOf;
+use super::declared::declaration;
 use super::entry::now;
 use super::folder::Folder;
 use super::inputs::input_versions;
@@ -28,7 +29,7 @@ use super::{Publication, Version};
 use crate::session::{Planning, absolute, check_names, check_new, physical, qualified};
 
 /// The format's name in `STORED AS`.
-const DELTA: &str = "DELTA";
+pub(super) const DELTA: &str = "DELTA";
 /// Of new tables: the size to which files grow, and after how many versions there is a checkpoint.
 const FILE_BYTES: u64 = 128 << 20;
 const CHECKPOINT_INTERVAL: u64 = 100;
@@ -242,7 +243,7 @@ fn check_same(command: &CreateExternalTable, version: &Version, location: &str) 
             schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect()
         };
         if shape(&declared) != shape(&version.schema) {
-            let columns = version.schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+            let columns = version.schema.fields().iter().map(|field| declaration(field));
             return Err(Error::conflict(format!(
                 "the Delta table at {location} has other columns than are declared: leave them out, or declare {}",
                 columns.collect::<Vec<_>>().join(", ")

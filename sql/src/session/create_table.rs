@@ -38,7 +38,7 @@ fn column(field: &Field) -> Option<String> {
 }
 
 /// A name that is no keyword, which a column must not begin with.
-fn quoted(name: &str) -> Cow<'_, str> {
+pub(crate) fn quoted(name: &str) -> Cow<'_, str> {
     match ALL_KEYWORDS.binary_search(&name.to_uppercase().as_str()) {
         Ok(_) => Cow::Owned(format!("\"{name}\"")),
         Err(_) => quote_identifier(name),
@@ -53,7 +53,7 @@ fn cast(field: &Field) -> Option<String> {
 }
 
 /// The name of a type that holds the same values.
-fn sql_type(kind: &DataType) -> Option<String> {
+pub(crate) fn sql_type(kind: &DataType) -> Option<String> {
     let name = match kind {
         DataType::Boolean => "BOOLEAN",
         DataType::Int8 => "TINYINT",

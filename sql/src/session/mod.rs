@@ -46,6 +46,7 @@ use crate::datasets::{self, Datasets, Pins};
 use crate::jobs;
 use crate::security::check_plan;
 use catalogue::TableCache;
+pub(crate) use create_table::{quoted, sql_type};
 pub(crate) use ddl::{absolute, check_new, qualified};
 pub use describe::{Description, ListedTable, Listing, TABLE_KINDS};
 pub use explain::LINES;
@@ -212,7 +213,8 @@ impl Planning<'_> {
     /// The statement's logical plan, with its placeholders.
     async fn logical(&self, statement: Statement) -> Result<LogicalPlan> {
         let statement = temporary::plain(statement, &self.settings.temporaries);
-        self.context.state().statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))
+        let state = datasets::planned_in(self.context.state(), &statement);
+        state.statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))
     }
 
     /// The same, with its values in their places, for those who may run it.

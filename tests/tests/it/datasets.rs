@@ -7,6 +7,7 @@ mod intervals;
 mod upkeep;
 mod writers;
 mod writing;
+mod zones;
 
 use std::path::Path;
 

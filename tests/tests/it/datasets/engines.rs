@@ -122,6 +122,18 @@ async fn together(client: &mut Client, location: &str, environment: &Environment
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn others_see_instants_where_a_column_has_a_zone() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let at = folder.path().join("zoned").display().to_string();
+    let create = format!("CREATE EXTERNAL TABLE zoned (id BIGINT, h TIMESTAMPTZ) STORED AS DELTA LOCATION '{at}'");
+    rows(&mut client, &create).await;
+    let insert = "INSERT INTO zoned VALUES (1, '2026-01-01T12:00:00+02:00'), (2, NULL)";
+    assert_eq!(value(&mut client, insert).await, "2");
+    // Microseconds at 10:00 in UTC.
+    check("instants", &at, &["h", "[1767261600000000, null]"], &Environment::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_outside_of_the_profile_is_refused_by_name() {
     let (_cluster, mut client, folder) = cluster().await;
     let constrained = folder.path().join("constrained").display().to_string();
