@@ -94,7 +94,8 @@ impl MemoryArgs {
 
 At an address that other machines reach, it wants TLS, --users and --cluster-token-file: docs/security.md.
 
-A second coordinator on the same --state stands by, and leads when the first ends.")]
+A second coordinator on the same --state stands by, and leads when the first ends. Until then it answers with who leads:
+give executors and clients both addresses, --connect http://A:7878,http://B:7878.")]
 pub(super) struct CoordinatorArgs {
     /// Address to listen on; port 0 takes any free one
     #[arg(long, env = "TIDEMILL_BIND", default_value = PORT, value_name = "ADDR")]
