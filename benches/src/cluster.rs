@@ -120,8 +120,9 @@ fn spawn(args: &[&str]) -> Result<(Child, String)> {
     let failed = || Error::unavailable(format!("tidemill {} did not become ready", args.join(" ")));
     let mut child = command(args)?.stdout(Stdio::piped()).spawn().map_err(|_| failed())?;
     let output = child.stdout.take().ok_or_else(failed)?;
-    let mut line = String::new();
-    BufReader::new(output).read_line(&mut line).map_err(|_| failed())?;
+    // An executor says first that it waits, if it does.
+    let mut lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
+    let line = lines.find(|line| line.contains("is ready at ")).ok_or_else(failed)?;
     let url = line.split_whitespace().find(|w| w.starts_with("http://")).ok_or_else(failed)?;
     Ok((child, url.trim_end_matches(';').to_owned()))
 }

@@ -1,7 +1,7 @@
 //! The way to a cluster's coordinators: one leads, others stand by at addresses of their own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tidemill_core::{Error, ErrorKind, Result};
@@ -12,7 +12,7 @@ use tonic::transport::Endpoint;
 use url::Url;
 
 use crate::peers::{Credential, PeerChannel, Peers, certificate_error, root_cause};
-use crate::wire::statuses;
+use crate::wire::{LEADER_HEADER, statuses};
 
 /// How long a coordinator may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +32,8 @@ pub struct Coordinators {
     others: Arc<Vec<Address>>,
     /// Counts turns; the remainder says who is spoken to.
     turns: Arc<AtomicUsize>,
+    /// Whether one that leads ever answered.
+    led: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Coordinator {
     /// A connection, made when it is used.
     pub channel: PeerChannel,
     turn: usize,
+    /// All that it is one of.
+    of: Coordinators,
 }
 
 impl Coordinators {
@@ -70,7 +74,7 @@ impl Coordinators {
         let others = others.split(',').map(str::trim).filter(|url| !url.is_empty());
         let others = others.map(|url| Address::new(url, peers)).collect::<Result<_>>()?;
         let first = Arc::new(Address::new(first.trim(), peers)?);
-        Ok(Self { first, others: Arc::new(others), turns: Arc::default() })
+        Ok(Self { first, others: Arc::new(others), turns: Arc::default(), led: Arc::default() })
     }
 
     fn all(&self) -> impl Iterator<Item = &Address> {
@@ -82,7 +86,22 @@ impl Coordinators {
     pub fn current(&self) -> Coordinator {
         let turn = self.turns.load(Ordering::Relaxed);
         let address = self.all().nth(turn % (1 + self.others.len())).unwrap_or(&self.first);
-        Coordinator { url: address.url.clone(), channel: address.channel.clone(), turn }
+        Coordinator { url: address.url.clone(), channel: address.channel.clone(), turn, of: self.clone() }
+    }
+
+    /// Notes that one that leads answered.
+    pub fn note_leader(&self) {
+        self.led.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one that leads ever answered: then another will lead after it went away.
+    #[must_use]
+    pub fn had_leader(&self) -> bool {
+        self.led.load(Ordering::Relaxed)
+    }
+
+    fn name(&self, authority: &str) -> bool {
+        self.all().any(|a| a.url.split_once("://").is_some_and(|(_, rest)| rest.trim_end_matches('/') == authority))
     }
 
     /// Speaks with the next, unless somebody else who spoke with this one does already.
@@ -133,17 +152,33 @@ impl Coordinator {
         if let Some(why) = certificate_error(status) {
             return untrusted(&self.url, &why);
         }
+        if let Some(leader) = leader_of(status) {
+            let advice = match (self.of.name(leader), self.of.others.is_empty()) {
+                (true, _) => ", which does not answer yet",
+                (false, true) => ": give both to --connect, divided by commas",
+                (false, false) => ": give that one to --connect, too, after a comma",
+            };
+            return Error::unavailable(format!("{} stands by, and {leader} leads{advice}", self.url));
+        }
         let error = statuses(status);
-        // One that has a kind of its own was said by who answers there.
-        match status.details().is_empty() && error.kind == ErrorKind::Unavailable {
+        // One that has a kind of its own was said by who answers there; a call is cancelled, too, by a connection that ends.
+        let by_connection = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Cancelled);
+        match status.details().is_empty() && by_connection {
             true => {
                 let hint = if self.url.starts_with("http://") { ", and if it has TLS, write https://" } else { "" };
                 let message = format!("the coordinator at {} does not answer: {}{hint}", self.url, error.message);
-                Error { message, ..error }
+                Error { kind: ErrorKind::Unavailable, message, ..error }
             }
             false => error,
         }
     }
+}
+
+/// The address of the coordinator that leads, where one that stands by refused a call.
+#[must_use]
+pub fn leader_of(status: &Status) -> Option<&str> {
+    // Only visible characters are text here, so whoever answers cannot write to a terminal.
+    status.metadata().get(LEADER_HEADER)?.to_str().ok()
 }
 
 /// Whether what a URL takes for a plain port answers as TLS does: with an alert.
@@ -226,6 +261,28 @@ pub fn without_password(urls: &str) -> String {
 #[expect(clippy::expect_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_stands_by_is_told_from_who_does_not_answer() {
+        let mut refused = Status::unavailable("it stands by");
+        refused.metadata_mut().insert(LEADER_HEADER, "127.0.0.1:2".parse().expect("an address"));
+        let one = Coordinators::at("http://ann:s3cret@127.0.0.1:1").expect("a URL").current();
+        let error = one.error(&refused);
+        let says = "http://127.0.0.1:1 stands by, and 127.0.0.1:2 leads: give both to --connect, divided by commas";
+        assert!(error.kind == ErrorKind::Unavailable && error.message == says, "{error}");
+        for (urls, says) in [
+            ("http://127.0.0.1:1,http://127.0.0.1:2/", "127.0.0.1:2 leads, which does not answer yet"),
+            ("http://127.0.0.1:1,http://127.0.0.1:3", "127.0.0.1:2 leads: give that one to --connect, too"),
+        ] {
+            let error = Coordinators::at(urls).expect("URLs").current().error(&refused);
+            assert!(error.message.contains(says), "{error}");
+        }
+        let ended = one.error(&Status::cancelled("operation was canceled"));
+        assert!(
+            ended.kind == ErrorKind::Unavailable && ended.message.contains("127.0.0.1:1 does not answer"),
+            "{ended}"
+        );
+    }
 
     #[tokio::test]
     async fn passwords_are_taken_out_of_urls() {

@@ -21,11 +21,12 @@ use crate::journal::AttemptJournal;
 use crate::process::ExecutorShared;
 use crate::task::{self, AttemptSpec, SoFar};
 use crate::trim;
+use crate::waiting::{Joined, Waiting};
 
-/// How long a coordinator that never answered is tried.
-const FIRST_ANSWER: Duration = Duration::from_secs(15);
 /// How often freed memory is given back, at the most.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
+/// What is said of a coordinator that let go of an executor which it had not taken in.
+const ENDED: &str = "the coordinator ended the connection before it took this executor in";
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -40,6 +41,7 @@ enum Ended {
 pub(crate) async fn serve(
     shared: Arc<ExecutorShared>,
     link: Arc<dyn ControlLink>,
+    joined: &watch::Sender<bool>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let (finished, mut finishes) = mpsc::channel(CONTROL_QUEUE);
@@ -53,11 +55,11 @@ pub(crate) async fn serve(
         packs: BTreeMap::new(),
         early: Vec::new(),
         finished,
+        joined: joined.clone(),
         journal: AttemptJournal::open()?,
         trimmed: Instant::now(),
     };
-    let mut tried_since = Some(Instant::now());
-    let mut told = false;
+    let mut waiting = Waiting::begin();
     loop {
         if *stop.borrow() {
             return Ok(());
@@ -68,16 +70,15 @@ pub(crate) async fn serve(
             attached = link.attach(from) => attached,
             _ = stop.changed() => return Ok(()),
         };
+        let has_joined = || if *joined.borrow() { Joined::Before } else { Joined::Never };
         match attached {
             Ok(messages) => match agent.session(messages, &to, &mut finishes, &mut packs, &mut stop).await? {
                 Ended::Stopped => return Ok(()),
-                Ended::Broken => (tried_since, told) = (None, false),
+                Ended::Broken if has_joined() == Joined::Before => waiting = Waiting::begin(),
+                Ended::Broken => waiting.goes_on(Joined::Never, &Error::unavailable(ENDED))?,
             },
             Err(error) if is_final(&error) => return Err(error),
-            Err(error) if tried_since.is_some_and(|t| t.elapsed() > FIRST_ANSWER) => return Err(error),
-            // Said once, and again each time that an answer came between.
-            Err(error) if std::mem::replace(&mut told, true) => tracing::debug!(%error, "still no answer"),
-            Err(error) => tracing::warn!(%error, "the coordinator does not answer: trying again"),
+            Err(error) => waiting.goes_on(has_joined(), &error)?,
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -111,6 +112,8 @@ struct Agent {
     /// Packs with outputs of attempts that are not reported yet.
     early: Vec<wire::PackDurable>,
     finished: mpsc::Sender<(Attempt, wire::FromExecutor)>,
+    /// Becomes true when a coordinator has taken this executor in.
+    joined: watch::Sender<bool>,
     journal: AttemptJournal,
     /// When freed memory was last given back.
     trimmed: Instant,
@@ -162,6 +165,7 @@ impl Agent {
                                 }
                             }
                             is_registered = true;
+                            self.joined.send_replace(true);
                             if self.report_packs(to).await.is_err() {
                                 return Ok(Ended::Broken);
                             }

@@ -17,6 +17,7 @@ mod service;
 mod store;
 mod task;
 mod trim;
+mod waiting;
 mod work_dir;
 
 pub use link::GrpcLink;

@@ -94,6 +94,8 @@ impl ExecutorShared {
 pub struct Executor {
     shared: Arc<ExecutorShared>,
     stop: watch::Sender<bool>,
+    /// Whether a coordinator took it in.
+    joined: watch::Sender<bool>,
     /// Taken at the end, because a runtime must not be dropped on another runtime's thread.
     cpu: Option<Runtime>,
     work_dir: WorkDir,
@@ -150,8 +152,8 @@ impl Executor {
             functions,
             config,
         };
-        let (stop, _) = watch::channel(false);
-        Ok(Self { shared: Arc::new(shared), stop, cpu: Some(cpu), work_dir })
+        let ((stop, _), (joined, _)) = (watch::channel(false), watch::channel(false));
+        Ok(Self { shared: Arc::new(shared), stop, joined, cpu: Some(cpu), work_dir })
     }
 
     /// What attempts share.
@@ -179,9 +181,15 @@ impl Executor {
     pub async fn serve(&self, link: Arc<dyn ControlLink>) -> Result<()> {
         let MemoryLimits { operators, exchange } = self.shared.config.memory;
         tokio::select! {
-            served = agent::serve(Arc::clone(&self.shared), link, self.stop.subscribe()) => served,
+            served = agent::serve(Arc::clone(&self.shared), link, &self.joined, self.stop.subscribe()) => served,
             never = trim::keep_below(operators + exchange) => match never {},
         }
+    }
+
+    /// Becomes true when a coordinator has taken it in.
+    #[must_use]
+    pub fn joined(&self) -> watch::Receiver<bool> {
+        self.joined.subscribe()
     }
 
     /// Removes the executor's files, for a process that ends without waiting for its tasks.

@@ -27,6 +27,9 @@ pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// Metadata key under which a coordinator names the run of a result stream.
 pub const RUN_ID_HEADER: &str = "tidemill-run-id";
 
+/// Metadata key under which a coordinator that stands by names the address of the one that leads.
+pub const LEADER_HEADER: &str = "tidemill-leader";
+
 /// The Flight action that tells how far a run has come: its name in, a [`RunProgress`] out, or nothing where it is not known.
 pub const PROGRESS_ACTION: &str = "tidemill.progress";
 

@@ -15,6 +15,7 @@ use tidemill_engine::exchange::LocalBlocks;
 use tidemill_engine::functions::Functions;
 use tidemill_executor::GrpcLink;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::Done;
 use super::security::SecurityArgs;
@@ -27,6 +28,8 @@ use crate::security::{Listens, Security};
 
 /// The port of a coordinator or server.
 const PORT: &str = "127.0.0.1:7878";
+/// After this long an executor says that it waits for its coordinator.
+const JOINS_LATE: Duration = Duration::from_secs(1);
 /// An executor takes any free port: others learn it from the coordinator.
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -91,7 +94,8 @@ impl MemoryArgs {
 
 At an address that other machines reach, it wants TLS, --users and --cluster-token-file: docs/security.md.
 
-A second coordinator on the same --state stands by, and leads when the first ends.")]
+A second coordinator on the same --state stands by, and leads when the first ends. Until then it answers with who leads:
+give executors and clients both addresses, --connect http://A:7878,http://B:7878.")]
 pub(super) struct CoordinatorArgs {
     /// Address to listen on; port 0 takes any free one
     #[arg(long, env = "TIDEMILL_BIND", default_value = PORT, value_name = "ADDR")]
@@ -178,19 +182,22 @@ impl CoordinatorArgs {
     ) -> Result<(CoordinatorProcess, Listener)> {
         let objects = log::open(&self.state)?;
         let mut listener = Listener::bind(self.bind).await?;
-        let (settings, functions, security) = (self.settings(), self.functions.clone(), security.clone());
-        let scheme = security.scheme();
-        let options = CoordinatorOptions { settings, functions, security, local };
+        let (settings, functions, scheme) = (self.settings(), self.functions.clone(), security.scheme());
+        let options = CoordinatorOptions { settings, functions, security: security.clone(), local };
         let Some(objects) = objects else {
             return Ok((CoordinatorProcess::with(options)?, listener));
         };
         let address = listener.address;
-        let standing_by = |leader: &Leader| {
-            say(&format!("tidemill {role} stands by at {scheme}://{address}; {scheme}://{} leads", leader.address));
+        let (leads, leader) = watch::channel(None);
+        let standing_by = move |leader: Option<&Leader>| {
+            leads.send_replace(leader.map(|leader| leader.address.clone()));
+            if let Some(leader) = leader {
+                say(&format!("tidemill {role} stands by at {scheme}://{address}; {scheme}://{} leads", leader.address));
+            }
         };
         let every = Duration::from_secs(self.sweep_interval.max(1));
         let leading = CoordinatorProcess::lead(options, &self.state, objects, address, every, standing_by);
-        let process = listener.refuse_until(leading).await?;
+        let process = listener.refuse_until(security, leader, leading).await??;
         Ok((process, listener))
     }
 
@@ -231,11 +238,21 @@ pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
     let mut process = ExecutorProcess { advertise: args.advertise, ..process };
     let mut server = process.clone().start(Arc::clone(&link) as _).await?;
     process.bind = server.address;
-    let place = format!("; {} slots for {}", args.memory.slots(), without_password(&args.connect));
-    ready("executor", &security, server.address, &place);
+    let coordinators = without_password(&args.connect);
+    let place = format!("; {} slots for {coordinators}", args.memory.slots());
+    let (mut has_joined, mut has_waited) = (false, false);
+    let mut joins_late = std::pin::pin!(tokio::time::sleep(JOINS_LATE));
     let mut terminated = std::pin::pin!(terminated());
     loop {
         tokio::select! {
+            () = server.joined(), if !has_joined => {
+                has_joined = true;
+                ready("executor", &security, server.address, &place);
+            }
+            () = &mut joins_late, if !has_joined && !has_waited => {
+                has_waited = true;
+                say(&format!("tidemill executor waits for the coordinator at {coordinators}"));
+            }
             ended = server.ended() => match ended {
                 // It was silent for so long that its work was given to others: it joins again as a new executor.
                 Err(error) if error.kind == ErrorKind::Conflict => {

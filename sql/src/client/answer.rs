@@ -11,13 +11,17 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
 use futures::Stream;
 use prost::Message;
-use tidemill_engine::coordinators::Coordinators;
+use tidemill_engine::coordinators::{Coordinator, Coordinators, leader_of};
 use tidemill_engine::wire::{self, MAX_MESSAGE_BYTES, message_crc};
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
 /// How long a coordinator that went away is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one that stands by is waited for, where none that leads was ever spoken to: as long as taking over takes.
+const STANDBY_PATIENCE: Duration = Duration::from_secs(15);
+/// How long one that stands by goes unmentioned, while others may lead.
+const QUIET: Duration = Duration::from_secs(1);
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -28,11 +32,13 @@ pub(super) struct Answer {
     messages: Option<Streaming<FlightData>>,
     /// When the connection broke.
     broken: Option<Instant>,
+    /// Whether it was said that it did.
+    told: bool,
 }
 
 impl Answer {
     pub(super) const fn new(coordinators: Coordinators, ticket: wire::StatementTicket) -> Self {
-        Self { coordinators, ticket, messages: None, broken: None }
+        Self { coordinators, ticket, messages: None, broken: None, told: false }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static {
@@ -52,7 +58,8 @@ impl Answer {
             let error = match self.try_next().await {
                 Ok(message) => {
                     if let Some(message) = &message {
-                        self.broken = None;
+                        (self.broken, self.told) = (None, false);
+                        self.coordinators.note_leader();
                         self.ticket.seen_messages += 1;
                         self.ticket.seen_crc = message_crc(self.ticket.seen_crc, message);
                     }
@@ -62,17 +69,29 @@ impl Answer {
                 Err(status) => return Err(status),
             };
             self.messages = None;
-            let since = *self.broken.get_or_insert_with(|| {
-                tracing::warn!(run = self.ticket.run, "the coordinator went away: waiting for it");
-                Instant::now()
-            });
-            if since.elapsed() > PATIENCE {
+            let since = *self.broken.get_or_insert_with(Instant::now);
+            let nobody_led = leader_of(&error).is_some() && !self.coordinators.had_leader();
+            let patience = if nobody_led { STANDBY_PATIENCE } else { PATIENCE };
+            if since.elapsed() > patience {
                 return Err(error);
             }
+            self.tell(&spoken_to, &error, since);
             // Another may lead by now.
             self.coordinators.turn_from(&spoken_to);
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Says once why there is no answer yet.
+    fn tell(&mut self, spoken_to: &Coordinator, error: &Status, since: Instant) {
+        let run = &self.ticket.run;
+        match leader_of(error) {
+            _ if self.told => return,
+            Some(_) if since.elapsed() < QUIET => return,
+            Some(_) => tracing::warn!(run, error = %spoken_to.error(error), "waiting for a coordinator that leads"),
+            None => tracing::warn!(run, "the coordinator went away: waiting for it"),
+        }
+        self.told = true;
     }
 
     async fn try_next(&mut self) -> Result<Option<FlightData>, Status> {

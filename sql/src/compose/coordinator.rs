@@ -4,18 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use arrow_flight::flight_service_server::FlightServiceServer;
 use tidemill_coordinator::log::{Leader, Log, Objects, wait_for_turn};
 use tidemill_coordinator::{ControlService, Coordinator, CoordinatorConfig, Sweeper};
 use tidemill_core::{Error, Result, Settings};
 use tidemill_engine::exchange::{BlockTransport, FlightBlocks, LocalBlocks, PondSlot};
 use tidemill_engine::functions::Functions;
+use tidemill_engine::wire::control_server::ControlServer;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 
+use super::standby::Refusal;
 use crate::flight_sql::FlightSql;
 use crate::security::{Security, Side};
 use crate::session::SqlPlanner;
@@ -70,8 +72,8 @@ impl CoordinatorProcess {
         Ok(Self { coordinator: Coordinator::start(config), security, planner, cpu: Some(cpu) })
     }
 
-    /// Waits until nobody else leads on `state`, and goes on from there. `standing_by` is told who does meanwhile. From then
-    /// on it looks every `sweep_every` for what lost executors left.
+    /// Waits until nobody else leads on `state`, and goes on from there. `standing_by` is told who does meanwhile, and when
+    /// nobody does any more. From then on it looks every `sweep_every` for what lost executors left.
     ///
     /// # Errors
     /// The store does not answer, or holds what this build cannot read.
@@ -81,11 +83,12 @@ impl CoordinatorProcess {
         objects: Arc<dyn Objects>,
         address: SocketAddr,
         sweep_every: Duration,
-        mut standing_by: impl FnMut(&Leader),
+        mut standing_by: impl FnMut(Option<&Leader>),
     ) -> Result<Self> {
         let leader = Leader::new(address.to_string());
         loop {
-            let newest = wait_for_turn(objects.as_ref(), &leader, &mut standing_by).await?;
+            let newest = wait_for_turn(objects.as_ref(), &leader, |leads| standing_by(Some(leads))).await?;
+            standing_by(None);
             // Another may have been quicker.
             if let Some((log, recovered)) = Log::take_over(Arc::clone(&objects), leader.clone(), newest).await? {
                 let security = options.security.clone();
@@ -235,15 +238,47 @@ impl Listener {
         Ok(Self { address, incoming })
     }
 
-    /// Waits for something while connections are closed at once, so that who knows another address tries it.
-    pub async fn refuse_until<T>(&mut self, ready: impl Future<Output = T>) -> T {
-        let refuse = async { while self.incoming.next().await.is_some() {} };
-        let mut ready = std::pin::pin!(ready);
+    /// Waits for something while each call is refused with the address of the one who leads, so that its caller tries
+    /// another.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub async fn refuse_until<T>(
+        &mut self,
+        security: &Security,
+        leader: watch::Receiver<Option<String>>,
+        turn: impl Future<Output = T>,
+    ) -> Result<T> {
+        let gate = security.gate();
+        let control = Refusal::<ControlServer<ControlService>>::new(leader.clone());
+        let clients = Refusal::<FlightServiceServer<FlightSql>>::new(leader);
+        let (stop, mut stopped) = watch::channel(false);
+        let refusing = security
+            .server()?
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_service(gate.guard(control, Side::Cluster))
+            .add_service(gate.guard(clients, Side::Clients))
+            .serve_with_incoming_shutdown(&mut self.incoming, async move {
+                // An error means that the wait is over, too.
+                let _ = stopped.changed().await;
+            });
+        let mut refusing = std::pin::pin!(refusing);
+        let mut turn = std::pin::pin!(turn);
         tokio::select! {
-            ready = &mut ready => return ready,
-            () = refuse => {}
+            answer = &mut turn => {
+                // Who is connected connects again, to the services that lead; who does not let go has been told.
+                stop.send_replace(true);
+                let _ = tokio::time::timeout(DRAIN, refusing.as_mut()).await;
+                Ok(answer)
+            }
+            ended = &mut refusing => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "calls to the coordinator that stands by are not answered");
+                }
+                Ok(turn.await)
+            }
         }
-        ready.await
     }
 }
 

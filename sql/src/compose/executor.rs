@@ -100,6 +100,17 @@ impl ExecutorServer {
         &self.executor
     }
 
+    /// Waits until a coordinator took the executor in.
+    pub fn joined(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let mut joined = self.executor.joined();
+        async move {
+            // Who is gone without having joined never will.
+            if joined.wait_for(|joined| *joined).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Waits until the coordinator refuses the executor or never answered.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod executor;
 mod late;
 mod limits;
 mod open_files;
+mod standby;
 
 pub use coordinator::{CoordinatorOptions, CoordinatorProcess, CoordinatorServer, Listener};
 pub use embedded::{Embedded, EmbeddedConfig};

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// How long a process may take to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// What an executor says that has not joined yet.
+const WAITS: &str = "waits for the coordinator at";
 /// How long it may take to say that it is ready.
 const READY: Duration = Duration::from_secs(120);
 
@@ -174,6 +176,26 @@ impl Process {
         Self::wait_for(Self::spawn(Command::new(binary()), args, environment), args, says)
     }
 
+    /// Starts one that may never be ready, and waits for nothing.
+    ///
+    /// # Panics
+    /// The binary does not start.
+    pub fn begin(args: &[&str]) -> Self {
+        Self::spawn(Command::new(binary()), args, &[])
+    }
+
+    /// Waits until it has said something on standard error.
+    ///
+    /// # Panics
+    /// It does not within 60 s.
+    pub async fn until_said(&self, what: &str) {
+        let start = Instant::now();
+        while !self.said().contains(what) {
+            assert!(start.elapsed() < Duration::from_secs(60), "it never says `{what}`: {}", self.said());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Starts a server that may have so many files open at first, and as many as the system allows if it asks for them.
     ///
     /// # Panics
@@ -188,10 +210,21 @@ impl Process {
         let start = Instant::now();
         let stdout = process.child.stdout.take().expect("stdout");
         let (to, said) = mpsc::channel();
+        let wanted = says.to_owned();
         // Ends with the process, if nobody waits for it any more.
         std::thread::spawn(move || {
-            let mut line = String::new();
-            let _ = to.send(BufReader::new(stdout).read_line(&mut line).map(|_| line));
+            let mut stdout = BufReader::new(stdout);
+            let next = || {
+                let mut line = String::new();
+                stdout.read_line(&mut line).map(|_| line)
+            };
+            // An executor says first that it waits, if it does.
+            let is_last = |line: &std::io::Result<String>| {
+                line.as_ref().map_or(true, |line| line.contains(&wanted) || !line.contains(WAITS))
+            };
+            if let Some(line) = std::iter::repeat_with(next).find(is_last) {
+                let _ = to.send(line);
+            }
         });
         let line = said.recv_timeout(READY);
         let line = line.unwrap_or_else(|_| panic!("tidemill {} said nothing within {READY:?}", args.join(" ")));

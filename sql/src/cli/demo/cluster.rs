@@ -127,7 +127,16 @@ async fn spawn(args: &[&str], journal: Option<&Path>) -> Result<(Child, String)>
     let unready = || Error::unavailable(format!("tidemill {} did not become ready within 10 s", args.join(" ")));
     let output = child.stdout.take().ok_or_else(unready)?;
     let mut lines = BufReader::new(output).lines();
-    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.map_err(|_| unready())?.map_err(failed)?;
+    let ready = async {
+        loop {
+            match lines.next_line().await {
+                // An executor says first that it waits, if it does.
+                Ok(Some(line)) if !line.contains("is ready at ") => {}
+                line => break line,
+            }
+        }
+    };
+    let line = tokio::time::timeout(PATIENCE, ready).await.map_err(|_| unready())?.map_err(failed)?;
     let line = line.ok_or_else(unready)?;
     let url = line.split_whitespace().find(|w| w.starts_with("http://")).ok_or_else(unready)?;
     Ok((child, url.trim_end_matches(';').to_owned()))
