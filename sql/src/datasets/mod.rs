@@ -15,6 +15,7 @@ mod commit;
 mod conflicts;
 mod create;
 mod entry;
+mod exact;
 mod folder;
 mod history;
 mod inputs;
