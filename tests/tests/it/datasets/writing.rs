@@ -80,6 +80,23 @@ async fn files_that_cannot_have_rows_are_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_a_number_is_found_though_files_are_passed_over() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let create = format!(
+        "CREATE EXTERNAL TABLE t (d DOUBLE, r REAL, i BIGINT) STORED AS DELTA LOCATION '{}'",
+        folder.path().join("t").display()
+    );
+    rows(&mut client, &create).await;
+    let nan =
+        "INSERT INTO t SELECT CAST(x AS DOUBLE), CAST(x AS REAL), 1 FROM (VALUES ('1.0'), ('NaN'), (NULL)) AS v(x)";
+    assert_eq!(value(&mut client, nan).await, "3");
+    for filter in ["d > 5", "r > 5", "d = CAST('NaN' AS DOUBLE)", "d IS NULL", "r < 5 AND i = 1", "NOT (d < 5)"] {
+        assert_eq!(count(&mut client, &format!("SELECT count(*) FROM t WHERE {filter}")).await, 1, "{filter}");
+    }
+    assert_eq!(count(&mut client, "SELECT count(*) FROM t WHERE i > 1").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_are_replaced_all_by_partition_or_by_interval() {
     let (_cluster, mut client, folder) = cluster().await;
     let create = format!(
