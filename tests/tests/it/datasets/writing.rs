@@ -97,6 +97,20 @@ async fn what_is_not_a_number_is_found_though_files_are_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copy_writes_beside_a_dataset_and_not_into_it() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let at = folder.path().join("t");
+    create_numbers(&mut client, &at.display().to_string()).await;
+    for below in ["t/x.csv", "t/", "t/deeper/x/"] {
+        let copy = format!("COPY (SELECT 1 AS x) TO '{}/{below}' STORED AS CSV", folder.path().display());
+        refused(&mut client, &copy, ErrorKind::Invalid, &["in the folder of the Delta table", "INSERT INTO"]).await;
+    }
+    assert_eq!(files(&at, ""), ["_delta_log/00000000000000000000.json"]);
+    let beside = format!("COPY (SELECT 1 AS x) TO '{}/ts/x.csv' STORED AS CSV", folder.path().display());
+    assert_eq!(value(&mut client, &beside).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_are_replaced_all_by_partition_or_by_interval() {
     let (_cluster, mut client, folder) = cluster().await;
     let create = format!(
