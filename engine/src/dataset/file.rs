@@ -9,9 +9,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use datafusion::parquet::arrow::AsyncArrowWriter;
-use datafusion::parquet::basic::Compression;
-use datafusion::parquet::file::properties::WriterProperties;
+use datafusion::parquet::arrow::{ArrowSchemaConverter, AsyncArrowWriter};
+use datafusion::parquet::basic::{Compression, LogicalType, Type};
+use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
@@ -55,11 +55,7 @@ impl OpenFile {
     pub(super) fn create(file: NewFile<'_>, store: Arc<dyn ObjectStore>, pool: &Arc<dyn MemoryPool>) -> Result<Self> {
         let NewFile { path, location, partition, mark, schema, also } = file;
         let sink = BufWriter::with_capacity(store, location, PART_BYTES).with_max_concurrency(PARTS_AT_ONCE);
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_created_by(concat!("tidemill ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
-        let writer = AsyncArrowWriter::try_new(sink, Arc::clone(schema), Some(properties))?;
+        let writer = AsyncArrowWriter::try_new(sink, Arc::clone(schema), Some(properties(schema)?))?;
         let memory = MemoryConsumer::new("dataset file").register(pool);
         Ok(Self { path, partition, mark, writer, memory, statistics: Statistics::new(schema, also) })
     }
@@ -104,5 +100,61 @@ impl OpenFile {
     pub(super) async fn abort(self) {
         // It is swept with what other attempts left.
         let _ = self.writer.into_inner().abort().await;
+    }
+}
+
+/// How files are written. Floats have no bounds, wherever they are: Parquet's leave out what is not a number, which is greater than all
+/// others for queries, and whoever reads would pass over such rows.
+fn properties(schema: &SchemaRef) -> Result<WriterProperties> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_created_by(concat!("tidemill ", env!("CARGO_PKG_VERSION")).to_owned());
+    for column in ArrowSchemaConverter::new().convert(schema)?.columns() {
+        let is_float = matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE)
+            || matches!(column.logical_type_ref(), Some(LogicalType::Float16));
+        if is_float {
+            properties = properties.set_column_statistics_enabled(column.path().clone(), EnabledStatistics::None);
+        }
+    }
+    Ok(properties.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Float32Array, Float64Array, Int64Array, ListArray, StructArray};
+    use arrow::datatypes::{DataType, Field, Float64Type};
+    use datafusion::parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    #[test]
+    fn floats_have_no_bounds_in_files_wherever_they_are() -> Result<()> {
+        let part = |name: &str, kind| Arc::new(Field::new(name, kind, true));
+        let parts: Vec<(Arc<Field>, ArrayRef)> = vec![
+            (part("x", DataType::Float32), Arc::new(Float32Array::from(vec![1.0, f32::NAN]))),
+            (part("y", DataType::Int64), Arc::new(Int64Array::from(vec![1, 2]))),
+        ];
+        let lists = [Some(vec![Some(1.0)]), Some(vec![Some(f64::NAN)])];
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("i", Arc::new(Int64Array::from(vec![1, 2]))),
+            ("f", Arc::new(Float64Array::from(vec![1.0, f64::NAN]))),
+            ("s", Arc::new(StructArray::from(parts))),
+            ("l", Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(lists))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns)?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(&batch.schema())?))?;
+        writer.write(&batch)?;
+        let written = writer.close()?;
+        let columns = written.row_group(0).columns().iter();
+        let told: Vec<(&str, bool, bool)> = columns
+            .map(|column| {
+                let path = column.column_path().parts().first().map(String::as_str).unwrap_or_default();
+                (path, column.statistics().is_some(), column.column_index_offset().is_some())
+            })
+            .collect();
+        let (has, none) = ((true, true), (false, false));
+        let expected = [("i", has), ("f", none), ("s", none), ("s", has), ("l", none)];
+        assert_eq!(told, expected.map(|(path, (all, page))| (path, all, page)));
+        Ok(())
     }
 }

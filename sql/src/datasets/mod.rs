@@ -7,6 +7,7 @@
 //!
 //! Invariant: a version is read whole or not at all; a run makes at most one.
 
+mod around;
 mod as_of;
 mod checkpoint;
 mod checks;
@@ -16,6 +17,7 @@ mod conflicts;
 mod create;
 mod declared;
 mod entry;
+mod exact;
 mod folder;
 mod history;
 mod inputs;
@@ -45,6 +47,7 @@ use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
 use tidemill_core::{Error, Result, Role, RunId};
 use tidemill_engine::planner::Plan;
 
+pub(crate) use around::check_outside;
 pub(crate) use as_of::{AsOf, named, table_name};
 pub(crate) use checks::{Before, Check, Checks, Condition, Over, Violation, read};
 pub(crate) use create::{check_external, create_external, is_dataset, reopened, table_of};

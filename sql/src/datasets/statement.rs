@@ -226,8 +226,9 @@ fn replace(text: &str) -> Result<Option<DatasetStatement>> {
     }
     (inner.overwrite, inner.into) = (false, true);
     let values: Option<Vec<_>> = partitions.iter().map(equality).collect();
-    let values = values
-        .ok_or_else(|| Error::invalid("write PARTITION (column = value), and with AND or a comma more of them"))?;
+    let values = values.filter(|values| is_each_once(values)).ok_or_else(|| {
+        Error::invalid("write PARTITION (column = value), and with AND or a comma more of them, each column once")
+    })?;
     Ok(Some(DatasetStatement::Replace { insert: Box::new(insert), replaced: Replaced::Values(values) }))
 }
 
@@ -259,14 +260,12 @@ fn replaced(condition: &Expr) -> Result<Replaced> {
     let mut parts = Vec::new();
     conjuncts(condition, &mut parts);
     if let Some(values) = parts.iter().map(|part| equality(part)).collect::<Option<Vec<_>>>() {
-        // Nothing equals NULL, no partition has the empty string, and no row two values: others' rows would be replaced.
-        let is_null = |part: &&Expr| matches!(part, Expr::IsNull(_));
+        // Nothing equals NULL, and no row has two values: others' rows would be replaced.
         let has_value = values.iter().zip(&parts).all(|((_, value), part)| match value {
-            Some(text) => !text.is_empty(),
-            None => is_null(part),
+            Some(_) => true,
+            None => matches!(part, Expr::IsNull(_)),
         });
-        let columns: std::collections::BTreeSet<&String> = values.iter().map(|(column, _)| column).collect();
-        return if has_value && columns.len() == values.len() { Ok(Replaced::Values(values)) } else { Err(unclear()) };
+        return if has_value && is_each_once(&values) { Ok(Replaced::Values(values)) } else { Err(unclear()) };
     }
     let [first, second] = parts.as_slice() else { return Err(unclear()) };
     let bound = |part: &Expr, wanted: &BinaryOperator| match part {
@@ -280,6 +279,12 @@ fn replaced(condition: &Expr) -> Result<Replaced> {
         Some(((column, from), (other, to))) if column == other => Ok(Replaced::Interval { column, from, to }),
         _ => Err(unclear()),
     }
+}
+
+/// Whether no column has two values.
+fn is_each_once(values: &[(String, Option<String>)]) -> bool {
+    let columns: std::collections::BTreeSet<&String> = values.iter().map(|(column, _)| column).collect();
+    columns.len() == values.len()
 }
 
 fn conjuncts<'a>(expr: &'a Expr, into: &mut Vec<&'a Expr>) {
@@ -400,7 +405,14 @@ mod tests {
         assert_eq!(insert, "INSERT INTO t SELECT * FROM u");
         let values = vec![("a".to_owned(), Some("x".to_owned())), ("b".to_owned(), Some("-1".to_owned()))];
         assert_eq!(replaced, Replaced::Values(values));
-        assert!(of("INSERT INTO t REPLACE WHERE day > 1 SELECT 1").is_err());
+        for unclear in [
+            "INSERT INTO t REPLACE WHERE day > 1 SELECT 1",
+            "INSERT INTO t REPLACE WHERE a = 1 AND a = 2 SELECT 1",
+            "INSERT INTO t REPLACE WHERE a = NULL SELECT 1",
+            "INSERT OVERWRITE t PARTITION (a = 1, a = 2) SELECT 1",
+        ] {
+            assert!(of(unclear).is_err(), "{unclear}");
+        }
         Ok(())
     }
 

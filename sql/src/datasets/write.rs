@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array};
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::datasource::sink::DataSinkExec;
@@ -22,6 +22,7 @@ use tidemill_engine::error::from_datafusion;
 use tidemill_engine::plan::{StageSink, encode, stage};
 use tidemill_engine::planner::{Plan, StagedPlan};
 
+use super::exact::{bound, partition_value, shown};
 use super::inputs::input_versions;
 use super::kept;
 use super::log::Log;
@@ -186,7 +187,9 @@ fn placed(mode: WriteMode, schema: &SchemaRef, partition_by: &[String]) -> Resul
             let (from, to) = (bound(&column, &from, schema)?, bound(&column, &to, schema)?);
             if !from.partial_cmp(&to).is_some_and(std::cmp::Ordering::is_lt) {
                 return Err(Error::invalid(format!(
-                    "the interval from {from} to before {to} is empty: write the earlier one first"
+                    "the interval from {} to before {} is empty: write the earlier one first",
+                    shown(&from),
+                    shown(&to)
                 )));
             }
             let (least, beyond) = (Scalar::new(&from)?, Scalar::new(&to)?);
@@ -222,54 +225,13 @@ fn normalised(of: PartitionValues, schema: &SchemaRef, partition_by: &[String]) 
             )));
         }
         let kind = planned(schema.field_with_name(&column).map_err(Into::into))?.data_type();
-        let value = planned(value_of(&column, text.as_deref(), kind))?;
-        let text = planned(value_text(&column, &value))?;
+        let text = match text {
+            Some(text) => planned(value_text(&column, &partition_value(&column, &text, kind)?))?,
+            None => None,
+        };
         Ok((column, text))
     };
     of.into_iter().map(value).collect()
-}
-
-/// A bound in its column's type, if it is one there.
-fn bound(column: &str, value: &ScalarValue, schema: &SchemaRef) -> Result<ScalarValue> {
-    let field = schema.field_with_name(column).map_err(|_| {
-        Error::invalid(format!("there is no column `{column}` in the table, by which an interval is replaced"))
-    })?;
-    let kind = field.data_type();
-    let is_ordered = kind.is_integer() || matches!(kind, DataType::Date32 | DataType::Timestamp(..) | DataType::Utf8);
-    if !is_ordered {
-        return Err(Error::invalid(format!(
-            "`{column}` is {kind}: intervals are replaced by a date, a time, a whole number or text"
-        )));
-    }
-    let inexact = || {
-        Error::invalid(format!(
-            "{value} is no value of `{column}`, which is {kind}: take an interval that begins and ends with its values"
-        ))
-    };
-    let exact = match value {
-        ScalarValue::Utf8(Some(text)) => of_text(column, text, kind),
-        value => exactly(value, kind),
-    };
-    exact.filter(|value| !value.is_null()).ok_or_else(inexact)
-}
-
-/// The same value in another type, if it has it.
-fn exactly(value: &ScalarValue, kind: &DataType) -> Option<ScalarValue> {
-    let cast = value.cast_to(kind).ok()?;
-    (cast.cast_to(&value.data_type()).ok()? == *value).then_some(cast)
-}
-
-fn of_text(column: &str, text: &str, kind: &DataType) -> Option<ScalarValue> {
-    // Times without seconds are usual, and Arrow does not read them.
-    let has_minutes = matches!(kind, DataType::Timestamp(..)) && text.len() == "2026-01-01 00:00".len();
-    let text = if has_minutes { &format!("{text}:00") } else { text };
-    let value = value_of(column, Some(text), kind).ok()?;
-    if *kind != DataType::Date32 {
-        return Some(value);
-    }
-    // A time of the day would be lost.
-    let plain = DataType::Timestamp(TimeUnit::Microsecond, None);
-    (value.cast_to(&plain).ok()? == value_of(column, Some(text), &plain).ok()?).then_some(value)
 }
 
 /// The answer of a statement that had nothing to write.

@@ -73,12 +73,13 @@ impl Target {
         let is_only_partition = matches!(self.partitions.as_slice(), [only] if *only == column.value);
         if is_only_partition && kind == DataType::Date32 && is_of_days(spec) {
             let days = day_of(interval.start, spec.zone)..day_of(interval.end, spec.zone);
-            let partition = |day: i64| {
-                let day = i32::try_from(day).ok().and_then(NaiveDate::from_epoch_days);
-                let shown = day.map(|day| day.format("%Y-%m-%d").to_string());
-                BTreeMap::from([(column.value.clone(), shown)])
+            let partition = |day: i64| -> Result<BTreeMap<String, Option<String>>> {
+                let date = i32::try_from(day).ok().and_then(NaiveDate::from_epoch_days);
+                // Without a value it would be the partition of NULL.
+                let date = date.ok_or_else(|| wrong(format!("is a DATE, which has no day {day} since 1970")))?;
+                Ok(BTreeMap::from([(column.value.clone(), Some(date.format("%Y-%m-%d").to_string()))]))
             };
-            return Ok(WriteMode::ReplacePartitions(days.map(partition).collect()));
+            return Ok(WriteMode::ReplacePartitions(days.map(partition).collect::<Result<_>>()?));
         }
         let bound = |at| value(at, &kind, spec).map_err(&wrong);
         let (from, to) = (bound(interval.start)?, bound(interval.end)?);

@@ -26,7 +26,7 @@ use url::Url;
 
 use super::finish::FinishSpec;
 use super::{Planning, ddl, query};
-use crate::datasets::input_versions;
+use crate::datasets::{check_outside, input_versions};
 
 /// The file that says that a directory is complete.
 const SUCCESS: &str = "_SUCCESS";
@@ -54,6 +54,7 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     }
     check_location(&copy.output_url)?;
     planning.files.check(&copy.output_url)?;
+    check_outside(&copy.output_url, &planning.context.runtime_env()).await?;
     let extension = copy.file_type.get_ext();
     let url = ListingTableUrl::parse(&copy.output_url).map_err(|e| from_datafusion(&e))?;
     let target = Target { url: url.as_str().to_owned(), single, extension };

@@ -80,6 +80,37 @@ async fn files_that_cannot_have_rows_are_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_a_number_is_found_though_files_are_passed_over() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let create = format!(
+        "CREATE EXTERNAL TABLE t (d DOUBLE, r REAL, i BIGINT) STORED AS DELTA LOCATION '{}'",
+        folder.path().join("t").display()
+    );
+    rows(&mut client, &create).await;
+    let nan =
+        "INSERT INTO t SELECT CAST(x AS DOUBLE), CAST(x AS REAL), 1 FROM (VALUES ('1.0'), ('NaN'), (NULL)) AS v(x)";
+    assert_eq!(value(&mut client, nan).await, "3");
+    for filter in ["d > 5", "r > 5", "d = CAST('NaN' AS DOUBLE)", "d IS NULL", "r < 5 AND i = 1", "NOT (d < 5)"] {
+        assert_eq!(count(&mut client, &format!("SELECT count(*) FROM t WHERE {filter}")).await, 1, "{filter}");
+    }
+    assert_eq!(count(&mut client, "SELECT count(*) FROM t WHERE i > 1").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_writes_beside_a_dataset_and_not_into_it() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let at = folder.path().join("t");
+    create_numbers(&mut client, &at.display().to_string()).await;
+    for below in ["t/x.csv", "t/", "t/deeper/x/"] {
+        let copy = format!("COPY (SELECT 1 AS x) TO '{}/{below}' STORED AS CSV", folder.path().display());
+        refused(&mut client, &copy, ErrorKind::Invalid, &["in the folder of the Delta table", "INSERT INTO"]).await;
+    }
+    assert_eq!(files(&at, ""), ["_delta_log/00000000000000000000.json"]);
+    let beside = format!("COPY (SELECT 1 AS x) TO '{}/ts/x.csv' STORED AS CSV", folder.path().display());
+    assert_eq!(value(&mut client, &beside).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_are_replaced_all_by_partition_or_by_interval() {
     let (_cluster, mut client, folder) = cluster().await;
     let create = format!(
@@ -119,6 +150,61 @@ async fn rows_are_replaced_all_by_partition_or_by_interval() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(version(&mut client, "t").await, kept.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_replaced_is_named_exactly_or_nothing_is() {
+    let (_cluster, mut client, folder) = cluster().await;
+    for (table, column, divided) in
+        [("c", "d DECIMAL(10, 2)", true), ("k", "d DATE", true), ("s", "d VARCHAR", true), ("p", "d TIMESTAMP", false)]
+    {
+        let by = if divided { "PARTITIONED BY (d)" } else { "" };
+        let at = folder.path().join(table);
+        let create = format!(
+            "CREATE EXTERNAL TABLE {table} ({column}, v BIGINT) STORED AS DELTA {by} LOCATION '{}'",
+            at.display()
+        );
+        rows(&mut client, &create).await;
+    }
+    for (table, values, replacing, named) in [
+        (
+            "c",
+            "(1.23, 1), (1.24, 2)",
+            "REPLACE WHERE d = 1.234",
+            "'1.234' is no value of `d`, which is Decimal128(10, 2)",
+        ),
+        ("c", "(1.25, 3)", "REPLACE WHERE d = '1.235'", "'1.235' is no value of `d`, which is Decimal128(10, 2)"),
+        (
+            "k",
+            "(DATE '2026-01-02', 1)",
+            "REPLACE WHERE d = '2026-01-02T12:00:00'",
+            "'2026-01-02T12:00:00' is no value of `d`",
+        ),
+        ("s", "(NULL, 1), ('a', 2)", "REPLACE WHERE d = ''", "'' is no value of `d`"),
+        (
+            "p",
+            "(TIMESTAMP '2026-01-01T00:00:00', 1)",
+            "REPLACE WHERE d >= '2026-01-01T00:00:00.0000005' AND d < '2026-01-02'",
+            "'2026-01-01T00:00:00.0000005' is no value of `d`",
+        ),
+    ] {
+        rows(&mut client, &format!("INSERT INTO {table} VALUES {values}")).await;
+        let before = text(&mut client, &format!("SELECT * FROM {table} ORDER BY v")).await;
+        let nothing = format!("INSERT INTO {table} {replacing} SELECT * FROM {table} WHERE false");
+        refused(&mut client, &nothing, ErrorKind::Invalid, &[named]).await;
+        assert_eq!(text(&mut client, &format!("SELECT * FROM {table} ORDER BY v")).await, before);
+    }
+    let partition = "INSERT OVERWRITE c PARTITION (d = 1.234) SELECT * FROM c WHERE false";
+    refused(&mut client, partition, ErrorKind::Invalid, &["'1.234' is no value of `d`"]).await;
+    let null = "INSERT OVERWRITE s PARTITION (d = '') SELECT * FROM s WHERE false";
+    refused(&mut client, null, ErrorKind::Invalid, &["'' is no value of `d`", "empty text"]).await;
+    // What a column has is found however it is written, and the empty text is before every other.
+    assert_eq!(value(&mut client, "INSERT OVERWRITE c PARTITION (d = 1.2300) SELECT 1.23, 9").await, "1");
+    assert_eq!(text(&mut client, "SELECT * FROM c ORDER BY d").await, "1.23 9; 1.24 2; 1.25 3");
+    assert_eq!(value(&mut client, "INSERT INTO s REPLACE WHERE d >= '' AND d < 'b' VALUES ('aa', 4)").await, "1");
+    assert_eq!(text(&mut client, "SELECT * FROM s ORDER BY v").await, " 1; aa 4");
+    let backwards = "INSERT INTO s REPLACE WHERE d >= 'b' AND d < '' VALUES ('aa', 4)";
+    refused(&mut client, backwards, ErrorKind::Invalid, &["the interval from 'b' to before '' is empty"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
