@@ -236,6 +236,20 @@ fn a_file_that_vanishes_after_its_table_was_made_is_named() {
 }
 
 #[test]
+fn a_failed_copy_leaves_nothing_when_its_process_has_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = folder.path().join("kept");
+    std::fs::create_dir(&kept).expect("a folder");
+    for to in ["1.csv", "2.csv", "3.csv", "4.csv", "made/", "kept/"] {
+        let copy = format!("COPY (SELECT 1/0 AS a) TO '{}/{to}' STORED AS CSV", folder.path().display());
+        fails_with(&["sql", "-c", &copy], &["ivide"]);
+    }
+    let left = std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").path());
+    assert_eq!(left.collect::<Vec<_>>(), std::slice::from_ref(&kept));
+    assert_eq!(std::fs::read_dir(&kept).expect("a folder").count(), 0);
+}
+
+#[test]
 fn a_wrong_connect_is_one_clear_sentence() {
     let url = format!("http://127.0.0.1:{}", lasting_port());
     fails_with(&["sql", "--connect", &url, "-c", "SELECT 1"], &[&url, "is it running"]);
