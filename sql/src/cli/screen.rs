@@ -135,7 +135,7 @@ impl Screen {
         match error {
             _ if self.closed.load(Ordering::Relaxed) => None,
             PrintError::Run(error) => Some(error),
-            PrintError::Output(error) => Some(Error::unavailable(format!("the output cannot be written: {error}"))),
+            PrintError::Output(error) => Some(super::unwritable(&error)),
         }
     }
 }

@@ -94,6 +94,37 @@ fn exit_codes_say_whether_to_try_again() {
     assert_eq!(Process::run(&["sql", "-c", "SELEKT"]).code, Some(1));
     assert_eq!(Process::run(&["sql", "--nonsense"]).code, Some(2));
     assert_eq!(Process::run(&["sql", "-c", "SELECT 1", "--format", "nonsense"]).code, Some(2));
+    assert_eq!(Process::run(&["sql", "--connect", "nonsense", "-c", "SELECT 1"]).code, Some(2));
+    assert_eq!(Process::run(&["sql", "-f", "/no/such/file"]).code, Some(2));
+    for wrong in ["foo=bar", "foo", "datafusion.execution.target_partitions=x"] {
+        assert_eq!(Process::run(&["sql", "-c", "SELECT 1", "--set", wrong]).code, Some(2), "{wrong}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_of_sessions_in_the_file_is_wrong_use() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.toml").display().to_string();
+    std::fs::write(&file, "[set]\n\"datafusion.execution.batch_size\" = \"x\"\n").expect("a file");
+    for args in [&["sql", "-c", "SELECT 1"][..], &["config"]] {
+        let output = Process::run_with(args, &[("TIDEMILL_CONFIG", file.clone())]);
+        assert!(output.code == Some(2) && output.stderr.contains(&file), "{args:?}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn what_no_other_try_helps_is_not_to_be_tried_again() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+    let output = Process::run_into(full, &["sql", "-c", "SELECT 1"]);
+    assert!(output.code == Some(1) && output.stderr.contains("No space left"), "{}", output.stderr);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.csv");
+    std::fs::write(&file, "x").expect("a file");
+    let output = Process::run(&["sql", "-c", &format!("COPY (SELECT 1 AS a) TO '{}/'", file.display())]);
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    for part in ["a.csv", "Not a directory"] {
+        assert!(output.stderr.contains(part), "{}", output.stderr);
+    }
 }
 
 #[test]
