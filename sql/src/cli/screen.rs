@@ -46,11 +46,14 @@ pub(super) struct Screen {
     pub(super) target: Target,
     /// Whether the reader of standard output went away, as `head` does.
     closed: AtomicBool,
+    /// Whether a result went to the target already.
+    shown: AtomicBool,
 }
 
 impl Screen {
     pub(super) const fn new(format: Option<Format>, remarks: Remarks, rows: Option<usize>) -> Self {
-        Self { format, remarks, timing: true, rows, target: Target::Stdout, closed: AtomicBool::new(false) }
+        let (closed, shown) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { format, remarks, timing: true, rows, target: Target::Stdout, closed, shown }
     }
 
     fn is_terminal(&self) -> bool {
@@ -97,6 +100,9 @@ impl Screen {
         let run = result.run.clone();
         let has_rows = !result.schema.fields().is_empty();
         let (format, look) = (self.current_format(), self.look());
+        let is_first = !has_rows || !self.shown.swap(true, Ordering::Relaxed);
+        // Tables without a line between them are one.
+        let gap = if format == Format::Markdown && !is_first { "\n" } else { "" };
         // What is shown of a run must not be in the way of its rows.
         let to_terminal = self.is_terminal();
         let before = || {
@@ -107,9 +113,14 @@ impl Screen {
         let printed = match &self.target {
             Target::Stdout => {
                 let mut out = BufWriter::new(Stdout { closed: &self.closed, before });
+                out.write_all(gap.as_bytes())?;
                 print(result, format, &look, &mut out).await?
             }
-            Target::File { file, .. } => print(result, format, &look, &mut BufWriter::new(file)).await?,
+            Target::File { file, .. } => {
+                let mut out = BufWriter::new(file);
+                out.write_all(gap.as_bytes())?;
+                print(result, format, &look, &mut out).await?
+            }
         };
         drop(watch);
         self.remark(has_rows.then_some(printed), format, start, run);

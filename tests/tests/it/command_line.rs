@@ -49,6 +49,18 @@ fn formats_are_what_they_say() {
 }
 
 #[test]
+fn markdown_tables_have_a_line_between_them() {
+    let output = Process::run(&[
+        "sql",
+        "-c",
+        "SELECT 1 AS a; CREATE VIEW v AS SELECT 2 AS b; SELECT * FROM v",
+        "--format",
+        "markdown",
+    ]);
+    assert_eq!(output.stdout, "| a |\n|--:|\n| 1 |\n\n| b |\n|--:|\n| 2 |\n", "{}", output.stderr);
+}
+
+#[test]
 fn an_arrow_stream_has_the_rows_and_their_types() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = std::fs::File::create(folder.path().join("rows.arrows")).expect("a file");
