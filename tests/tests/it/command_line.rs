@@ -177,6 +177,13 @@ fn settings_come_from_flags_variables_and_a_file() {
 }
 
 #[test]
+fn logs_in_files_have_no_colours() {
+    let output = Process::run_with(&["sql", "-c", "SELECT 1"], &[("TIDEMILL_LOG", "trace".to_owned())]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(!output.stderr.is_empty() && !output.stderr.contains('\u{1b}'), "{}", output.stderr);
+}
+
+#[test]
 fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let output = Process::run(&["completions", shell]);
