@@ -141,13 +141,20 @@ pub fn object_store_error(error: &object_store::Error) -> Error {
         Store::AlreadyExists { path, .. } => (ErrorKind::Conflict, format!("{path} exists already")),
         other => match (source::<Error>(other), source::<std::io::Error>(other)) {
             (Some(ours), _) => return ours.clone(),
-            (None, Some(io)) => return io_error(io),
+            (None, Some(io)) => return told_io_error(io, &with_path(other, io)),
             (None, None) => {
                 (ErrorKind::Unavailable, format!("the object store failed: {}", first_line(&other.to_string())))
             }
         },
     };
     Error::new(kind, what)
+}
+
+/// What a store on a disk says of the system's error: mostly which path it is about.
+fn with_path(error: &object_store::Error, io: &std::io::Error) -> String {
+    let (system, store) =
+        (io.to_string(), std::error::Error::source(error).map(|source| first_line(&source.to_string())));
+    store.filter(|told| told.contains(&system)).unwrap_or(system)
 }
 
 fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
@@ -164,13 +171,22 @@ fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error 
 /// Our error for the operating system's.
 #[must_use]
 pub fn io_error(error: &std::io::Error) -> Error {
+    told_io_error(error, &error.to_string())
+}
+
+/// The same in other words than the system's.
+fn told_io_error(error: &std::io::Error, told: &str) -> Error {
     use std::io::ErrorKind as Io;
-    let message = format!("input or output failed: {error}");
+    let message = format!("input or output failed: {told}");
     // Libraries wrap the system's error in one of no kind.
     let inner = error.get_ref().and_then(|inner| source::<std::io::Error>(inner));
     match inner.map_or_else(|| error.kind(), std::io::Error::kind) {
         Io::NotFound => Error::not_found(message),
-        Io::PermissionDenied => Error::denied(message),
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => Error::denied(message),
+        Io::NotADirectory | Io::IsADirectory | Io::InvalidInput | Io::InvalidFilename => {
+            Error::invalid(format!("{message}; check the location"))
+        }
+        Io::AlreadyExists | Io::DirectoryNotEmpty => Error::conflict(message),
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => {
             Error::resources_exhausted(format!("{message}; {DISK_ADVICE}"))
         }
@@ -207,7 +223,30 @@ fn first_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::out_of_memory;
+    use std::io::ErrorKind as Io;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_pass_is_not_tried_again() {
+        let kind = |of: Io| io_error(&of.into()).kind;
+        assert_eq!(kind(Io::NotADirectory), ErrorKind::Invalid);
+        assert_eq!(kind(Io::InvalidFilename), ErrorKind::Invalid);
+        assert_eq!(kind(Io::ReadOnlyFilesystem), ErrorKind::Denied);
+        assert_eq!(kind(Io::DirectoryNotEmpty), ErrorKind::Conflict);
+        assert_eq!(kind(Io::ConnectionReset), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn what_a_store_says_of_a_path_is_told() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("unable to open /a/b: {0}")]
+        struct OfPath(#[source] std::io::Error);
+        let source = Box::new(OfPath(Io::NotADirectory.into()));
+        let error = object_store_error(&object_store::Error::Generic { store: "disk", source });
+        let told = "input or output failed: unable to open /a/b: not a directory; check the location";
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Invalid, told));
+    }
 
     #[test]
     fn exhausted_memory_is_one_sentence_with_operator_sizes_and_setting() {

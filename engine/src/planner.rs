@@ -199,6 +199,15 @@ pub struct Judgement {
     pub refused: Option<Error>,
 }
 
+/// Which of the times it is that a failed run's files are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Others follow.
+    Early,
+    /// Nobody writes any more.
+    Last,
+}
+
 /// Publishes what sink tasks wrote.
 #[async_trait]
 pub trait Commit: Send + Sync {
@@ -225,8 +234,9 @@ pub trait Commit: Send + Sync {
         false
     }
 
-    /// Removes what losers and failed runs left. Called when the run ended without a commit.
-    async fn abort(&self);
+    /// Removes what losers and failed runs left. Called when the run ended without a commit, several times: a task that was
+    /// told to stop may just then have finished a file.
+    async fn abort(&self, pass: Pass);
 
     /// The table that stands in the catalogue once this is committed, and not before.
     fn entry(&self) -> Option<NewEntry> {

@@ -10,6 +10,7 @@ use tidemill_core::schedule::Event;
 use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_engine::planner::{Commit, Keep, NewEntry};
 
+use super::removals::Removal;
 use super::{Delivered, Delivery, Next, count};
 use crate::driver::Input;
 
@@ -67,10 +68,10 @@ struct Failed {
 
 impl Delivery {
     /// Publishes what was written, and gives the run its end: that is a table's beginning, where it makes one.
-    pub(super) async fn publish(mut self, commit: Box<dyn Commit>) {
+    pub(super) async fn publish(mut self, commit: Box<dyn Commit>, removal: &Removal) {
         let (run, number) = (self.run.clone(), self.number);
         let (entry, commit) = (commit.entry(), Arc::<dyn Commit>::from(commit));
-        match (self.commit(&commit, entry.is_none()).await, entry) {
+        match (self.commit(&commit, removal, entry.is_none()).await, entry) {
             (Ok(Some((rows, version))), Some(NewEntry { record, expected })) => {
                 self.note_requests().await;
                 let answer = std::mem::take(&mut self.keeper).finish().await;
@@ -85,7 +86,7 @@ impl Delivery {
                 self.end(Err(error)).await;
                 // Whoever leads by then may publish what was written, until the log says that the run failed.
                 if !is_decided && matches!(self.reading.ended().await, Next::Gone) {
-                    commit.abort().await;
+                    removal.run(commit.as_ref()).await;
                 }
             }
         }
@@ -96,6 +97,7 @@ impl Delivery {
     async fn commit(
         &mut self,
         commit: &Arc<dyn Commit>,
+        removal: &Removal,
         tells: bool,
     ) -> std::result::Result<Option<(u64, Option<u64>)>, Failed> {
         let again = match self.count(commit).await {
@@ -104,7 +106,7 @@ impl Delivery {
             Ok(Next::Gone) if self.reading.is_committing() => true,
             Ok(Next::Abandoned) => return Ok(None),
             Ok(Next::Gone | Next::Batch(_)) => {
-                commit.abort().await;
+                removal.run(commit.as_ref()).await;
                 return Ok(None);
             }
             Err(error) => return Err(Failed { error, is_decided: false }),
@@ -112,7 +114,7 @@ impl Delivery {
         let intent = match self.reading.permission().await {
             Ok(intent) => intent,
             Err(Next::Gone) => {
-                commit.abort().await;
+                removal.run(commit.as_ref()).await;
                 return Ok(None);
             }
             Err(_) => return Ok(None),
@@ -209,6 +211,7 @@ mod tests {
 
     use async_trait::async_trait;
     use tidemill_core::Attempt;
+    use tidemill_engine::planner::Pass;
 
     use super::*;
 
@@ -228,7 +231,7 @@ mod tests {
             if asked.len() > self.times { Ok(Some(7)) } else { Err(Error::new(self.kind, "no")) }
         }
 
-        async fn abort(&self) {}
+        async fn abort(&self, _: Pass) {}
 
         fn rolls_forward(&self) -> bool {
             self.rolls_forward

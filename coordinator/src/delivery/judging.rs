@@ -59,6 +59,7 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
+    use tidemill_engine::planner::Pass;
 
     use super::*;
 
@@ -82,7 +83,7 @@ mod tests {
             Ok(None)
         }
 
-        async fn abort(&self) {}
+        async fn abort(&self, _: Pass) {}
     }
 
     async fn looks(kind: ErrorKind, times: usize, within: Duration) -> (bool, usize) {

@@ -7,6 +7,7 @@ mod effects;
 mod judging;
 mod kept;
 mod reading;
+mod removals;
 mod report;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ use crate::driver::{Input, WeakInbox};
 use crate::runs::{BATCHES_AHEAD, RunMessage};
 pub(crate) use kept::{Asked, Keeper, answer_again};
 use reading::{Purpose, Reading};
+use removals::Removal;
+pub(crate) use removals::Removals;
 
 /// Orders that wait for one delivery: a newer manifest replaces what an older one said.
 const ORDERS_AHEAD: usize = 64;
@@ -39,6 +42,7 @@ pub(crate) struct Deliveries {
     pond: PondSlot,
     /// Where what computes runs.
     cpu: Handle,
+    removals: Removals,
     started: u64,
     runs: BTreeMap<RunId, (u64, mpsc::Sender<Order>)>,
 }
@@ -64,8 +68,8 @@ pub(crate) struct Expected {
 }
 
 impl Deliveries {
-    pub(crate) const fn new(source: Arc<dyn BlockSource>, pond: PondSlot, cpu: Handle) -> Self {
-        Self { source, pond, cpu, started: 0, runs: BTreeMap::new() }
+    pub(crate) const fn new(source: Arc<dyn BlockSource>, pond: PondSlot, cpu: Handle, removals: Removals) -> Self {
+        Self { source, pond, cpu, removals, started: 0, runs: BTreeMap::new() }
     }
 
     /// Prepares to deliver a run's result.
@@ -86,7 +90,8 @@ impl Deliveries {
         let reading = Reading::new(run.clone(), purpose, Arc::clone(&schema), Arc::clone(&self.source), from);
         let (pond, cpu) = (self.pond.clone(), self.cpu.clone());
         let delivery = Delivery { run, number: self.started, schema, client, inbox, reading, keeper, pond, cpu };
-        tokio::spawn(delivery.finish(finish));
+        let removal = self.removals.begin();
+        tokio::spawn(delivery.finish(finish, removal));
     }
 
     /// Whether that is the run's latest delivery.
@@ -171,11 +176,11 @@ enum Next {
 }
 
 impl Delivery {
-    async fn finish(mut self, finish: Finish) {
+    async fn finish(mut self, finish: Finish, removal: Removal) {
         let rows = |ended: Result<Option<u64>>| ended.map(|rows| rows.map(|rows| Delivered { rows, version: None }));
         let ended = match finish {
             Finish::Deliver => rows(self.deliver().await),
-            Finish::Commit(commit) => return self.publish(commit).await,
+            Finish::Commit(commit) => return self.publish(commit, &removal).await,
             Finish::Keep(keep) => return self.keep(keep).await,
             Finish::Report(report) => rows(self.report(report.as_ref()).await),
         };

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::journal::Journal;
 use super::{CoordinatorConfig, Driver, INBOX, Inbox, Input, NEWS, now};
 use crate::blobs::Blobs;
-use crate::delivery::Deliveries;
+use crate::delivery::{Deliveries, Removals};
 use crate::executors::Executors;
 use crate::log::{Log, Recovered};
 use crate::manifests::Manifests;
@@ -32,6 +32,7 @@ pub struct Coordinator {
     traffic: Arc<AtomicU64>,
     losses: Arc<AtomicU64>,
     deposed: watch::Receiver<Option<Error>>,
+    removals: Removals,
 }
 
 impl Coordinator {
@@ -54,6 +55,7 @@ impl Coordinator {
         let blobs = Arc::new(Blobs::default());
         let traffic = Arc::new(AtomicU64::new(0));
         let losses = Arc::new(AtomicU64::new(0));
+        let removals = Removals::default();
         let (to_driver, news) = mpsc::channel(NEWS);
         let journal = log.map_or_else(Journal::default, |log| Journal::of(log, to_driver));
         let (depose, deposed) = watch::channel(None);
@@ -70,7 +72,12 @@ impl Coordinator {
             ),
             losses: Arc::clone(&losses),
             manifests: Manifests::default(),
-            deliveries: Deliveries::new(Arc::clone(&config.source), config.pond.clone(), config.cpu.clone()),
+            deliveries: Deliveries::new(
+                Arc::clone(&config.source),
+                config.pond.clone(),
+                config.cpu.clone(),
+                removals.clone(),
+            ),
             clients: Clients::new(),
             unclaimed: BTreeMap::new(),
             unheard: BTreeSet::new(),
@@ -84,7 +91,7 @@ impl Coordinator {
         };
         driver.restore(&recovered.blobs);
         tokio::spawn(driver.run(epoch, inputs, news));
-        Self { inbox, blobs, traffic, losses, deposed }
+        Self { inbox, blobs, traffic, losses, deposed, removals }
     }
 
     /// Waits until this coordinator must not lead any more, and says why.
@@ -92,6 +99,12 @@ impl Coordinator {
         let mut deposed = self.deposed.clone();
         let why = deposed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         why.unwrap_or_else(|| Error::unavailable("the coordinator has ended"))
+    }
+
+    /// Waits until what runs write is published, or removed where they failed or were cancelled. From then on removals take no
+    /// time for tasks that stop late: it is the last that is asked before the process ends.
+    pub async fn finish_removals(&self) {
+        self.removals.finish().await;
     }
 
     /// Submits one statement and waits until it is planned.

@@ -10,7 +10,7 @@ use tidemill_engine::coordinators::without_password;
 
 use super::file::{SettingsFile, is_setting};
 use super::screen::{Remarks, Screen};
-use super::{Cli, Done};
+use super::{Cli, Done, not_begun};
 use crate::client::QueryResult;
 use crate::output::Format;
 use crate::session::ClientSettings;
@@ -50,7 +50,10 @@ pub(super) fn run(args: &ConfigArgs) -> Result<Done> {
     for sub in command.get_subcommands() {
         settings.extend(sub.get_arguments().filter(|arg| is_setting(arg)).map(|arg| of_command(sub, arg, &file)));
     }
-    settings.extend(of_sessions(&file)?);
+    match of_sessions(&file) {
+        Ok(of_sessions) => settings.extend(of_sessions),
+        Err(error) => return not_begun(error),
+    }
     let column = |of: fn(&Setting) -> &str| Arc::new(settings.iter().map(|s| Some(of(s))).collect::<StringArray>());
     let batch = RecordBatch::try_from_iter([
         ("command", column(|s| &s.of) as _),

@@ -72,6 +72,8 @@ enum Done {
     Badly,
     /// With an error that was told already.
     Failed(ErrorKind),
+    /// Before it began: the command line or the settings file is wrong, which was told already.
+    Misused,
     /// By Ctrl-C.
     Interrupted,
 }
@@ -94,12 +96,15 @@ pub fn main_with(functions: &Functions) -> ExitCode {
     };
     cli.command.give(functions);
     let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Colours where errors have them, too.
+    let colors = console::colors_enabled_stderr();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors).with_writer(std::io::stderr).init();
     match run(cli.command) {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Badly) => ExitCode::FAILURE,
         Ok(Done::Interrupted) => ExitCode::from(130),
         Ok(Done::Failed(kind)) => failure(kind),
+        Ok(Done::Misused) => ExitCode::from(WRONG_USE),
         Err(error) => {
             errors::report(&error, "");
             failure(error.kind)
@@ -130,12 +135,26 @@ fn failure(kind: ErrorKind) -> ExitCode {
     }
 }
 
+/// How a command ends that could not begin: by its command line or settings file, unless something else than these is wrong.
+fn not_begun(error: Error) -> Result<Done> {
+    match error.kind {
+        ErrorKind::Invalid | ErrorKind::NotFound => {
+            errors::report(&error, "");
+            Ok(Done::Misused)
+        }
+        _ => Err(error),
+    }
+}
+
+/// What standard output did not take. No other try helps, as far as anybody knows.
+fn unwritable(error: &std::io::Error) -> Error {
+    Error::invalid(format!("the output cannot be written: {error}"))
+}
+
 /// Writes what a command prints. A reader that had enough is no error.
 fn write_out(text: &[u8]) -> Result<Done> {
     match std::io::stdout().write_all(text) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::unavailable(format!("the output cannot be written: {error}")))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unwritable(&error)),
         _ => Ok(Done::Well),
     }
 }
@@ -147,6 +166,7 @@ fn parse(file: &SettingsFile) -> Result<Cli> {
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Command::Sql(args) = &mut cli.command {
         args.sessions = file.sessions();
+        args.settings_file = file.path.display().to_string();
     }
     Ok(cli)
 }

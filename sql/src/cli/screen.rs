@@ -18,8 +18,8 @@ use crate::output::{Colors, Format, Look, PrintError, Printed, count, print};
 pub(super) enum Target {
     /// Standard output.
     Stdout,
-    /// A file.
-    File { path: PathBuf, file: File },
+    /// A file; its format where one was chosen since it is open.
+    File { path: PathBuf, file: File, format: Option<Format> },
 }
 
 /// What is said beside results, on standard error.
@@ -36,21 +36,24 @@ pub(super) enum Remarks {
 /// How results are shown.
 #[derive(Debug)]
 pub(super) struct Screen {
-    /// The format; none for what suits the target.
-    pub(super) format: Option<Format>,
+    /// The format that was chosen; none for what suits the target.
+    format: Option<Format>,
     pub(super) remarks: Remarks,
     /// Whether remarks tell the time.
     pub(super) timing: bool,
     /// Rows that a terminal shows of one result.
     pub(super) rows: Option<usize>,
-    pub(super) target: Target,
+    target: Target,
     /// Whether the reader of standard output went away, as `head` does.
     closed: AtomicBool,
+    /// Whether a result went to the target already.
+    shown: AtomicBool,
 }
 
 impl Screen {
     pub(super) const fn new(format: Option<Format>, remarks: Remarks, rows: Option<usize>) -> Self {
-        Self { format, remarks, timing: true, rows, target: Target::Stdout, closed: AtomicBool::new(false) }
+        let (closed, shown) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { format, remarks, timing: true, rows, target: Target::Stdout, closed, shown }
     }
 
     fn is_terminal(&self) -> bool {
@@ -59,12 +62,26 @@ impl Screen {
 
     /// The format that the next result has.
     pub(super) fn current_format(&self) -> Format {
-        let of_file = || match &self.target {
-            Target::File { path, .. } => path.to_str().and_then(Format::of_file),
+        let of_file = match &self.target {
+            Target::File { path, format, .. } => format.or_else(|| path.to_str().and_then(Format::of_file)),
             Target::Stdout => None,
         };
         let by_target = || if self.is_terminal() { Format::Box } else { Format::Table };
-        self.format.or_else(of_file).unwrap_or_else(by_target)
+        of_file.or(self.format).unwrap_or_else(by_target)
+    }
+
+    /// Results have this format from now on, whatever the ending of the file that they go to.
+    pub(super) const fn choose(&mut self, chosen: Format) {
+        self.format = Some(chosen);
+        if let Target::File { format, .. } = &mut self.target {
+            *format = Some(chosen);
+        }
+    }
+
+    /// Results go there from now on.
+    pub(super) fn turn_to(&mut self, target: Target) {
+        self.target = target;
+        self.shown = AtomicBool::new(false);
     }
 
     fn look(&self) -> Look {
@@ -97,6 +114,9 @@ impl Screen {
         let run = result.run.clone();
         let has_rows = !result.schema.fields().is_empty();
         let (format, look) = (self.current_format(), self.look());
+        let is_first = !has_rows || !self.shown.swap(true, Ordering::Relaxed);
+        // Tables without a line between them are one.
+        let gap = if format == Format::Markdown && !is_first { "\n" } else { "" };
         // What is shown of a run must not be in the way of its rows.
         let to_terminal = self.is_terminal();
         let before = || {
@@ -107,9 +127,14 @@ impl Screen {
         let printed = match &self.target {
             Target::Stdout => {
                 let mut out = BufWriter::new(Stdout { closed: &self.closed, before });
+                out.write_all(gap.as_bytes())?;
                 print(result, format, &look, &mut out).await?
             }
-            Target::File { file, .. } => print(result, format, &look, &mut BufWriter::new(file)).await?,
+            Target::File { file, .. } => {
+                let mut out = BufWriter::new(file);
+                out.write_all(gap.as_bytes())?;
+                print(result, format, &look, &mut out).await?
+            }
         };
         drop(watch);
         self.remark(has_rows.then_some(printed), format, start, run);
@@ -135,7 +160,7 @@ impl Screen {
         match error {
             _ if self.closed.load(Ordering::Relaxed) => None,
             PrintError::Run(error) => Some(error),
-            PrintError::Output(error) => Some(Error::unavailable(format!("the output cannot be written: {error}"))),
+            PrintError::Output(error) => Some(super::unwritable(&error)),
         }
     }
 }
@@ -171,5 +196,30 @@ impl<F: Fn()> Write for Stdout<'_, F> {
 impl<F: Fn()> Stdout<'_, F> {
     fn note(&self, error: &std::io::Error) {
         self.closed.fetch_or(error.kind() == std::io::ErrorKind::BrokenPipe, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_format_of_its_ending_unless_another_is_chosen_afterwards() {
+        let mut screen = Screen::new(Some(Format::Box), Remarks::None, None);
+        let file = |name: &str| {
+            let file = tempfile::tempfile().expect("a file");
+            Target::File { path: PathBuf::from(name), file, format: None }
+        };
+        screen.turn_to(file("rows.csv"));
+        assert_eq!(screen.current_format(), Format::Csv);
+        screen.choose(Format::Json);
+        assert_eq!(screen.current_format(), Format::Json);
+        screen.turn_to(file("rows.txt"));
+        assert_eq!(screen.current_format(), Format::Json, "no format's ending");
+        screen.turn_to(file("rows.md"));
+        assert_eq!(screen.current_format(), Format::Markdown);
+        screen.turn_to(Target::Stdout);
+        assert_eq!(screen.current_format(), Format::Json);
     }
 }

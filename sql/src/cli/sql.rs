@@ -11,8 +11,8 @@ use super::errors::report;
 use super::screen::{Remarks, Screen};
 use super::security::AccessArgs;
 use super::serve::MemoryArgs;
-use super::texts::Texts;
-use super::{Done, shell};
+use super::texts::{Texts, standard_input};
+use super::{Done, not_begun, shell};
 use crate::client::Client;
 use crate::output::{Format, PrintError};
 use crate::session::statements;
@@ -54,26 +54,22 @@ pub(super) struct SqlArgs {
     /// Settings of the session that the settings file has.
     #[arg(skip)]
     pub(super) sessions: Vec<(String, String)>,
+    /// Where that is.
+    #[arg(skip)]
+    pub(super) settings_file: String,
 }
 
-pub(super) async fn run(args: SqlArgs) -> Result<Done> {
+pub(super) async fn run(mut args: SqlArgs) -> Result<Done> {
     if let Some(run) = &args.run {
         return again(&args, RunId(run.clone())).await;
     }
     let by_person = args.texts.is_empty() && std::io::stdin().is_terminal();
-    let texts = if by_person { Vec::new() } else { args.texts.read()? };
-    let mut client = match &args.connect {
-        Some(url) => Client::connect_with(url, &args.access.access()?).await?,
-        None => Client::embedded(args.memory.embedded()?)?,
+    let piped = if args.texts.is_empty() && !by_person { Some(standard_input()?) } else { None };
+    let (mut client, given) = match prepared(&mut args).await {
+        Ok(prepared) => prepared,
+        Err(error) => return not_begun(error),
     };
-    for (key, value) in &args.sessions {
-        client.set(key, value)?;
-    }
-    for setting in &args.set {
-        let (key, value) =
-            setting.split_once('=').ok_or_else(|| Error::invalid(format!("--set {setting}: write --set KEY=VALUE")))?;
-        client.set(key.trim(), value.trim())?;
-    }
+    let texts = piped.map_or(given, |text| vec![text]);
     let remarks = |otherwise| if args.quiet { Remarks::None } else { otherwise };
     if by_person {
         let screen = Screen::new(args.format, remarks(Remarks::Conversation), Some(ROWS));
@@ -85,6 +81,25 @@ pub(super) async fn run(args: SqlArgs) -> Result<Done> {
     let done = script(&mut client, &texts, &screen).await;
     client.close().await;
     done
+}
+
+/// What runs the statements, and those that were given.
+async fn prepared(args: &mut SqlArgs) -> Result<(Client, Vec<String>)> {
+    let texts = std::mem::take(&mut args.texts).read()?;
+    let mut client = match &args.connect {
+        Some(url) => Client::connect_with(url, &args.access.access()?).await?,
+        None => Client::embedded(args.memory.embedded()?)?,
+    };
+    for (key, value) in &args.sessions {
+        let of_file = |e: Error| Error { message: format!("{}, [set]: {}", args.settings_file, e.message), ..e };
+        client.set(key, value).map_err(of_file)?;
+    }
+    for setting in &args.set {
+        let (key, value) =
+            setting.split_once('=').ok_or_else(|| Error::invalid(format!("--set {setting}: write --set KEY=VALUE")))?;
+        client.set(key.trim(), value.trim())?;
+    }
+    Ok((client, texts))
 }
 
 /// Runs statements until one fails.
@@ -111,16 +126,25 @@ async fn script(client: &mut Client, texts: &[String], screen: &Screen) -> Resul
 
 /// Prints a kept result.
 async fn again(args: &SqlArgs, run: RunId) -> Result<Done> {
-    let url = args.connect.as_ref().ok_or_else(|| {
-        Error::invalid("--run needs --connect URL: results are kept by a coordinator that was started with --state")
-    })?;
     let start = Instant::now();
-    let result = Client::connect_with(url, &args.access.access()?).await?.fetch(&run).await?;
+    let client = match keeper(args).await {
+        Ok(client) => client,
+        Err(error) => return not_begun(error),
+    };
+    let result = client.fetch(&run).await?;
     let screen = Screen::new(args.format, if args.quiet { Remarks::None } else { Remarks::Scripts }, None);
     match screen.show(result, start, None).await {
         Ok(()) => Ok(Done::Well),
         Err(error) => Ok(failed(&screen, error, "")),
     }
+}
+
+/// Who keeps results.
+async fn keeper(args: &SqlArgs) -> Result<Client> {
+    let url = args.connect.as_ref().ok_or_else(|| {
+        Error::invalid("--run needs --connect URL: results are kept by a coordinator that was started with --state")
+    })?;
+    Client::connect_with(url, &args.access.access()?).await
 }
 
 /// How a script ends whose output ended.

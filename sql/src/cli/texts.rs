@@ -28,11 +28,8 @@ impl Texts {
         self.0.is_empty()
     }
 
-    /// The texts to run: those given, or else standard input.
+    /// The texts that were given.
     pub(super) fn read(self) -> Result<Vec<String>> {
-        if self.0.is_empty() {
-            return Ok(vec![standard_input()?]);
-        }
         let read = |text| match text {
             Text::Command(text) => Ok(text),
             Text::File(path) => std::fs::read_to_string(&path).map_err(|e| match e.kind() {
@@ -46,7 +43,8 @@ impl Texts {
     }
 }
 
-fn standard_input() -> Result<String> {
+/// The text to run where none was given.
+pub(super) fn standard_input() -> Result<String> {
     let mut text = String::new();
     std::io::stdin()
         .read_to_string(&mut text)

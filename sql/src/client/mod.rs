@@ -36,7 +36,7 @@ pub struct Client {
     /// Keeps the rows of temporary tables, once there may be some.
     lease: Option<Lease>,
     /// Keeps an embedded cluster alive.
-    _embedded: Option<Arc<Embedded>>,
+    embedded: Option<Arc<Embedded>>,
 }
 
 impl Client {
@@ -54,7 +54,7 @@ impl Client {
     /// See [`Self::connect`]; `Denied` if one of both does not trust the other.
     pub async fn connect_with(urls: &str, access: &Access) -> Result<Self> {
         let backend = Backend::Remote(Remote::connect(urls, access).await?);
-        Ok(Self { backend, settings: ClientSettings::default(), lease: None, _embedded: None }.with_directory())
+        Ok(Self { backend, settings: ClientSettings::default(), lease: None, embedded: None }.with_directory())
     }
 
     /// A session with a cluster of one executor inside this process, without sockets.
@@ -69,7 +69,7 @@ impl Client {
     #[must_use]
     pub fn of(embedded: Arc<Embedded>) -> Self {
         let backend = Backend::Local(embedded.coordinator().clone());
-        Self { backend, settings: ClientSettings::default(), lease: None, _embedded: Some(embedded) }.with_directory()
+        Self { backend, settings: ClientSettings::default(), lease: None, embedded: Some(embedded) }.with_directory()
     }
 
     /// Relative locations in statements start where this process is.
@@ -134,10 +134,14 @@ impl Client {
         Ok(QueryResult::new(run, columns, futures::stream::empty()))
     }
 
-    /// Ends the session: what is temporary goes with it. Dropping a client does the same, as far as there is time.
+    /// Ends the session: what is temporary goes with it, and an embedded cluster that nobody else uses removes what failed
+    /// statements wrote. Dropping a client does the same, as far as there is time.
     pub async fn close(mut self) {
         if let Some(lease) = self.lease.take() {
             lease.end().await;
+        }
+        if let Some(embedded) = self.embedded.take().and_then(Arc::into_inner) {
+            embedded.close().await;
         }
     }
 

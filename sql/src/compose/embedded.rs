@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_coordinator::{Coordinator, LocalLink};
 use tidemill_core::record::{LostOutput, Pack};
@@ -15,6 +16,9 @@ use tidemill_executor::{Executor, ExecutorConfig, MemoryLimits};
 
 use super::{CoordinatorProcess, default_memory, default_slots, default_work_dir};
 use crate::connectors;
+
+/// How long what failed runs wrote may take to be removed: whoever runs a statement waits.
+const REMOVAL: Duration = Duration::from_secs(3);
 
 /// How an embedded cluster is made.
 #[derive(Debug, Clone)]
@@ -76,6 +80,14 @@ impl Embedded {
             }
         });
         Ok(Self { coordinator, executor })
+    }
+
+    /// Ends it. What failed and cancelled runs wrote is removed before that, as far as there is time; a cluster that is only
+    /// dropped may leave it.
+    pub async fn close(self) {
+        if tokio::time::timeout(REMOVAL, self.coordinator().finish_removals()).await.is_err() {
+            tracing::warn!("files of statements that did not succeed may be left: they could not be removed in time");
+        }
     }
 
     /// The coordinator.

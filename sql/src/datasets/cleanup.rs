@@ -1,7 +1,5 @@
 //! What a run wrote and no version names.
 
-use std::time::Duration;
-
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -9,11 +7,9 @@ use tidemill_core::{Attempt, Result, RunId};
 use tidemill_engine::crash;
 use tidemill_engine::dataset::{Written, manifest_folder, manifest_name, names_writer};
 use tidemill_engine::error::object_store_error;
+use tidemill_engine::planner::Pass;
 
 use super::folder::Folder;
-
-/// When a failed run's files are removed: a task that was told to stop may just then have finished one.
-const PASSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(5)];
 
 /// Files of a writer.
 #[derive(Debug, Clone, Copy)]
@@ -24,17 +20,14 @@ pub(super) struct Leftovers<'a> {
 
 impl Leftovers<'_> {
     /// Removes all that a failed run wrote, as far as the store answers.
-    pub(super) async fn remove_of_failed(&self, run: &RunId) {
-        for (number, pause) in (1..).zip(PASSES) {
-            tokio::time::sleep(pause).await;
-            // What lists name is found without looking through the table. That is done once, when nobody writes any more.
-            let removed = match number < PASSES.len() {
-                true => self.clean(&[]).await,
-                false => self.remove_all().await,
-            };
-            if let Err(error) = removed {
-                tracing::warn!(%error, %run, "files of a failed run could not be removed");
-            }
+    pub(super) async fn remove_of_failed(&self, run: &RunId, pass: Pass) {
+        // What lists name is found without looking through the table. That is done once, when nobody writes any more.
+        let removed = match pass {
+            Pass::Early => self.clean(&[]).await,
+            Pass::Last => self.remove_all().await,
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, %run, "files of a failed run could not be removed");
         }
     }
 
@@ -203,7 +196,9 @@ mod tests {
             store.put(&folder.path(name)?, PutPayload::from_static(b"x")).await?;
         }
         store.put(&folder.path(&list)?, Written { files: vec![file.clone()] }.encode()?.into()).await?;
-        Leftovers { folder: &folder, writer: "R-A" }.remove_of_failed(&RunId("R".to_owned())).await;
+        for pass in [Pass::Early, Pass::Early, Pass::Last] {
+            Leftovers { folder: &folder, writer: "R-A" }.remove_of_failed(&RunId("R".to_owned()), pass).await;
+        }
         assert_eq!(store.listings.load(Ordering::Relaxed), 1);
         let left: Vec<ObjectMeta> = store.store.list(None).try_collect().await?;
         let mut left: Vec<String> = left.into_iter().map(|object| object.location.to_string()).collect();

@@ -23,7 +23,7 @@ use tidemill_core::{Attempt, Error, ErrorKind, Result, RunId};
 use tidemill_engine::crash;
 use tidemill_engine::dataset::{Written, WrittenFile, manifest_name};
 use tidemill_engine::error::object_store_error;
-use tidemill_engine::planner::{Commit, Judgement, NewEntry};
+use tidemill_engine::planner::{Commit, Judgement, NewEntry, Pass};
 
 use super::checkpoint::checkpoint;
 use super::checks::{Bounds, judge};
@@ -179,8 +179,8 @@ impl Commit for DatasetCommit {
         true
     }
 
-    async fn abort(&self) {
-        self.leftovers().remove_of_failed(&self.run).await;
+    async fn abort(&self, pass: Pass) {
+        self.leftovers().remove_of_failed(&self.run, pass).await;
     }
 
     fn entry(&self) -> Option<NewEntry> {

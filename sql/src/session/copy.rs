@@ -1,8 +1,7 @@
 //! `COPY … TO`: one file, which appears whole; or a directory of files, of which `_SUCCESS` comes last. Rule 14.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::datasource::listing::ListingTableUrl;
@@ -19,7 +18,7 @@ use tidemill_core::{Attempt, Error, Result, RunId};
 use tidemill_engine::crash;
 use tidemill_engine::error::{from_datafusion, object_store_error};
 use tidemill_engine::plan::{SinkTarget, StageSink, encode, stage};
-use tidemill_engine::planner::{Commit, Plan, StagedPlan};
+use tidemill_engine::planner::{Commit, Pass, Plan, StagedPlan};
 use tidemill_engine::runtime::register_stores;
 use tidemill_engine::secrets::check_location;
 use url::Url;
@@ -32,8 +31,6 @@ use crate::datasets::{check_outside, input_versions};
 const SUCCESS: &str = "_SUCCESS";
 /// The option that says whether one file is written, whatever the location looks like.
 const SINGLE_FILE: &str = "single_file_output";
-/// When a failed run's files are removed: a task that was told to stop may just then have finished one.
-const ABORT_PASSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(5)];
 
 pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result<Plan> {
     copy.output_url = ddl::absolute(&copy.output_url, planning.settings.directory.as_deref());
@@ -57,9 +54,10 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     check_outside(&copy.output_url, &planning.context.runtime_env()).await?;
     let extension = copy.file_type.get_ext();
     let url = ListingTableUrl::parse(&copy.output_url).map_err(|e| from_datafusion(&e))?;
-    let target = Target { url: url.as_str().to_owned(), single, extension };
+    let mut target = Target { url: url.as_str().to_owned(), single, extension, is_new: false };
     if !single {
         target.directory(&planning.request.run, &planning.context.runtime_env())?.check_free(&copy.output_url).await?;
+        target.is_new = target.on_disk().is_some_and(|folder| !folder.exists());
     }
     let inputs = input_versions(&copy.input)?;
     let physical = query::physical(planning, &LogicalPlan::Copy(copy)).await?;
@@ -88,6 +86,9 @@ pub(super) struct Target {
     single: bool,
     /// How the files of a directory end.
     extension: String,
+    /// Whether the directory was not there before: then it goes with what a failed run wrote. Earlier versions did not know.
+    #[serde(default)]
+    is_new: bool,
 }
 
 impl Target {
@@ -102,7 +103,13 @@ impl Target {
 
     fn directory(&self, run: &RunId, runtime: &RuntimeEnv) -> Result<Directory> {
         let (store, path) = self.location(runtime)?;
-        Ok(Directory { store, path, run: run.clone(), extension: self.extension.clone() })
+        let made = self.on_disk().filter(|_| self.is_new);
+        Ok(Directory { store, path, run: run.clone(), extension: self.extension.clone(), made })
+    }
+
+    /// Its path, where it is on a disk: other stores have no folders.
+    fn on_disk(&self) -> Option<PathBuf> {
+        Url::parse(&self.url).ok()?.to_file_path().ok()
     }
 
     fn location(&self, runtime: &RuntimeEnv) -> Result<(Arc<dyn ObjectStore>, object_store::path::Path)> {
@@ -175,12 +182,9 @@ impl Commit for SingleFile {
         Ok(None)
     }
 
-    async fn abort(&self) {
-        for pause in ABORT_PASSES {
-            tokio::time::sleep(pause).await;
-            if let Err(error) = self.remove_leftovers().await {
-                tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
-            }
+    async fn abort(&self, _: Pass) {
+        if let Err(error) = self.remove_leftovers().await {
+            tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
         }
     }
 }
@@ -199,6 +203,8 @@ struct Directory {
     path: object_store::path::Path,
     run: RunId,
     extension: String,
+    /// The folder on a disk that comes with the files.
+    made: Option<PathBuf>,
 }
 
 impl Directory {
@@ -266,12 +272,13 @@ impl Commit for Directory {
         Ok(None)
     }
 
-    async fn abort(&self) {
-        for pause in ABORT_PASSES {
-            tokio::time::sleep(pause).await;
-            if let Err(error) = self.remove_others(&[]).await {
-                tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
-            }
+    async fn abort(&self, _: Pass) {
+        if let Err(error) = self.remove_others(&[]).await {
+            tracing::warn!(%error, run = %self.run, "files of a failed COPY could not be removed");
+        }
+        if let Some(made) = &self.made {
+            // One that is not empty stays.
+            let _ = std::fs::remove_dir(made);
         }
     }
 }

@@ -49,6 +49,18 @@ fn formats_are_what_they_say() {
 }
 
 #[test]
+fn markdown_tables_have_a_line_between_them() {
+    let output = Process::run(&[
+        "sql",
+        "-c",
+        "SELECT 1 AS a; CREATE VIEW v AS SELECT 2 AS b; SELECT * FROM v",
+        "--format",
+        "markdown",
+    ]);
+    assert_eq!(output.stdout, "| a |\n|--:|\n| 1 |\n\n| b |\n|--:|\n| 2 |\n", "{}", output.stderr);
+}
+
+#[test]
 fn an_arrow_stream_has_the_rows_and_their_types() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = std::fs::File::create(folder.path().join("rows.arrows")).expect("a file");
@@ -94,6 +106,37 @@ fn exit_codes_say_whether_to_try_again() {
     assert_eq!(Process::run(&["sql", "-c", "SELEKT"]).code, Some(1));
     assert_eq!(Process::run(&["sql", "--nonsense"]).code, Some(2));
     assert_eq!(Process::run(&["sql", "-c", "SELECT 1", "--format", "nonsense"]).code, Some(2));
+    assert_eq!(Process::run(&["sql", "--connect", "nonsense", "-c", "SELECT 1"]).code, Some(2));
+    assert_eq!(Process::run(&["sql", "-f", "/no/such/file"]).code, Some(2));
+    for wrong in ["foo=bar", "foo", "datafusion.execution.target_partitions=x"] {
+        assert_eq!(Process::run(&["sql", "-c", "SELECT 1", "--set", wrong]).code, Some(2), "{wrong}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_of_sessions_in_the_file_is_wrong_use() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.toml").display().to_string();
+    std::fs::write(&file, "[set]\n\"datafusion.execution.batch_size\" = \"x\"\n").expect("a file");
+    for args in [&["sql", "-c", "SELECT 1"][..], &["config"]] {
+        let output = Process::run_with(args, &[("TIDEMILL_CONFIG", file.clone())]);
+        assert!(output.code == Some(2) && output.stderr.contains(&file), "{args:?}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn what_no_other_try_helps_is_not_to_be_tried_again() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+    let output = Process::run_into(full, &["sql", "-c", "SELECT 1"]);
+    assert!(output.code == Some(1) && output.stderr.contains("No space left"), "{}", output.stderr);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.csv");
+    std::fs::write(&file, "x").expect("a file");
+    let output = Process::run(&["sql", "-c", &format!("COPY (SELECT 1 AS a) TO '{}/'", file.display())]);
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    for part in ["a.csv", "Not a directory"] {
+        assert!(output.stderr.contains(part), "{}", output.stderr);
+    }
 }
 
 #[test]
@@ -131,6 +174,13 @@ fn settings_come_from_flags_variables_and_a_file() {
         let output = sql(&[]);
         assert!(output.code == Some(2) && output.stderr.contains(&file), "{wrong}: {}", output.stderr);
     }
+}
+
+#[test]
+fn logs_in_files_have_no_colours() {
+    let output = Process::run_with(&["sql", "-c", "SELECT 1"], &[("TIDEMILL_LOG", "trace".to_owned())]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(!output.stderr.is_empty() && !output.stderr.contains('\u{1b}'), "{}", output.stderr);
 }
 
 #[test]
@@ -233,6 +283,20 @@ fn a_file_that_vanishes_after_its_table_was_made_is_named() {
     std::fs::copy(&source, &table).expect("a copy");
     let output = Process::run(&["sql", "--connect", &url, "-c", "SELECT count(*) AS c FROM n", "--format", "csv"]);
     assert_eq!(output.stdout, "c\n25\n", "{}", output.stderr);
+}
+
+#[test]
+fn a_failed_copy_leaves_nothing_when_its_process_has_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = folder.path().join("kept");
+    std::fs::create_dir(&kept).expect("a folder");
+    for to in ["1.csv", "2.csv", "3.csv", "4.csv", "made/", "kept/"] {
+        let copy = format!("COPY (SELECT 1/0 AS a) TO '{}/{to}' STORED AS CSV", folder.path().display());
+        fails_with(&["sql", "-c", &copy], &["ivide"]);
+    }
+    let left = std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").path());
+    assert_eq!(left.collect::<Vec<_>>(), std::slice::from_ref(&kept));
+    assert_eq!(std::fs::read_dir(&kept).expect("a folder").count(), 0);
 }
 
 #[test]

@@ -97,8 +97,6 @@ fn formats_and_files_are_chosen_by_commands() {
     terminal.sees("`nonsense` is no format: use table, box, ");
     terminal.types("\\o out.jsonl");
     terminal.sees("results go to out.jsonl");
-    terminal.types("\\f jsonl");
-    terminal.sees("results are printed as jsonl");
     terminal.types("SELECT 3 AS c;");
     terminal.sees("1 row in ");
     terminal.types("\\o");

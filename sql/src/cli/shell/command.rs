@@ -20,7 +20,7 @@ const HELP: &str = "  \\d            tables and views
   \\dv           views
   \\df           functions
   \\f [FORMAT]   how results are printed: box, table, markdown, csv, tsv, json, jsonl, arrow
-  \\o [FILE]     results go to a file, in the format of its ending; without one, here again
+  \\o [FILE]     results go to a file, in the format of its ending unless \\f follows; without one, here again
   \\rows [N|all] how many rows of a result are shown
   \\timing       whether times are shown
   \\?            these
@@ -131,7 +131,9 @@ pub(super) fn obey(command: Command, screen: &mut Screen) -> Next {
             say(if screen.timing { "times are shown" } else { "times are not shown" });
         }
         Command::Format(format) => {
-            screen.format = format.or(screen.format);
+            if let Some(format) = format {
+                screen.choose(format);
+            }
             let name = screen.current_format().to_possible_value();
             say(&format!("results are printed as {}", name.as_ref().map_or("", |name| name.get_name())));
         }
@@ -152,13 +154,13 @@ pub(super) fn obey(command: Command, screen: &mut Screen) -> Next {
 fn output(path: Option<PathBuf>, screen: &mut Screen) {
     match path {
         None => {
-            screen.target = Target::Stdout;
+            screen.turn_to(Target::Stdout);
             say("results are shown here");
         }
         Some(path) => match File::create(&path) {
             Ok(file) => {
                 say(&format!("results go to {}", path.display()));
-                screen.target = Target::File { path, file };
+                screen.turn_to(Target::File { path, file, format: None });
             }
             Err(error) => {
                 let error = Error::invalid(format!("{} cannot be written: {error}", path.display()));
