@@ -34,7 +34,7 @@ mod state;
 mod updates;
 mod zone;
 
-pub use backfills::{Plan, plan};
+pub use backfills::{Accepted, Plan, accepted, plan};
 pub use calendar::{Calendar, Interval, Length, Unit};
 pub use coverage::{covered, ready};
 pub use cron::Cron;

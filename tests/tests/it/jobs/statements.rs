@@ -1,5 +1,6 @@
 //! The statements around `CREATE JOB`.
 
+use tidemill::client::Client;
 use tidemill_core::ErrorKind;
 use tidemill_tests::harness::{LocalCluster, Shape, rows, value};
 
@@ -101,6 +102,11 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
     }
 }
 
+/// What a statement answers, as a table.
+async fn shown(client: &mut Client, sql: &str) -> String {
+    arrow::util::pretty::pretty_format_batches(&rows(client, sql).await).expect("a table").to_string()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_lists_what_it_would_run_and_runs_that() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -113,11 +119,16 @@ async fn a_backfill_lists_what_it_would_run_and_runs_that() {
     let first = arrow::util::display::array_value_to_string(listed[0].column(2), 0).expect("a time");
     assert_eq!((listed.iter().map(|b| b.num_rows()).sum::<usize>(), first.as_str()), (4, "2026-03-01 07:00"));
     assert_eq!(value(client, "SELECT count(*) FROM system.runs WHERE job = 'counts'").await, "0");
-    rows(client, backfill).await;
+    let accepted = shown(client, backfill).await;
+    assert!(
+        accepted.contains("| backfill | intervals | why |\n") && accepted.contains("| 1        | 4         |"),
+        "{accepted}"
+    );
     let published = "SELECT count(*) FROM system.intervals WHERE state = 'published'";
     until(client, published, "4").await;
-    let strip = rows(client, "SHOW INTERVALS OF counts FROM '2026-03-01' TO '2026-03-02'").await;
-    let strip = arrow::util::pretty::pretty_format_batches(&strip).expect("a table").to_string();
+    let nothing = shown(client, "BACKFILL JOB counts FROM '2026-02-01' TO '2026-03-01'").await;
+    assert!(nothing.contains("|          | 0         | it ends before the START of job counts"), "{nothing}");
+    let strip = shown(client, "SHOW INTERVALS OF counts FROM '2026-03-01' TO '2026-03-02'").await;
     assert!(strip.contains("| 2026-03-01 | ----####----------------"), "{strip}");
     assert!(refused(client, "CANCEL BACKFILL 1 OF counts").await.message.contains("no backfill 1"));
 }
