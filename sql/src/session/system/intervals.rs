@@ -1,11 +1,11 @@
 //! `system.intervals`: what became of each interval of each job; why it waits, failed, or is stale. Of each job the latest, and the
 //! latest of which more is known than that they are over: years of minutes would be millions of rows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::Millis;
 use tidemill_core::interval::{DatasetName, Inherited, Interval, Job, JobName, RunKey, Standing, held_up_by, standing};
-use tidemill_core::record::State;
+use tidemill_core::record::{RunState, State};
 
 use super::Columns;
 
@@ -22,6 +22,15 @@ struct Row<'a> {
     run: Option<RunKey>,
     published: Option<(u32, Option<u64>)>,
     rows: Option<u64>,
+}
+
+/// The runs of the history that published, by job, incarnation, position and generation.
+type Publishers<'a> = BTreeMap<(&'a JobName, u64, u64, u32), &'a RunKey>;
+
+fn publishers(state: &State) -> Publishers<'_> {
+    let published = state.runs.values().filter(|run| run.state == RunState::Succeeded && run.version.is_some());
+    let keys = published.filter_map(|run| run.spec.job.as_ref()).map(|job| &job.key);
+    keys.map(|key| ((&key.job, key.incarnation, key.index, key.generation), key)).collect()
 }
 
 /// Which intervals are shown, by position.
@@ -41,6 +50,7 @@ fn shown(job: &Job, now: Millis) -> BTreeSet<u64> {
 fn of_job<'a>(
     state: &'a State,
     inherited: &'a Inherited<'a>,
+    publishers: &'a Publishers<'a>,
     (name, job): (&'a JobName, &'a Job),
     now: Millis,
 ) -> impl Iterator<Item = Row<'a>> {
@@ -57,6 +67,11 @@ fn of_job<'a>(
         };
         let entry = job.ledger.entry(index).filter(|entry| entry.published > 0);
         let standing = standing(&state.jobs, job, index, now);
+        let publisher = || match standing {
+            Standing::Published { generation, .. } => publishers.get(&(name, job.incarnation, index, generation)),
+            _ => None,
+        };
+        let run = active.or(failed).map(key).or_else(|| publisher().map(|key| (*key).clone()));
         Row {
             job: name,
             interval,
@@ -64,7 +79,7 @@ fn of_job<'a>(
             upstream: upstream(state, job, index, &standing, now),
             stale: stale(inherited, name, job, index),
             standing,
-            run: active.or(failed).map(key),
+            run,
             published: entry.map(|entry| (entry.published, job.ledger.version(index))),
             rows: job.ledger.rows(index),
         }
@@ -127,7 +142,9 @@ fn error(row: &Row<'_>) -> Option<String> {
 pub(super) fn rows(state: &State, now: Millis) -> Columns {
     let now = Millis(now.0.saturating_add_signed(state.clock_ahead_ms));
     let inherited = Inherited::of(&state.jobs);
-    let rows: Vec<Row<'_>> = state.jobs.jobs.iter().flat_map(|known| of_job(state, &inherited, known, now)).collect();
+    let publishers = publishers(state);
+    let jobs = state.jobs.jobs.iter();
+    let rows: Vec<Row<'_>> = jobs.flat_map(|known| of_job(state, &inherited, &publishers, known, now)).collect();
     let all = || rows.iter();
     Columns::default()
         .text("job", all().map(|row| Some(row.job.0.clone())))

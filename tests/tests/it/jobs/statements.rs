@@ -93,6 +93,7 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
     rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01T08:00:00+01:00'").await;
     until(client, &of("max(state)"), "published").await;
     assert_eq!(value(client, &of("published_version || ' ' || published_generation")).await, "1 2");
+    assert_eq!(value(client, &of("run_id || ' ' || attempt || ' ' || generation")).await, "job-counts-1-7-2-1 1 2");
     assert_eq!(value(client, "SELECT hour || ' ' || n FROM sums").await, "2026-03-01T07:00:00 60");
     for (wrong, why) in
         [("2026-02-01", "before the START"), ("2026-03-01 07:30", "no interval"), ("then", "not a time")]
