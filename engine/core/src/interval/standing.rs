@@ -94,6 +94,23 @@ pub fn standing(state: &State, job: &Job, index: u64, now: Millis) -> Standing {
     }
 }
 
+impl Job {
+    /// Whether one of its intervals that waits does so because the job is suspended.
+    #[must_use]
+    pub fn holds_back(&self, index: u64) -> bool {
+        let requested = self.requested.contains(index).then_some(Cause::Manual);
+        let is_due = self.due.contains(index) || self.again.contains(index);
+        let due = is_due.then_some(match self.spec.trigger {
+            Trigger::Schedule { .. } => Cause::Schedule,
+            Trigger::Update { .. } => Cause::Update,
+        });
+        let backfills = self.backfills.iter().filter(|(_, backfill)| backfill.remaining.contains(index));
+        let mut causes =
+            requested.into_iter().chain(due).chain(backfills.map(|(id, _)| Cause::Backfill { backfill: *id }));
+        self.suspended.is_some() && !causes.any(|cause| self.may_start(cause))
+    }
+}
+
 /// Why a run in progress was told to end, if no user did.
 pub(crate) fn why_stopped(state: &State, run: &RunKey) -> Option<Error> {
     let job = state.jobs.get(&run.job).filter(|job| job.incarnation == run.incarnation)?;

@@ -47,6 +47,11 @@ fn a_backfill_has_the_number_that_cancels_it_or_says_why_it_takes_on_nothing() {
     none("2026-03-01", "2026-03-01 01:00", Reprocess::Missing, "due or in progress");
     none("2026-03-01", "2026-03-01 01:00", Reprocess::Stale, "stale");
     shell.tell(Event::BackfillCancelled { job: job("clean"), id: 2 });
+    // The other one waits as long as its job does.
+    shell.tell(Event::JobSuspended { job: job("other") });
+    assert!(shell.state.jobs[&job("other")].holds_back(1));
+    shell.tell(Event::JobResumed { job: job("other") });
+    assert!(!shell.state.jobs[&job("other")].holds_back(1));
 }
 
 #[test]
