@@ -70,7 +70,7 @@ pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) ->
         }
         JobStatement::Complete { dataset, from, to, zone } => {
             by.require(Role::Write, "ALTER DATASET")?;
-            complete(planning, &dataset, [&from, &to], zone.as_ref())
+            complete(planning, &dataset, [&from, &to], zone.as_ref()).await
         }
         // Whose run it is decides, and the coordinator knows that.
         JobStatement::CancelRun { run } => Ok(Plan::Command(Command::CancelRun { run: RunId(run.value) })),
@@ -132,7 +132,7 @@ fn stretch(zone: Zone, from: Option<&At<String>>, to: Option<&At<String>>) -> Re
 }
 
 /// Somebody who knows says that a table is complete for some time: what waits for that may run.
-fn complete(
+async fn complete(
     planning: &Planning<'_>,
     table: &At<TableReference>,
     [from, to]: [&At<String>; 2],
@@ -141,9 +141,20 @@ fn complete(
     planning.check_table(&table.value).map_err(|e| e.at(table.place))?;
     let zone = zone.map_or(Ok(Zone::UTC), |zone| Zone::parse(&zone.value).map_err(|e| e.at(zone.place)))?;
     let dataset = spec::dataset(table);
+    let (from, to) = (instant(zone, from)?, instant(zone, to)?);
+    let jobs = jobs(planning).await?;
+    let mut producers = jobs.producers.get(&dataset).into_iter().flatten();
+    // What was there before its START is none of its business.
+    if let Some(job) = producers.find(|name| jobs.jobs.get(name).is_some_and(|job| job.calendar.boundary(0) < to)) {
+        return Err(Error::conflict(format!(
+            "the job {job} publishes into `{dataset}`, which is complete when all its intervals are published: BACKFILL JOB runs what is \
+             missing"
+        ))
+        .at(table.place));
+    }
     // Said again, it is another update.
     let version = planning.request.now.0;
-    Ok(ask(Event::DatasetCovered { dataset, from: instant(zone, from)?, to: instant(zone, to)?, version }))
+    Ok(ask(Event::DatasetCovered { dataset, from, to, version }))
 }
 
 async fn alter(planning: &Planning<'_>, job: At<JobName>, change: Alteration) -> Result<Plan> {

@@ -146,6 +146,11 @@ async fn a_job_waits_until_its_input_is_complete_for_the_interval() {
     let stands = "SELECT state || ': ' || coalesce(waits_for, error) FROM system.intervals \
                   WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z'";
     assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
+    // What a job publishes is not for others to say, but for the time before its START.
+    let own = refused(client, "ALTER DATASET sums COMPLETE FROM '2026-02-01' TO '2026-03-02'").await;
+    assert_eq!(own.kind, ErrorKind::Conflict, "{own}");
+    assert!(own.message.contains("the job counts publishes into `public.sums`"), "{own}");
+    rows(client, "ALTER DATASET sums COMPLETE FROM '2026-02-01' TO '2026-03-01'").await;
     rows(client, "ALTER DATASET clicks COMPLETE FROM '2026-03-01 07:00' TO '2026-03-01 07:59'").await;
     assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
     rows(
