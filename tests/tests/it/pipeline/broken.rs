@@ -84,7 +84,7 @@ async fn al12_a_failing_check_publishes_nothing_and_the_backfill_after_mending_d
     for part in [
         "| clean_spend | 2026-03-01T01:00:00Z | failed  | the check `nobody_pays_us` does not hold for 1 of",
         "spend = -1.5000",
-        "| join_hours  | 2026-03-01T01:00:00Z | waiting | spend_clean to be complete",
+        "| join_hours  | 2026-03-01T01:00:00Z | waiting | clean_spend 2026-03-01 01:00 UTC: failed",
     ] {
         assert!(stopped.contains(part), "{part}\nis not in\n{stopped}");
     }
