@@ -33,7 +33,7 @@ pub(crate) use create::run;
 pub(crate) use parser::{is_begun_by, parse};
 use statement::{Alteration, At, Backfill, JobStatement};
 
-use crate::session::{Planning, nearest};
+use crate::session::{Planning, nearest, reads};
 
 /// What a statement about jobs means.
 ///
@@ -96,6 +96,16 @@ fn ask(event: Event) -> Plan {
 
 async fn jobs(planning: &Planning<'_>) -> Result<State> {
     Ok(planning.request.state.state().await?.jobs)
+}
+
+/// A job whose query reads a table or view, by the name in the catalogue.
+///
+/// # Errors
+/// Nobody knows the jobs.
+pub(crate) async fn reader_of(planning: &Planning<'_>, name: &str) -> Result<Option<JobName>> {
+    let jobs = jobs(planning).await?;
+    let is_reader = |job: &Job| create::definition(job).is_ok_and(|job| reads(planning, &job.query.value, name));
+    Ok(jobs.jobs.iter().find(|(_, job)| is_reader(job)).map(|(job, _)| job.clone()))
 }
 
 /// The job of a name.

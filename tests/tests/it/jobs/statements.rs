@@ -60,10 +60,24 @@ async fn two_jobs_do_not_delete_each_others_rows() {
     rows(client, &hourly("east", "")).await;
     let error = refused(client, &hourly("west", "")).await;
     assert!(error.message.contains("the job east publishes into `sums` too"), "{error}");
-    rows(client, &hourly("west", "").replace("INTO sums", "INTO rolled")).await;
+    for (view, of) in [("raw", "clicks"), ("seen", "raw")] {
+        rows(client, &format!("CREATE VIEW {view} AS SELECT * FROM {of}")).await;
+    }
+    let west = hourly("west", "").replace("INTO sums", "INTO rolled").replace("FROM clicks", "FROM seen");
+    rows(client, &west).await;
+    // What a job reads, through however many views, stays as long as the job.
+    for read in ["VIEW seen", "VIEW raw"] {
+        let error = refused(client, &format!("DROP {read}")).await;
+        assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+        assert!(error.message.contains("the job west reads `public."), "{error}");
+    }
+    let error = refused(client, "DROP TABLE clicks").await;
+    assert!(error.message.contains("reads `public.clicks`: drop the job first"), "{error}");
     let secret = hourly("north", "").replace("GROUP BY", "AND 'password=hunter2' <> '' GROUP BY");
     let error = refused(client, &secret).await;
     assert!(error.message.contains("looks like a password") && !error.message.contains("hunter2"), "{error}");
+    rows(client, "DROP JOB west").await;
+    rows(client, "DROP VIEW seen").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
