@@ -17,7 +17,7 @@ mod service;
 mod sweep;
 mod webhooks;
 
-pub use driver::{Coordinator, CoordinatorConfig};
+pub use driver::{Coordinator, CoordinatorConfig, answer_columns};
 pub use link::LocalLink;
 pub use runs::{RunStream, StatementRequest};
 pub use service::{Answers, ControlService, Messages, StatementService, messages};

@@ -51,6 +51,19 @@ impl Keeper {
         }
     }
 
+    /// The answer of a statement that is one small batch.
+    pub(crate) fn batch(batch: &RecordBatch, pond: &PondSlot) -> (Option<Kept>, Option<Blob>) {
+        let keeper = ResultKeeper::begin(String::new(), &batch.schema(), pond).ok().flatten();
+        match keeper.map(|keeper| keeper.finish_with(batch)) {
+            Some(Ok((kept, blob))) => (Some(kept), Some(blob)),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the result is not kept");
+                (None, None)
+            }
+            None => (None, None),
+        }
+    }
+
     pub(crate) async fn push(&mut self, batch: &RecordBatch) {
         if let Some(keeper) = &mut self.0
             && let Err(error) = in_time(keeper.push(batch)).await

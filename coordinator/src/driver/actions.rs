@@ -122,12 +122,13 @@ impl Driver {
         self.deliveries.forget(run);
         self.requests.remove(run);
         self.unheard.remove(run);
+        let answer = self.answers.remove(run);
         let is_table = self.tables.remove(run);
         let Some(client) = self.clients.remove(run) else { return };
         // What makes a table answers nothing else.
-        let counts = published.filter(|_| !is_table);
-        if let (Outcome::Succeeded { .. }, Some(Ok(count))) = (&outcome, counts.map(count)) {
-            tell(&client.messages, RunMessage::Batch(count));
+        let counted = published.filter(|_| !is_table).and_then(|rows| count(rows).ok());
+        if let (Outcome::Succeeded { .. }, Some(rows)) = (&outcome, answer.or(counted)) {
+            tell(&client.messages, RunMessage::Batch(rows));
         }
         let message = match outcome {
             Outcome::Succeeded { .. } => RunMessage::Done,

@@ -81,6 +81,7 @@ impl Coordinator {
             clients: Clients::new(),
             unclaimed: BTreeMap::new(),
             unheard: BTreeSet::new(),
+            answers: BTreeMap::new(),
             tables: BTreeSet::new(),
             requests: BTreeMap::new(),
             inbox: inbox.downgrade(),

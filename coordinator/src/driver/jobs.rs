@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::datatypes::Schema;
-use tidemill_core::interval::{Job, JobName};
+use arrow::array::{ArrayRef, Int64Array, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use tidemill_core::interval::{Job, JobName, accepted};
 use tidemill_core::record::{Change, Outcome};
 use tidemill_core::schedule::{Command, Event};
-use tidemill_core::{Principal, RunId};
+use tidemill_core::{Error, Millis, Principal, Result, RunId};
 
 use super::{Driver, now, wall};
 use crate::delivery::Keeper;
@@ -17,6 +19,21 @@ use crate::runs::{RunMessage, tell};
 const EVERY: Duration = Duration::from_millis(500);
 /// Clocks on the wall that differ by less from the driver's are taken for the same: they are corrected all the time.
 const SLACK_MS: u64 = 1_000;
+
+/// The columns of what a command answers.
+#[must_use]
+pub fn answer_columns(command: &Command) -> SchemaRef {
+    // The number is signed: one without a sign in the first column is how many rows a statement wrote, for clients of Flight SQL.
+    let columns = match command.backfill() {
+        Some(_) => vec![
+            Field::new("backfill", DataType::Int64, true),
+            Field::new("intervals", DataType::UInt64, false),
+            Field::new("why", DataType::Utf8, true),
+        ],
+        None => Vec::new(),
+    };
+    Arc::new(Schema::new(columns))
+}
 
 impl Driver {
     /// Asks something of jobs or of another run, for a statement's run.
@@ -30,13 +47,38 @@ impl Driver {
         {
             return self.handle(Event::Answered { run, outcome: Outcome::Failed { error } });
         }
-        let columns = Arc::new(Schema::empty());
+        let (columns, at) = (answer_columns(&command), now());
+        let answer = match self.answer(&command, &columns, at) {
+            Ok(answer) => answer,
+            Err(error) => return self.handle(Event::Answered { run, outcome: Outcome::Failed { error } }),
+        };
         if let Some(client) = self.clients.get(&run) {
             tell(&client.messages, RunMessage::Schema(Arc::clone(&columns)));
         }
-        let (kept, answer) = Keeper::nothing(&columns, &self.config.pond);
-        self.keep(answer);
-        self.handle(Event::Commanded { run, command, kept });
+        let (kept, blob) = match &answer {
+            Some(rows) => Keeper::batch(rows, &self.config.pond),
+            None => Keeper::nothing(&columns, &self.config.pond),
+        };
+        self.keep(blob);
+        if let Some(rows) = answer {
+            // Told when the step's records are durable.
+            self.answers.insert(run.clone(), rows);
+        }
+        self.handle_at(Event::Commanded { run, command, kept }, at);
+    }
+
+    /// The rows that tell what a command will have done; none if it tells nothing, or is refused.
+    fn answer(&self, command: &Command, columns: &SchemaRef, at: Millis) -> Result<Option<RecordBatch>> {
+        let Some((job, request)) = command.backfill() else { return Ok(None) };
+        let wall = Millis(at.0.saturating_add_signed(self.state.clock_ahead_ms));
+        let Ok(accepted) = accepted(&self.state.jobs, job, request, wall) else { return Ok(None) };
+        let row: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![accepted.id.and_then(|id| i64::try_from(id).ok())])),
+            Arc::new(UInt64Array::from(vec![accepted.intervals])),
+            Arc::new(StringArray::from(vec![accepted.why_none.as_deref()])),
+        ];
+        let row = RecordBatch::try_new(Arc::clone(columns), row);
+        row.map(Some).map_err(|e| Error::internal(format!("the answer of a backfill cannot be made: {e}")))
     }
 
     /// A job that minds a change of a table: one that publishes into it, or waits for what is to go.

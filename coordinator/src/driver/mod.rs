@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arrow::record_batch::RecordBatch;
 use tidemill_core::record::{Catalogue, CatalogueKind, Loss, Record, State};
 use tidemill_core::schedule::{Event, progress, step};
 use tidemill_core::{Epoch, Error, ExecutorId, Millis, Result, RunId, Settings};
@@ -32,6 +33,7 @@ use crate::runs::{Clients, RunMessage, StatementRequest, tell};
 use crate::webhooks::Webhooks;
 pub use handle::Coordinator;
 pub(crate) use inbox::{Inbox, Input, WeakInbox};
+pub use jobs::answer_columns;
 use journal::Journal;
 
 /// How often the scheduler looks at the time.
@@ -78,6 +80,8 @@ struct Driver {
     unclaimed: BTreeMap<RunId, Instant>,
     /// Runs whose rows only the coordinator has, and nobody was there to take them.
     unheard: BTreeSet<RunId>,
+    /// Rows that statements about jobs answer, until these have ended.
+    answers: BTreeMap<RunId, RecordBatch>,
     /// Runs whose rows are a table's, until they have ended: they answer nothing.
     tables: BTreeSet<RunId>,
     requests: BTreeMap<RunId, StatementRequest>,
@@ -237,7 +241,12 @@ impl Driver {
 
     /// One step of the scheduler: records first, actions after.
     fn handle(&mut self, event: Event) {
-        let step = step(&mut self.state, &self.config.settings, event, now());
+        self.handle_at(event, now());
+    }
+
+    /// The same, when what the step will decide was asked for before.
+    fn handle_at(&mut self, event: Event, at: Millis) {
+        let step = step(&mut self.state, &self.config.settings, event, at);
         for record in &step.records {
             self.recorded(record);
         }

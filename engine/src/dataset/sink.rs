@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int8Array};
 use arrow::compute::partition;
 use arrow::datatypes::{Int8Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
 use datafusion::common::{ScalarValue, internal_err};
 use datafusion::datasource::sink::DataSink;
@@ -297,17 +298,18 @@ fn check_interval(
     from: &ScalarValue,
     to: &ScalarValue,
 ) -> Result<()> {
-    let outside = |what: &dyn fmt::Display| {
+    let outside = |what: &str| {
+        let (from, to) = (readable(from), readable(to));
         refused(format!(
             "some row has {what} in `{column}`, which is outside of the interval from {from} to before {to}"
         ))
     };
     if nulls > 0 {
-        return outside(&"no value");
+        return outside("no value");
     }
     match bounds {
-        Some((min, _)) if !min.partial_cmp(from).is_some_and(std::cmp::Ordering::is_ge) => outside(min),
-        Some((_, max)) if !max.partial_cmp(to).is_some_and(std::cmp::Ordering::is_lt) => outside(max),
+        Some((min, _)) if !min.partial_cmp(from).is_some_and(std::cmp::Ordering::is_ge) => outside(&readable(min)),
+        Some((_, max)) if !max.partial_cmp(to).is_some_and(std::cmp::Ordering::is_lt) => outside(&readable(max)),
         _ => Ok(()),
     }
 }
@@ -324,8 +326,18 @@ fn check_kept(
     let is_behind = min.partial_cmp(to).is_some_and(std::cmp::Ordering::is_ge);
     match is_before || is_behind {
         true => Ok(()),
-        false => internal_err!("rows from {min} to {max} in `{column}` would be kept, of which some are replaced"),
+        false => internal_err!(
+            "rows from {} to {} in `{column}` would be kept, of which some are replaced",
+            readable(min),
+            readable(max)
+        ),
     }
+}
+
+/// A value as people read it: a timestamp is no number.
+fn readable(value: &ScalarValue) -> String {
+    let text = value.to_array().ok().and_then(|value| array_value_to_string(&value, 0).ok());
+    text.unwrap_or_else(|| value.to_string())
 }
 
 fn refused(what: String) -> Result<()> {
@@ -338,4 +350,29 @@ fn shown(partition: &PartitionValues) -> String {
         None => format!("{column} IS NULL"),
     };
     partition.iter().map(value).collect::<Vec<_>>().join(" AND ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(zone: Option<&str>) -> String {
+        let at = |hours: i64| {
+            let micros = 1_793_491_200_000_000 + hours * 3_600_000_000;
+            ScalarValue::TimestampMicrosecond(Some(micros), zone.map(Into::into))
+        };
+        let bounds = (at(0), at(1));
+        let checked = check_interval("h", 0, Some((&bounds.0, &bounds.1)), &at(0), &at(1));
+        checked.err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_row_outside_of_its_interval_is_told_with_its_time() {
+        let zoned = told(Some("UTC"));
+        let expected = "some row has 2026-11-01T01:00:00Z in `h`, which is outside of the interval from 2026-11-01T00:00:00Z to \
+                        before 2026-11-01T01:00:00Z";
+        assert!(zoned.contains(expected), "{zoned}");
+        let plain = told(None);
+        assert!(plain.contains("some row has 2026-11-01T01:00:00 in `h`"), "{plain}");
+    }
 }

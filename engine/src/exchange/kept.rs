@@ -98,6 +98,15 @@ impl ResultKeeper {
         (Kept::Blob(blob.hash.clone()), blob)
     }
 
+    /// Keeps one of a single small batch, in the log.
+    ///
+    /// # Errors
+    /// The batch cannot be encoded.
+    pub fn finish_with(mut self, batch: &RecordBatch) -> Result<(Kept, Blob)> {
+        self.builder.frame(&Frame::encode(batch, Compression::Lz4)?);
+        Ok(self.finish_small())
+    }
+
     /// Forgets what was written.
     pub async fn abort(mut self) {
         if let Some(upload) = &mut self.upload {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::TableReference;
 use tidemill_core::interval::{JobName, Order, Reprocess};
@@ -331,12 +333,14 @@ impl BackfillBuilder {
         format!("BACKFILL JOB {job} FROM {from} TO {to} REPROCESS {reprocess} MAX RUNS {}{order}", self.max_runs)
     }
 
-    /// Asks for it.
+    /// Asks for it: its number, for [`JobHandle::cancel_backfill`]; none if there is nothing for it to run.
     ///
     /// # Errors
     /// There is no such job, or no such time.
-    pub async fn run(self) -> Result<()> {
-        self.job.run(&self.statement()).await.map(|_| ())
+    pub async fn run(self) -> Result<Option<u64>> {
+        let rows = self.job.run(&self.statement()).await?;
+        let numbers = rows.first().and_then(|rows| rows.column_by_name("backfill")?.as_primitive_opt::<Int64Type>());
+        Ok(numbers.and_then(|numbers| numbers.iter().next().flatten()).and_then(|number| u64::try_from(number).ok()))
     }
 
     /// The intervals that it would run, in their order: `interval_start`, `interval_end`, `local_start`.

@@ -33,7 +33,7 @@ pub(crate) use create::run;
 pub(crate) use parser::{is_begun_by, parse};
 use statement::{Alteration, At, Backfill, JobStatement};
 
-use crate::session::{Planning, nearest};
+use crate::session::{Planning, nearest, reads};
 
 /// What a statement about jobs means.
 ///
@@ -70,7 +70,7 @@ pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) ->
         }
         JobStatement::Complete { dataset, from, to, zone } => {
             by.require(Role::Write, "ALTER DATASET")?;
-            complete(planning, &dataset, [&from, &to], zone.as_ref())
+            complete(planning, &dataset, [&from, &to], zone.as_ref()).await
         }
         // Whose run it is decides, and the coordinator knows that.
         JobStatement::CancelRun { run } => Ok(Plan::Command(Command::CancelRun { run: RunId(run.value) })),
@@ -96,6 +96,16 @@ fn ask(event: Event) -> Plan {
 
 async fn jobs(planning: &Planning<'_>) -> Result<State> {
     Ok(planning.request.state.state().await?.jobs)
+}
+
+/// A job whose query reads a table or view, by the name in the catalogue.
+///
+/// # Errors
+/// Nobody knows the jobs.
+pub(crate) async fn reader_of(planning: &Planning<'_>, name: &str) -> Result<Option<JobName>> {
+    let jobs = jobs(planning).await?;
+    let is_reader = |job: &Job| create::definition(job).is_ok_and(|job| reads(planning, &job.query.value, name));
+    Ok(jobs.jobs.iter().find(|(_, job)| is_reader(job)).map(|(job, _)| job.clone()))
 }
 
 /// The job of a name.
@@ -132,7 +142,7 @@ fn stretch(zone: Zone, from: Option<&At<String>>, to: Option<&At<String>>) -> Re
 }
 
 /// Somebody who knows says that a table is complete for some time: what waits for that may run.
-fn complete(
+async fn complete(
     planning: &Planning<'_>,
     table: &At<TableReference>,
     [from, to]: [&At<String>; 2],
@@ -141,9 +151,20 @@ fn complete(
     planning.check_table(&table.value).map_err(|e| e.at(table.place))?;
     let zone = zone.map_or(Ok(Zone::UTC), |zone| Zone::parse(&zone.value).map_err(|e| e.at(zone.place)))?;
     let dataset = spec::dataset(table);
+    let (from, to) = (instant(zone, from)?, instant(zone, to)?);
+    let jobs = jobs(planning).await?;
+    let mut producers = jobs.producers.get(&dataset).into_iter().flatten();
+    // What was there before its START is none of its business.
+    if let Some(job) = producers.find(|name| jobs.jobs.get(name).is_some_and(|job| job.calendar.boundary(0) < to)) {
+        return Err(Error::conflict(format!(
+            "the job {job} publishes into `{dataset}`, which is complete when all its intervals are published: BACKFILL JOB runs what is \
+             missing"
+        ))
+        .at(table.place));
+    }
     // Said again, it is another update.
     let version = planning.request.now.0;
-    Ok(ask(Event::DatasetCovered { dataset, from: instant(zone, from)?, to: instant(zone, to)?, version }))
+    Ok(ask(Event::DatasetCovered { dataset, from, to, version }))
 }
 
 async fn alter(planning: &Planning<'_>, job: At<JobName>, change: Alteration) -> Result<Plan> {

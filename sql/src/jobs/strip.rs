@@ -28,6 +28,8 @@ const LEGEND: &str =
 
 /// The sign of a published interval that is stale.
 const STALE: char = '*';
+/// The sign of one that waits for others to be computed before.
+const WAITS: char = '.';
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -36,7 +38,7 @@ const fn sign(standing: &Standing) -> char {
     match standing {
         Standing::Future => ' ',
         Standing::Missing => '-',
-        Standing::Waiting { .. } => '.',
+        Standing::Waiting { .. } => WAITS,
         Standing::Queued => ':',
         Standing::Running { .. } => '>',
         Standing::Stopping { .. } => 'x',
@@ -109,6 +111,7 @@ pub(super) fn show(
         let standing = standing(&state.jobs, job, index, now);
         let sign = match standing {
             Standing::Published { .. } if is_stale(index) => STALE,
+            Standing::Queued if !inherited.holding(name, job, index).is_empty() => WAITS,
             _ => sign(&standing),
         };
         match lines.last_mut().filter(|(last, _)| *last == line) {

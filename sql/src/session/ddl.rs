@@ -18,8 +18,8 @@ use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
 
 use super::{Planning, options, schemas, system, temporary};
-use crate::connectors;
 use crate::datasets::{check_external, create_external as create_external_dataset, is_dataset};
+use crate::{connectors, jobs};
 
 /// The formats that are read.
 const FORMATS: &[&str] = &["PARQUET", "CSV", "JSON", "NDJSON", "ARROW"];
@@ -36,10 +36,10 @@ pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> 
             let definition = planning.request.statement.clone();
             Ok(set(planning, name, CatalogueEntry { kind: CatalogueKind::View, definition }))
         }
-        DdlStatement::DropTable(drop) => drop_entry(planning, &drop.name, drop.if_exists, "table"),
+        DdlStatement::DropTable(drop) => drop_entry(planning, &drop.name, drop.if_exists, "table").await,
         DdlStatement::CreateCatalogSchema(create) => schemas::create(planning, &create),
         DdlStatement::DropCatalogSchema(drop) => schemas::drop(planning, &drop),
-        DdlStatement::DropView(drop) => drop_entry(planning, &drop.name, drop.if_exists, "view"),
+        DdlStatement::DropView(drop) => drop_entry(planning, &drop.name, drop.if_exists, "view").await,
         other => Err(Error::invalid(format!("{} is not supported", other.name()))),
     }
 }
@@ -185,7 +185,7 @@ pub(crate) fn absolute(location: &str, directory: Option<&Path>) -> String {
     }
 }
 
-fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, kind: &str) -> Result<Plan> {
+async fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, kind: &str) -> Result<Plan> {
     let qualified = qualified(planning, name)?;
     let entry = planning.request.catalogue.entries.get(&qualified);
     let is_view = entry.is_some_and(|e| e.kind == CatalogueKind::View);
@@ -196,11 +196,16 @@ fn drop_entry(planning: &Planning<'_>, name: &TableReference, if_exists: bool, k
             let actual = if is_view { "view" } else { "table" };
             Err(Error::invalid(format!("`{name}` is a {actual}: use DROP {}", actual.to_uppercase())))
         }
-        Some(_) => Ok(Plan::Change {
-            expected: entry.cloned(),
-            record: Some(Box::new(Record::CatalogueDropped { name: qualified })),
-            blobs: Vec::new(),
-        }),
+        Some(_) => {
+            if let Some(job) = jobs::reader_of(planning, &qualified).await? {
+                return Err(Error::conflict(format!("the job {job} reads `{qualified}`: drop the job first")));
+            }
+            Ok(Plan::Change {
+                expected: entry.cloned(),
+                record: Some(Box::new(Record::CatalogueDropped { name: qualified })),
+                blobs: Vec::new(),
+            })
+        }
     }
 }
 

@@ -64,8 +64,12 @@ impl SqlPlanner {
         if let Some(statement) = jobs::parse(&request.statement)? {
             let request = PlanRequest { settings: BTreeMap::new(), ..request.clone() };
             let meaning = jobs::meaning(&self.planning(&request)?, statement).await?;
-            let Plan::Rows(rows) = meaning else { return Ok(Description::nothing()) };
-            return Ok(Description { columns: rows.schema(), ..Description::nothing() });
+            let columns = match meaning {
+                Plan::Rows(rows) => rows.schema(),
+                Plan::Command(command) => tidemill_coordinator::answer_columns(&command),
+                _ => return Ok(Description::nothing()),
+            };
+            return Ok(Description { columns, ..Description::nothing() });
         }
         let planning = self.planning(request)?;
         if let Some(statement) = datasets::parse(&request.statement)? {

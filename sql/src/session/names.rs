@@ -1,11 +1,13 @@
 //! Unknown table names, with the nearest known one.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
 use datafusion::common::{ResolvedTableReference, TableReference};
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, visit_relations};
+use tidemill_core::record::CatalogueKind;
 use tidemill_core::{Error, Place, Result};
 use tidemill_engine::error::from_datafusion;
 use tidemill_engine::runtime::{CATALOG, SCHEMA};
@@ -37,6 +39,27 @@ pub(crate) fn check(planning: &Planning<'_>, statement: &Statement) -> Result<()
     tables.try_for_each(|reference| {
         check_table(planning, reference).map_err(|e| e.at(place_of(statement, reference.table())))
     })
+}
+
+/// Whether a query reads something of the catalogue, itself or through views. What cannot be read as SQL reads nothing.
+pub(crate) fn reads(planning: &Planning<'_>, query: &str, name: &str) -> bool {
+    let (mut open, mut seen) = (vec![query.to_owned()], BTreeSet::new());
+    while let Some(text) = open.pop() {
+        let Ok(statement) = statements::parse_one(&text) else { continue };
+        let references = planning.context.state().resolve_table_references(&statement).unwrap_or_default();
+        for read in references.iter().filter_map(|reference| planning.qualified(reference).ok()) {
+            if read == name {
+                return true;
+            }
+            let entry = planning.request.catalogue.entries.get(&read);
+            if let Some(view) = entry.filter(|entry| entry.kind == CatalogueKind::View)
+                && seen.insert(read)
+            {
+                open.push(view.definition.clone());
+            }
+        }
+    }
+    false
 }
 
 /// Checks that a table exists.

@@ -98,6 +98,59 @@ fn is_wanted(job: &Job, reprocess: Reprocess, entry: Entry) -> bool {
     }
 }
 
+/// What becomes of a request for a backfill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its number, by which it is cancelled; none if there is nothing for it to run.
+    pub id: Option<u64>,
+    /// How many intervals it takes on.
+    pub intervals: u64,
+    /// Why it takes on none.
+    pub why_none: Option<String>,
+}
+
+/// What would become of a backfill if it were requested at `now`. Changes nothing.
+///
+/// # Errors
+///
+/// What would be said to the request itself, but for how many backfills there are.
+pub fn accepted(state: &State, name: &JobName, request: &Request, now: Millis) -> Result<Accepted> {
+    let intervals = plan(state, name, request, now)?.intervals.count();
+    let none = state.jobs.get(name).filter(|_| intervals == 0);
+    let why_none = none.map(|job| why_none(name, job, request, now));
+    Ok(Accepted { id: (intervals > 0).then(|| next_id(state)), intervals, why_none })
+}
+
+/// The number of the next backfill: they are counted over all jobs.
+const fn next_id(state: &State) -> u64 {
+    state.backfills + 1
+}
+
+fn why_none(name: &JobName, job: &Job, request: &Request, now: Millis) -> String {
+    let (zone, calendar) = (job.spec.zone, &job.calendar);
+    let (first, range) = (calendar.boundary(0), calendar.inside(request.from, request.to));
+    if request.to <= first {
+        return format!("it ends before the START of job {name}, {}", zone.show(first));
+    }
+    if range.is_empty() {
+        let (from, to) = (zone.show(request.from), zone.show(request.to));
+        return format!("no interval of job {name} lies between {from} and {to}");
+    }
+    if calendar.complete_to(now) <= range.start {
+        let end = calendar.interval(range.start).end;
+        return format!("none of its intervals is over: the first ends at {}", zone.show(end));
+    }
+    let why = match request.reprocess {
+        Reprocess::Missing => {
+            "nothing is missing there but what is due or in progress: REPROCESS FAILED takes what failed, ALL what is published"
+        }
+        Reprocess::Failed => "nothing failed or is missing there but what is due or in progress",
+        Reprocess::Stale => "nothing is stale there",
+        Reprocess::All => "there is nothing to run",
+    };
+    why.to_owned()
+}
+
 impl Decider<'_> {
     pub(super) fn backfill_requested(&mut self, job: JobName, request: Request) -> Result<()> {
         let plan = plan(self.state, &job, &request, self.now)?;
@@ -110,7 +163,7 @@ impl Decider<'_> {
         if plan.intervals.is_empty() {
             return Ok(());
         }
-        let (id, total) = (self.state.backfills + 1, plan.intervals.count());
+        let (id, total) = (next_id(self.state), plan.intervals.count());
         let Plan { intervals: remaining, generation, .. } = plan;
         let backfill = Backfill { request, generation, total, remaining, failures: 0, at: self.now };
         self.record(Record::BackfillAccepted { job, id, backfill });

@@ -2,7 +2,7 @@
 
 use super::names::DatasetName;
 use super::spec::{CatchUp, Deadline, Spec, Trigger};
-use super::zone::{DAY_MS, MINUTE_MS};
+use super::zone::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::{Error, Result};
 
 /// At most this many runs of one job at once, and of one backfill.
@@ -60,14 +60,14 @@ impl Spec {
         let o = &self.options;
         within("max_active_runs", o.max_active_runs.into(), 1, MOST_RUNS.into())?;
         within("retries", o.retries.into(), 0, MOST_RETRIES.into())?;
-        within("retry_backoff in milliseconds", o.retry_backoff_ms, 1, DAY_MS)?;
-        within("timeout in milliseconds", o.timeout_ms, 1_000, 366 * DAY_MS)?;
+        lasts("retry_backoff", o.retry_backoff_ms, 1, DAY_MS)?;
+        lasts("timeout", o.timeout_ms, 1_000, 366 * DAY_MS)?;
         within("suspend_after_failures", o.suspend_after_failures.into(), 0, u64::from(u32::MAX))?;
         within("lookback", o.lookback.into(), 0, MOST_LOOKBACK.into())?;
         match o.deadline {
             None => Ok(()),
             Some(Deadline::Clock { minute }) => within("deadline in minutes since midnight", minute.into(), 0, 1_439),
-            Some(Deadline::After { ms }) => within("deadline in milliseconds", ms, MINUTE_MS, 366 * DAY_MS),
+            Some(Deadline::After { ms }) => lasts("deadline", ms, MINUTE_MS, 366 * DAY_MS),
         }
     }
 }
@@ -77,6 +77,23 @@ fn within(what: &str, value: u64, least: u64, most: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!("{what} is {value} and must be between {least} and {most}")))
+}
+
+fn lasts(what: &str, ms: u64, least: u64, most: u64) -> Result<()> {
+    if (least..=most).contains(&ms) {
+        return Ok(());
+    }
+    let [ms, least, most] = [ms, least, most].map(duration);
+    Err(Error::invalid(format!("{what} is '{ms}' and must be between '{least}' and '{most}'")))
+}
+
+/// How long something lasts, as people write it: in the largest unit that divides it.
+pub(super) fn duration(ms: u64) -> String {
+    let units = [(DAY_MS, "day"), (HOUR_MS, "hour"), (MINUTE_MS, "minute"), (1_000, "second")];
+    let fits = units.into_iter().find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit));
+    let (unit, name) = fits.unwrap_or((1, "millisecond"));
+    let count = ms / unit;
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -119,10 +136,16 @@ mod tests {
         refused(|s| s.catch_up = CatchUp::All, "START");
         refused(|s| s.options.max_active_runs = 0, "max_active_runs is 0");
         refused(|s| s.options.retries = 101, "retries is 101");
-        refused(|s| s.options.retry_backoff_ms = 0, "retry_backoff");
-        refused(|s| s.options.timeout_ms = 999, "timeout");
+        refused(|s| s.options.retry_backoff_ms = 0, "retry_backoff is '0 milliseconds'");
+        let timeout = "timeout is '999 milliseconds' and must be between '1 second' and '366 days'";
+        refused(|s| s.options.timeout_ms = 999, timeout);
         refused(|s| s.options.deadline = Some(Deadline::Clock { minute: 1_440 }), "deadline");
-        refused(|s| s.options.deadline = Some(Deadline::After { ms: 1 }), "deadline");
+        let deadline = "deadline is '30 seconds' and must be between '1 minute' and '366 days'";
+        refused(|s| s.options.deadline = Some(Deadline::After { ms: 30_000 }), deadline);
+        refused(
+            |s| s.options.retry_backoff_ms = 90_000_000,
+            "'25 hours' and must be between '1 millisecond' and '1 day'",
+        );
         refused(|s| s.statement = "x".repeat((1 << 20) + 1), "1 MiB");
         refused(|s| s.options.lookback = 10_001, "lookback is 10001");
     }

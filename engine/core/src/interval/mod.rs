@@ -34,7 +34,7 @@ mod state;
 mod updates;
 mod zone;
 
-pub use backfills::{Plan, plan};
+pub use backfills::{Accepted, Plan, accepted, plan};
 pub use calendar::{Calendar, Interval, Length, Unit};
 pub use coverage::{covered, ready};
 pub use cron::Cron;
@@ -45,6 +45,7 @@ pub use retry::is_retried;
 pub use spans::{Ranges, Spans};
 pub use spec::{CatchUp, Deadline, Mode, Options, Overlap, Spec, Trigger};
 pub use stale::Inherited;
+pub(crate) use standing::why_stopped;
 pub use standing::{Standing, held_up_by, standing, waits_for};
 pub use state::{
     Active, ActiveState, Backfill, Coverage, Job, Order, Reprocess, Request, State, StopReason, SuspendReason,

@@ -1,5 +1,6 @@
 //! Runs: how they end, and what follows.
 
+use super::check::duration;
 use super::decide::Decider;
 use super::ledger::MOST_PIECES;
 use super::names::{JobName, RunKey};
@@ -86,10 +87,8 @@ impl Decider<'_> {
             StopReason::Replaced => self.record(Record::IntervalReplaced { job, index, at }),
             StopReason::TimedOut => {
                 let timeout_ms = self.state.jobs.get(&job).map_or(0, |job| job.spec.options.timeout_ms);
-                let why = format!(
-                    "run {run} took longer than the timeout of its job, {} s, and was cancelled",
-                    timeout_ms / 1_000
-                );
+                let timeout = duration(timeout_ms);
+                let why = format!("run {run} took longer than the timeout of its job, {timeout}, and was cancelled");
                 self.failed(run, Error::unavailable(why));
             }
         }

@@ -46,6 +46,25 @@ impl<'a> Inherited<'a> {
         inputs.filter(|(_, stale)| stale.contains(index)).map(|(input, _)| *input).collect()
     }
 
+    /// The first stale interval that one reads in an input, and whose it is.
+    #[must_use]
+    pub fn first_read<'s>(
+        &self,
+        state: &'s State,
+        job: &Job,
+        index: u64,
+        input: &DatasetName,
+    ) -> Option<(&'s JobName, &'s Job, u64)> {
+        let window = job.window(index);
+        let producers = state.producers.get(input).into_iter().flatten();
+        producers.filter_map(|name| state.jobs.get_key_value(name)).find_map(|(name, producer)| {
+            let mut stale = self.intervals(name);
+            stale.insert_all(&producer.marked());
+            let read = stale.within(producer.calendar.overlapping(window.start, window.end));
+            Some((name, producer, read.hull()?.start))
+        })
+    }
+
     /// The intervals of a job that read stale ones.
     #[must_use]
     pub fn intervals(&self, job: &JobName) -> Ranges {

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::calendar::Interval;
+use super::check::duration;
 use super::coverage;
 use super::ledger::Fate;
-use super::names::{Cause, DatasetName, JobName};
+use super::names::{Cause, DatasetName, JobName, RunKey};
 use super::spans::Ranges;
 use super::spec::Trigger;
 use super::state::{ActiveState, Job, State, StopReason};
@@ -91,6 +92,40 @@ pub fn standing(state: &State, job: &Job, index: u64, now: Millis) -> Standing {
         Fate::Cancelled => Standing::Cancelled { published },
         Fate::Skipped => Standing::Skipped { published },
     }
+}
+
+impl Job {
+    /// Whether one of its intervals that waits does so because the job is suspended.
+    #[must_use]
+    pub fn holds_back(&self, index: u64) -> bool {
+        let requested = self.requested.contains(index).then_some(Cause::Manual);
+        let is_due = self.due.contains(index) || self.again.contains(index);
+        let due = is_due.then_some(match self.spec.trigger {
+            Trigger::Schedule { .. } => Cause::Schedule,
+            Trigger::Update { .. } => Cause::Update,
+        });
+        let backfills = self.backfills.iter().filter(|(_, backfill)| backfill.remaining.contains(index));
+        let mut causes =
+            requested.into_iter().chain(due).chain(backfills.map(|(id, _)| Cause::Backfill { backfill: *id }));
+        self.suspended.is_some() && !causes.any(|cause| self.may_start(cause))
+    }
+}
+
+/// Why a run in progress was told to end, if no user did.
+pub(crate) fn why_stopped(state: &State, run: &RunKey) -> Option<Error> {
+    let job = state.jobs.get(&run.job).filter(|job| job.incarnation == run.incarnation)?;
+    let active = job.active.get(&run.index)?;
+    let is_it = active.generation == run.generation && active.attempt == run.attempt;
+    let why = match active.state {
+        ActiveState::Stopping { reason: StopReason::TimedOut } if is_it => {
+            format!("timed out after {}: its job's timeout", duration(job.spec.options.timeout_ms))
+        }
+        ActiveState::Stopping { reason: StopReason::Replaced } if is_it => {
+            "a newer run of its job took its place".to_owned()
+        }
+        ActiveState::Running | ActiveState::Stopping { .. } | ActiveState::Retrying { .. } => return None,
+    };
+    Some(Error::cancelled(why))
 }
 
 /// The inputs that do not cover what a run of an interval reads.

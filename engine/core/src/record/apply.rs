@@ -365,6 +365,7 @@ impl State {
         for (executor, attempt) in self.runs.get(run).map(Run::running).unwrap_or_default() {
             self.free_slots(&executor, attempt);
         }
+        let stopped = self.why_stopped(run);
         self.with_run(run, |r| {
             r.held_slots = 0;
             (r.finished_at, r.finished_as) = (Some(at), finished_as);
@@ -380,7 +381,7 @@ impl State {
                     r.state = RunState::Failed;
                     r.error = Some(error.clone());
                 }
-                Outcome::Cancelled => r.state = RunState::Cancelled,
+                Outcome::Cancelled => (r.state, r.error) = (RunState::Cancelled, stopped),
             }
             for task in r.stages.iter_mut().flat_map(|s| &mut s.tasks) {
                 if task.state == TaskState::Running {

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, Run, RunState};
-use crate::Error;
-use crate::interval::{Cause, Ended, Interval, JobName, Notice, RunKey};
+use super::{Outcome, Run, RunState, State};
+use crate::interval::{self, Cause, Ended, Interval, JobName, Notice, RunKey};
+use crate::{Error, RunId};
 
 /// The interval that a run computes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,13 @@ impl Outcome {
             Self::Failed { error } => Ended::Failed { error: error.clone() },
             Self::Cancelled => Ended::Cancelled,
         }
+    }
+}
+
+impl State {
+    /// Why a run of a job was told to end, if no user did.
+    pub(super) fn why_stopped(&self, run: &RunId) -> Option<Error> {
+        interval::why_stopped(&self.jobs, &self.runs.get(run)?.spec.job.as_ref()?.key)
     }
 }
 

@@ -135,6 +135,7 @@ impl Decider<'_> {
         if self.live_run(run).is_none() {
             return;
         }
+        let rows = u64::from(command.backfill().is_some());
         let done = match command {
             Command::Job { event, basis } => self
                 .check_basis(basis.as_ref(), &event)
@@ -144,7 +145,7 @@ impl Decider<'_> {
             Command::CancelRun { run } => self.cancel_run(&run),
         };
         let outcome = match done {
-            Ok(()) => Outcome::Succeeded { rows: 0, kept, version: None },
+            Ok(()) => Outcome::Succeeded { rows, kept, version: None },
             Err(error) => Outcome::Failed { error },
         };
         self.finish(run, outcome);

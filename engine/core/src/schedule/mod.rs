@@ -130,6 +130,18 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The backfill that it asks for, and of which job: the only command that answers a row.
+    #[must_use]
+    pub fn backfill(&self) -> Option<(&JobName, &interval::Request)> {
+        let Self::Job { event, .. } = self else { return None };
+        match event.as_ref() {
+            interval::Event::BackfillRequested { job, request } => Some((job, request)),
+            _ => None,
+        }
+    }
+}
+
 /// A job as somebody saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Basis {

@@ -1,6 +1,8 @@
 //! What was wrong once, one event at a time.
 
-use tidemill_core::interval::{Deadline, Ended, Event, Length, Local, Mode, Order, Reprocess, Request, Trigger, Unit};
+use tidemill_core::interval::{
+    Deadline, Ended, Event, Length, Local, Mode, Order, Reprocess, Request, Trigger, Unit, accepted,
+};
 use tidemill_core::{Error, ErrorKind};
 
 use crate::shell::{Shell, at, dataset, hourly, job};
@@ -10,9 +12,46 @@ fn by_update() -> Trigger {
     Trigger::Update { of: vec![dataset("clicks")] }
 }
 
+fn request(from: &str, to: &str, reprocess: Reprocess) -> Request {
+    Request { from: at(from), to: at(to), reprocess, max_runs: 1, order: Order::Forward }
+}
+
 fn backfill(name: &str, from: &str, to: &str, reprocess: Reprocess) -> Event {
-    let request = Request { from: at(from), to: at(to), reprocess, max_runs: 1, order: Order::Forward };
-    Event::BackfillRequested { job: job(name), request }
+    Event::BackfillRequested { job: job(name), request: request(from, to, reprocess) }
+}
+
+#[test]
+fn a_backfill_has_the_number_that_cancels_it_or_says_why_it_takes_on_nothing() {
+    let mut shell = Shell::new("2026-03-01 04:00");
+    for name in ["clean", "other"] {
+        shell.create(name, hourly(name, &[]));
+    }
+    let told = |shell: &Shell, name: &str, from: &str, to: &str, reprocess| {
+        let told = accepted(&shell.state, &job(name), &request(from, to, reprocess), shell.now).unwrap();
+        (told.id, told.intervals, told.why_none.unwrap_or_default())
+    };
+    for (id, name) in [(1, "other"), (2, "clean")] {
+        let (from, to) = ("2026-03-01", "2026-03-01 02:00");
+        assert_eq!(told(&shell, name, from, to, Reprocess::Missing), (Some(id), 2, String::new()));
+        shell.tell(backfill(name, from, to, Reprocess::Missing));
+        assert!(shell.state.jobs[&job(name)].backfills.contains_key(&id));
+    }
+    let none = |from, to, reprocess, why: &str| {
+        let (id, intervals, told) = told(&shell, "clean", from, to, reprocess);
+        assert!(told.contains(why), "{told}");
+        assert_eq!((id, intervals), (None, 0), "{told}");
+    };
+    none("2026-02-01", "2026-03-01", Reprocess::All, "before the START of job clean, 2026-03-01 00:00 UTC");
+    none("2026-03-01 00:10", "2026-03-01 00:50", Reprocess::All, "no interval of job clean lies between");
+    none("2026-03-01 04:00", "2026-03-02", Reprocess::All, "the first ends at 2026-03-01 05:00 UTC");
+    none("2026-03-01", "2026-03-01 01:00", Reprocess::Missing, "due or in progress");
+    none("2026-03-01", "2026-03-01 01:00", Reprocess::Stale, "stale");
+    shell.tell(Event::BackfillCancelled { job: job("clean"), id: 2 });
+    // The other one waits as long as its job does.
+    shell.tell(Event::JobSuspended { job: job("other") });
+    assert!(shell.state.jobs[&job("other")].holds_back(1));
+    shell.tell(Event::JobResumed { job: job("other") });
+    assert!(!shell.state.jobs[&job("other")].holds_back(1));
 }
 
 #[test]

@@ -54,6 +54,9 @@ fn ob10_what_was_made_without_late_data_is_stale_and_a_backfill_takes_exactly_th
     assert_eq!(shell.began(), Vec::<String>::new());
     let (inherited, known) = (Inherited::of(&shell.state), &shell.state.jobs[&job("report")]);
     assert_eq!(inherited.holding(&job("report"), known, 10), [&dataset("cleaned")]);
+    let read = inherited.first_read(&shell.state, known, 10, &dataset("cleaned"));
+    assert_eq!(read.map(|(name, _, index)| (name.0.as_str(), index)), Some(("clean", 10)));
+    assert!(inherited.first_read(&shell.state, known, 11, &dataset("cleaned")).is_none());
     reprocess(&mut shell, "clean");
     assert_eq!(shell.began(), ["clean 2026-03-01 10:00"]);
     shell.publish("clean");

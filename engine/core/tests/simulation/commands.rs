@@ -258,7 +258,9 @@ fn a_run_that_takes_too_long_is_stopped_and_tried_again() {
     let (mut cluster, run) = begun();
     plan(&mut cluster, &run);
     cluster.wait(HOUR_MS);
-    assert_eq!(cluster.run(&run.0).state, RunState::Cancelled);
+    let ended = cluster.run(&run.0);
+    let why = ended.error.as_ref().map(|error| error.message.as_str());
+    assert_eq!((ended.state, why), (RunState::Cancelled, Some("timed out after 1 hour: its job's timeout")));
     let stands = stands(&cluster.state);
     let is_late = |error: &Error| error.message.contains("took longer than the timeout");
     assert!(matches!(&stands, Standing::Retrying { error, .. } if is_late(error)), "{stands:?}");

@@ -42,6 +42,13 @@ async fn a_job_is_built_in_rust() {
     assert_eq!(job.cancel_backfill(1).await.expect_err("there is none").kind, ErrorKind::NotFound);
     job.set([("retries", "3")]).await.expect("a setting");
     job.suspend().await.expect("suspended");
+    assert_eq!(job.backfill("2026-03-01", "2026-03-02").run().await.expect("a backfill"), Some(1));
+    assert_eq!(job.backfill("2026-02-01", "2026-03-01").run().await.expect("an answer"), None);
+    let waits = "SELECT DISTINCT state || ': ' || waits_for AS told FROM system.intervals WHERE state = 'queued'";
+    let waits = session.sql(waits).await.expect("a statement").collect().await.expect("rows");
+    let waits = arrow::util::pretty::pretty_format_batches(&waits).expect("a table").to_string();
+    assert!(waits.contains("| queued: the job to be resumed |"), "{waits}");
+    job.cancel_backfill(1).await.expect("it waits for its job");
     let shown = session.sql("SHOW JOBS").await.expect("a statement").collect().await.expect("rows");
     let shown = arrow::util::pretty::pretty_format_batches(&shown).expect("a table").to_string();
     assert!(shown.contains("counts") && shown.contains("suspended"), "{shown}");

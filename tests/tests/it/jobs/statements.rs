@@ -1,5 +1,6 @@
 //! The statements around `CREATE JOB`.
 
+use tidemill::client::Client;
 use tidemill_core::ErrorKind;
 use tidemill_tests::harness::{LocalCluster, Shape, rows, value};
 
@@ -59,10 +60,24 @@ async fn two_jobs_do_not_delete_each_others_rows() {
     rows(client, &hourly("east", "")).await;
     let error = refused(client, &hourly("west", "")).await;
     assert!(error.message.contains("the job east publishes into `sums` too"), "{error}");
-    rows(client, &hourly("west", "").replace("INTO sums", "INTO rolled")).await;
+    for (view, of) in [("raw", "clicks"), ("seen", "raw")] {
+        rows(client, &format!("CREATE VIEW {view} AS SELECT * FROM {of}")).await;
+    }
+    let west = hourly("west", "").replace("INTO sums", "INTO rolled").replace("FROM clicks", "FROM seen");
+    rows(client, &west).await;
+    // What a job reads, through however many views, stays as long as the job.
+    for read in ["VIEW seen", "VIEW raw"] {
+        let error = refused(client, &format!("DROP {read}")).await;
+        assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+        assert!(error.message.contains("the job west reads `public."), "{error}");
+    }
+    let error = refused(client, "DROP TABLE clicks").await;
+    assert!(error.message.contains("reads `public.clicks`: drop the job first"), "{error}");
     let secret = hourly("north", "").replace("GROUP BY", "AND 'password=hunter2' <> '' GROUP BY");
     let error = refused(client, &secret).await;
     assert!(error.message.contains("looks like a password") && !error.message.contains("hunter2"), "{error}");
+    rows(client, "DROP JOB west").await;
+    rows(client, "DROP VIEW seen").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,6 +107,7 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
     rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01T08:00:00+01:00'").await;
     until(client, &of("max(state)"), "published").await;
     assert_eq!(value(client, &of("published_version || ' ' || published_generation")).await, "1 2");
+    assert_eq!(value(client, &of("run_id || ' ' || attempt || ' ' || generation")).await, "job-counts-1-7-2-1 1 2");
     assert_eq!(value(client, "SELECT hour || ' ' || n FROM sums").await, "2026-03-01T07:00:00 60");
     for (wrong, why) in
         [("2026-02-01", "before the START"), ("2026-03-01 07:30", "no interval"), ("then", "not a time")]
@@ -99,6 +115,11 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
         let error = refused(client, &format!("EXECUTE JOB counts FOR INTERVAL '{wrong}'")).await;
         assert!(error.message.contains(why), "{error}");
     }
+}
+
+/// What a statement answers, as a table.
+async fn shown(client: &mut Client, sql: &str) -> String {
+    arrow::util::pretty::pretty_format_batches(&rows(client, sql).await).expect("a table").to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,11 +134,16 @@ async fn a_backfill_lists_what_it_would_run_and_runs_that() {
     let first = arrow::util::display::array_value_to_string(listed[0].column(2), 0).expect("a time");
     assert_eq!((listed.iter().map(|b| b.num_rows()).sum::<usize>(), first.as_str()), (4, "2026-03-01 07:00"));
     assert_eq!(value(client, "SELECT count(*) FROM system.runs WHERE job = 'counts'").await, "0");
-    rows(client, backfill).await;
+    let accepted = shown(client, backfill).await;
+    assert!(
+        accepted.contains("| backfill | intervals | why |\n") && accepted.contains("| 1        | 4         |"),
+        "{accepted}"
+    );
     let published = "SELECT count(*) FROM system.intervals WHERE state = 'published'";
     until(client, published, "4").await;
-    let strip = rows(client, "SHOW INTERVALS OF counts FROM '2026-03-01' TO '2026-03-02'").await;
-    let strip = arrow::util::pretty::pretty_format_batches(&strip).expect("a table").to_string();
+    let nothing = shown(client, "BACKFILL JOB counts FROM '2026-02-01' TO '2026-03-01'").await;
+    assert!(nothing.contains("|          | 0         | it ends before the START of job counts"), "{nothing}");
+    let strip = shown(client, "SHOW INTERVALS OF counts FROM '2026-03-01' TO '2026-03-02'").await;
     assert!(strip.contains("| 2026-03-01 | ----####----------------"), "{strip}");
     assert!(refused(client, "CANCEL BACKFILL 1 OF counts").await.message.contains("no backfill 1"));
 }
@@ -134,6 +160,11 @@ async fn a_job_waits_until_its_input_is_complete_for_the_interval() {
     let stands = "SELECT state || ': ' || coalesce(waits_for, error) FROM system.intervals \
                   WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z'";
     assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
+    // What a job publishes is not for others to say, but for the time before its START.
+    let own = refused(client, "ALTER DATASET sums COMPLETE FROM '2026-02-01' TO '2026-03-02'").await;
+    assert_eq!(own.kind, ErrorKind::Conflict, "{own}");
+    assert!(own.message.contains("the job counts publishes into `public.sums`"), "{own}");
+    rows(client, "ALTER DATASET sums COMPLETE FROM '2026-02-01' TO '2026-03-01'").await;
     rows(client, "ALTER DATASET clicks COMPLETE FROM '2026-03-01 07:00' TO '2026-03-01 07:59'").await;
     assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
     rows(
