@@ -101,6 +101,7 @@ pub(super) fn show(
     }
     let inherited = Inherited::of(&state.jobs);
     let is_stale = |index| job.changed(index).next().is_some() || !inherited.inputs(name, index).is_empty();
+    let waits = |index| !job.holds_back(index) && !inherited.holding(name, job, index).is_empty();
     let mut lines: Vec<(String, String)> = Vec::new();
     for index in first..end {
         let interval = calendar.interval(index);
@@ -111,7 +112,7 @@ pub(super) fn show(
         let standing = standing(&state.jobs, job, index, now);
         let sign = match standing {
             Standing::Published { .. } if is_stale(index) => STALE,
-            Standing::Queued if !inherited.holding(name, job, index).is_empty() => WAITS,
+            Standing::Queued if waits(index) => WAITS,
             _ => sign(&standing),
         };
         match lines.last_mut().filter(|(last, _)| *last == line) {
