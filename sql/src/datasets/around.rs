@@ -13,9 +13,10 @@ use super::log::LOG;
 
 /// One of these is in every log: the first entry, or, where that was cleaned up, what says which checkpoint took its place.
 const SIGNS: [&str; 2] = ["00000000000000000000.json", "_last_checkpoint"];
-/// Looks at once, and how long all may take.
+/// Looks at once.
 const AT_ONCE: usize = 16;
-const LOOKED_WITHIN: Duration = Duration::from_secs(30);
+/// How long all of them may take: a secret may open the place and not the folders around it, and what opens those may hang.
+const LOOKED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Refuses a place of a statement's files that is a dataset's folder, or is in one. Nothing is listed.
 pub(crate) async fn check_outside(location: &str, runtime: &RuntimeEnv) -> Result<()> {

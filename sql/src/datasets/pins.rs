@@ -19,7 +19,7 @@ use super::version::Version;
 
 /// Of newest versions that are remembered. The one that was read last is, whatever its size.
 const MAX_KNOWN_BYTES: usize = 256 << 20;
-/// Runs whose versions are remembered: VACUUM refuses while one lives that is not.
+/// Runs whose versions are remembered: of others VACUUM asks the records of their plans.
 const MAX_RUNS: usize = 10_000;
 /// Files of a version that a run may keep until its commit: about 12 MiB, for each run in progress.
 const MAX_KEPT_FILES: usize = 10_000;

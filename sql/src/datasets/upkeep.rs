@@ -16,7 +16,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use tidemill_core::record::State;
+use tidemill_core::record::{Run, State};
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::dataset::MANIFESTS;
 use tidemill_engine::error::{object_store_error, to_datafusion};
@@ -240,23 +240,24 @@ impl Vacuum {
         Ok(kept)
     }
 
-    /// The versions that live runs read.
+    /// The versions that live runs read: as they were planned here, and as the records of their plans say.
     fn pinned(&self, live: &State) -> Result<BTreeSet<u64>> {
+        let location = self.table.folder.location();
         let mut pinned = BTreeSet::new();
         for run in live.live.iter().filter(|run| **run != self.run) {
-            let is_planned = live.runs.get(run).is_some_and(|run| run.graph.is_some());
-            match self.datasets.read_by(run, self.table.folder.location()) {
-                Some(versions) => pinned.extend(versions),
-                None if is_planned => {
-                    return Err(Error::unavailable(format!(
-                        "run {run} was planned by an earlier coordinator and may read an old version of {}: try again when it has \
-                         ended",
-                        self.table.folder.location()
-                    )));
-                }
-                // It reads the newest when it is planned.
-                None => {}
+            let known = live.runs.get(run);
+            let (here, told) = (
+                self.datasets.read_by(run, location),
+                known.and_then(|known| read_as_told(known, &live.build, location)),
+            );
+            // One that is not planned reads the newest then.
+            if here.is_none() && told.is_none() && known.is_some_and(|known| known.graph.is_some()) {
+                return Err(Error::unavailable(format!(
+                    "run {run} was planned by an earlier coordinator, and nobody knows whether it reads an old version of {location}: \
+                     try again when it has ended, or end it with CANCEL RUN '{run}'"
+                )));
             }
+            pinned.extend(here.into_iter().chain(told).flatten());
         }
         Ok(pinned)
     }
@@ -291,6 +292,15 @@ impl Vacuum {
     }
 }
 
+/// The versions of a table that the record of a run's plan names; `None` where it tells nothing: other builds may name none, and what
+/// they planned is planned anew. Files that it replaces in part it reads, too, and does not name: where a newer version has them no
+/// more, its commit is refused.
+fn read_as_told(run: &Run, build: &str, location: &str) -> Option<Vec<u64>> {
+    let is_ours = run.planned_by.as_ref().is_some_and(|(_, by)| by == build);
+    run.sheet.as_ref().filter(|_| is_ours)?;
+    Some(run.inputs().iter().filter(|input| input.location == location).map(|input| input.version).collect())
+}
+
 /// The lines of an entry. One that cannot be read may need any file.
 fn lines_of(log: &Log, entry: Option<&[u8]>) -> Result<Vec<Action>> {
     match entry.map(actions).transpose()? {
@@ -316,4 +326,50 @@ fn one_row(names: &[&str], work: impl Future<Output = Result<Vec<u64>>> + Send +
         Ok::<_, DataFusionError>(RecordBatch::try_new(columns, values.into_iter().map(number).collect())?)
     });
     Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_core::graph::StageGraph;
+    use tidemill_core::record::{InputVersion, Record, RunSpec, Sheet};
+    use tidemill_core::{BlobHash, Epoch, Millis};
+
+    use super::*;
+
+    #[test]
+    fn what_a_run_reads_is_told_by_its_plan_if_this_build_made_it() {
+        let run = RunId("r".to_owned());
+        let spec = RunSpec {
+            statement: "SELECT 1".to_owned(),
+            request: None,
+            express: false,
+            may_change: false,
+            by: None,
+            job: None,
+        };
+        let input = |location: &str, version| InputVersion {
+            dataset: "public.t".to_owned(),
+            location: location.to_owned(),
+            version,
+        };
+        let sheet = Sheet {
+            blob: BlobHash("a".to_owned()),
+            session: BlobHash("b".to_owned()),
+            effects: false,
+            inputs: vec![input("file:///t/", 3), input("file:///t/", 5), input("file:///u/", 7)],
+        };
+        let mut state = State { epoch: Some(Epoch(1)), build: "ours".to_owned(), ..State::default() };
+        state.apply(&Record::RunAccepted { run: run.clone(), spec, at: Millis(1) });
+        let told = |state: &State, build: &str, location: &str| {
+            state.runs.get(&run).and_then(|known| read_as_told(known, build, location))
+        };
+        assert_eq!(told(&state, "ours", "file:///t/"), None, "it is not planned");
+        let graph = StageGraph { stages: Vec::new() };
+        state.apply(&Record::RunPlanned { run: run.clone(), graph: graph.clone(), sheet: Some(sheet) });
+        assert_eq!(told(&state, "ours", "file:///t/"), Some(vec![3, 5]));
+        assert_eq!(told(&state, "ours", "file:///v/"), Some(Vec::new()));
+        assert_eq!(told(&state, "theirs", "file:///t/"), None);
+        state.apply(&Record::RunPlanned { run: run.clone(), graph, sheet: None });
+        assert_eq!(told(&state, "ours", "file:///t/"), None, "nothing is told");
+    }
 }

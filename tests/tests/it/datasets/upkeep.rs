@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tidemill_core::ErrorKind;
-use tidemill_tests::harness::{rows, value};
+use tidemill_tests::harness::{ProcessCluster, logged, rows, value};
 
 use super::{cluster, count, create_numbers, files, refused, text, version};
+use crate::durable::state_in;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_files_become_large_ones_and_the_rows_stay() {
@@ -172,4 +173,38 @@ async fn versions_of_a_time_are_found_by_the_times_that_entries_tell() {
     }
     // The first two versions are of now, by their objects.
     refused(&mut client, &at_time("2019-12-31T00:00:00Z"), ErrorKind::NotFound, &["no version at 2019-12-31"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_an_earlier_coordinator_planned_keeps_its_version_and_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = ProcessCluster::durable(1, 2, &state_in(&folder.path().join("state"))).await;
+    let (mut client, mut reader) = (cluster.client().await, cluster.client().await);
+    let at = folder.path().join("t");
+    create_numbers(&mut client, &at.display().to_string()).await;
+    for insert in ["INSERT INTO t VALUES (1, 'a')", "INSERT OVERWRITE t VALUES (2, 'b')"] {
+        value(&mut client, insert).await;
+    }
+    // It has one task, and leaves the other slot to those that write.
+    reader.set("datafusion.execution.target_partitions", "1").expect("a setting");
+    let endless = "SELECT max(t.id + g.x) FROM t CROSS JOIN generate_series(1, 1000000000000) AS g(x)";
+    let result = reader.query(endless).await.expect("a run");
+    let run = result.run.clone().expect("a run has a name");
+    let reading = tokio::spawn(result.collect());
+    value(&mut client, "INSERT OVERWRITE t VALUES (3, 'c')").await;
+    logged(&mut client).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    cluster.restart_coordinator();
+    let mut client = cluster.client().await;
+    let live = format!("SELECT count(*) FROM system.runs WHERE run_id = '{run}' AND finished_at IS NULL");
+    assert_eq!(count(&mut client, &live).await, 1, "it ended before it was looked at");
+    // The file of the first version goes, that of the second is read, that of the third is there.
+    let first = text(&mut client, "VACUUM t RETAIN 0 HOURS").await;
+    assert!(first.starts_with("1 "), "{first}");
+    assert_eq!(files(&at, ".parquet").len(), 2);
+    rows(&mut client, &format!("CANCEL RUN '{run}'")).await;
+    assert!(reading.await.expect("no panic").is_err(), "a cancelled run has no rows");
+    let second = text(&mut client, "VACUUM t RETAIN 0 HOURS").await;
+    assert!(second.starts_with("1 "), "{second}");
+    assert_eq!(text(&mut client, "SELECT * FROM t").await, "3 c");
 }
