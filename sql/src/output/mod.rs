@@ -1,6 +1,7 @@
 //! Results as text and files: one format per kind of reader.
 
 mod cells;
+mod flat;
 mod grid;
 mod look;
 mod size;
@@ -135,11 +136,16 @@ pub async fn print(
 
 async fn separated(result: &mut QueryResult, by: u8, out: &mut impl Write) -> Result<u64, PrintError> {
     let mut writer = CsvWriterBuilder::new().with_header(true).with_delimiter(by).build(out);
-    if !result.schema.fields().is_empty() {
-        // The header, even where no row follows.
-        writer.write(&RecordBatch::new_empty(result.schema.clone())).map_err(unwritable)?;
+    let mut write = |batch: &RecordBatch| {
+        let batch = flat::flat(batch).map_err(unwritable)?;
+        writer.write(&batch).map_err(unwritable)
+    };
+    // The header comes with the first row: one that fails before prints nothing.
+    let rows = each(result, |batch| if batch.num_rows() > 0 { write(batch) } else { Ok(()) }).await?;
+    if rows == 0 && !result.schema.fields().is_empty() {
+        write(&RecordBatch::new_empty(result.schema.clone()))?;
     }
-    each(result, |batch| writer.write(batch).map_err(unwritable)).await
+    Ok(rows)
 }
 
 async fn each(
@@ -159,5 +165,33 @@ fn unwritable(error: arrow::error::ArrowError) -> PrintError {
     match error {
         arrow::error::ArrowError::IoError(_, io) => PrintError::Output(io),
         other => Error::invalid(format!("the result cannot be printed in this format: {other}")).into(),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, ListArray, StringArray};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    fn printed(format: Format, rows: usize) -> String {
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None]);
+        let texts = StringArray::from(vec!["x", "y"]);
+        let columns = [("a", Arc::new(lists) as ArrayRef), ("b", Arc::new(texts) as ArrayRef)];
+        let batch = RecordBatch::try_from_iter(columns).expect("a batch").slice(0, rows);
+        let (mut out, look) = (Vec::new(), Look::default());
+        futures::executor::block_on(print(QueryResult::of(batch), format, &look, &mut out)).expect("memory");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn what_has_parts_is_json_text_between_separators() {
+        assert_eq!(printed(Format::Csv, 2), "a,b\n\"[1,null]\",x\n,y\n");
+        assert_eq!(printed(Format::Tsv, 2), "a\tb\n[1,null]\tx\n\ty\n");
+        assert_eq!(printed(Format::Csv, 0), "a,b\n");
     }
 }
