@@ -11,7 +11,8 @@ use std::io::Write;
 
 use arrow::csv::WriterBuilder as CsvWriterBuilder;
 use arrow::ipc::writer::StreamWriter;
-use arrow::json::{ArrayWriter, LineDelimitedWriter};
+use arrow::json::WriterBuilder as JsonWriterBuilder;
+use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::record_batch::RecordBatch;
 use clap::ValueEnum;
 use tidemill_core::Error;
@@ -109,7 +110,7 @@ pub async fn print(
         Format::Tsv => separated(&mut result, b'\t', out).await?,
         Format::Json if !has_columns => each(&mut result, |_| Ok(())).await?,
         Format::Json => {
-            let mut writer = ArrayWriter::new(&mut *out);
+            let mut writer = json().build::<_, JsonArray>(&mut *out);
             let rows = each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?;
             writer.finish().map_err(unwritable)?;
             drop(writer);
@@ -117,7 +118,7 @@ pub async fn print(
             rows
         }
         Format::Jsonl => {
-            let mut writer = LineDelimitedWriter::new(&mut *out);
+            let mut writer = json().build::<_, LineDelimited>(&mut *out);
             let rows = each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?;
             writer.finish().map_err(unwritable)?;
             rows
@@ -132,6 +133,11 @@ pub async fn print(
     };
     out.flush()?;
     Ok(Printed { rows, shown: rows })
+}
+
+/// Objects that all have the same keys.
+fn json() -> JsonWriterBuilder {
+    JsonWriterBuilder::new().with_explicit_nulls(true)
 }
 
 async fn separated(result: &mut QueryResult, by: u8, out: &mut impl Write) -> Result<u64, PrintError> {
@@ -186,6 +192,13 @@ mod tests {
         let (mut out, look) = (Vec::new(), Look::default());
         futures::executor::block_on(print(QueryResult::of(batch), format, &look, &mut out)).expect("memory");
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn json_says_where_there_is_no_value() {
+        let rows = ["{\"a\":[1,null],\"b\":\"x\"}", "{\"a\":null,\"b\":\"y\"}"];
+        assert_eq!(printed(Format::Json, 2), format!("[{}]\n", rows.join(",")));
+        assert_eq!(printed(Format::Jsonl, 2), format!("{}\n", rows.join("\n")));
     }
 
     #[test]
