@@ -114,6 +114,21 @@ fn exit_codes_say_whether_to_try_again() {
 }
 
 #[test]
+fn wrong_values_are_blamed_on_what_gave_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.toml").display().to_string();
+    std::fs::write(&file, "slots = \"x\"\n").expect("a file");
+    let blamed = |args: &[&str], environment: &[(&str, String)], on: &str| {
+        let output = Process::run_with(&[&["sql", "-c", "SELECT 1"], args].concat(), environment);
+        assert!(output.code == Some(2) && output.stderr.contains(on), "{}", output.stderr);
+    };
+    let (of_file, variable) = (("TIDEMILL_CONFIG", file.clone()), ("TIDEMILL_SLOTS", "abc".to_owned()));
+    blamed(&[], std::slice::from_ref(&of_file), &format!("'x' for 'slots in {file}'"));
+    blamed(&[], &[of_file.clone(), variable.clone()], "'abc' for 'TIDEMILL_SLOTS'");
+    blamed(&["--slots=y"], &[of_file, variable], "'y' for '--slots <N>'");
+}
+
+#[test]
 fn a_wrong_setting_of_sessions_in_the_file_is_wrong_use() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("config.toml").display().to_string();
