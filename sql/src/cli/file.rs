@@ -13,8 +13,10 @@
 //! type = "postgres"
 //! ```
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 use tidemill_core::{Error, Result};
 use toml::{Table, Value};
@@ -84,6 +86,29 @@ impl SettingsFile {
             });
         }
         Ok(command)
+    }
+
+    /// The error of a wrong value, with the name of the variable or the file that has it, where it was not typed.
+    pub(super) fn blame(&self, mut error: clap::Error, command: &Command) -> clap::Error {
+        let flag = match error.get(ContextKind::InvalidArg) {
+            // With the name of its value.
+            Some(ContextValue::String(shown)) => shown.split([' ', '=']).next().unwrap_or_default().to_owned(),
+            _ => return error,
+        };
+        let Some(name) = flag.strip_prefix("--") else { return error };
+        let names_it = |arg: &OsString| arg.to_str().is_some_and(|arg| arg.split('=').next() == Some(flag.as_str()));
+        let is_of_value = matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation);
+        if !is_of_value || std::env::args_os().any(|arg| names_it(&arg)) {
+            return error;
+        }
+        let mut settings = command.get_subcommands().flat_map(Command::get_arguments);
+        let variable = settings.find_map(|arg| {
+            let variable = arg.get_env().filter(|_| is_setting(arg) && arg.get_long() == Some(name))?;
+            std::env::var_os(variable).map(|_| variable.to_string_lossy().into_owned())
+        });
+        let of_file = || format!("{name} in {}", self.path.display());
+        error.insert(ContextKind::InvalidArg, ContextValue::String(variable.unwrap_or_else(of_file)));
+        error
     }
 
     /// What it says of a command's flag.

@@ -161,7 +161,8 @@ fn write_out(text: &[u8]) -> Result<Done> {
 
 /// The command line, with what the settings file says where it says nothing.
 fn parse(file: &SettingsFile) -> Result<Cli> {
-    let matches = file.apply(Cli::command())?.get_matches();
+    let matches = file.apply(Cli::command())?.try_get_matches();
+    let matches = matches.unwrap_or_else(|error| file.blame(error, &Cli::command()).exit());
     secrets::of(file)?.install();
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Command::Sql(args) = &mut cli.command {

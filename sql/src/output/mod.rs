@@ -1,6 +1,7 @@
 //! Results as text and files: one format per kind of reader.
 
 mod cells;
+mod flat;
 mod grid;
 mod look;
 mod size;
@@ -10,7 +11,8 @@ use std::io::Write;
 
 use arrow::csv::WriterBuilder as CsvWriterBuilder;
 use arrow::ipc::writer::StreamWriter;
-use arrow::json::{ArrayWriter, LineDelimitedWriter};
+use arrow::json::WriterBuilder as JsonWriterBuilder;
+use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::record_batch::RecordBatch;
 use clap::ValueEnum;
 use tidemill_core::Error;
@@ -108,7 +110,7 @@ pub async fn print(
         Format::Tsv => separated(&mut result, b'\t', out).await?,
         Format::Json if !has_columns => each(&mut result, |_| Ok(())).await?,
         Format::Json => {
-            let mut writer = ArrayWriter::new(&mut *out);
+            let mut writer = json().build::<_, JsonArray>(&mut *out);
             let rows = each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?;
             writer.finish().map_err(unwritable)?;
             drop(writer);
@@ -116,7 +118,7 @@ pub async fn print(
             rows
         }
         Format::Jsonl => {
-            let mut writer = LineDelimitedWriter::new(&mut *out);
+            let mut writer = json().build::<_, LineDelimited>(&mut *out);
             let rows = each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?;
             writer.finish().map_err(unwritable)?;
             rows
@@ -133,13 +135,23 @@ pub async fn print(
     Ok(Printed { rows, shown: rows })
 }
 
+/// Objects that all have the same keys.
+fn json() -> JsonWriterBuilder {
+    JsonWriterBuilder::new().with_explicit_nulls(true)
+}
+
 async fn separated(result: &mut QueryResult, by: u8, out: &mut impl Write) -> Result<u64, PrintError> {
     let mut writer = CsvWriterBuilder::new().with_header(true).with_delimiter(by).build(out);
-    if !result.schema.fields().is_empty() {
-        // The header, even where no row follows.
-        writer.write(&RecordBatch::new_empty(result.schema.clone())).map_err(unwritable)?;
+    let mut write = |batch: &RecordBatch| {
+        let batch = flat::flat(batch).map_err(unwritable)?;
+        writer.write(&batch).map_err(unwritable)
+    };
+    // The header comes with the first row: one that fails before prints nothing.
+    let rows = each(result, |batch| if batch.num_rows() > 0 { write(batch) } else { Ok(()) }).await?;
+    if rows == 0 && !result.schema.fields().is_empty() {
+        write(&RecordBatch::new_empty(result.schema.clone()))?;
     }
-    each(result, |batch| writer.write(batch).map_err(unwritable)).await
+    Ok(rows)
 }
 
 async fn each(
@@ -159,5 +171,40 @@ fn unwritable(error: arrow::error::ArrowError) -> PrintError {
     match error {
         arrow::error::ArrowError::IoError(_, io) => PrintError::Output(io),
         other => Error::invalid(format!("the result cannot be printed in this format: {other}")).into(),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, ListArray, StringArray};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    fn printed(format: Format, rows: usize) -> String {
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None]);
+        let texts = StringArray::from(vec!["x", "y"]);
+        let columns = [("a", Arc::new(lists) as ArrayRef), ("b", Arc::new(texts) as ArrayRef)];
+        let batch = RecordBatch::try_from_iter(columns).expect("a batch").slice(0, rows);
+        let (mut out, look) = (Vec::new(), Look::default());
+        futures::executor::block_on(print(QueryResult::of(batch), format, &look, &mut out)).expect("memory");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn json_says_where_there_is_no_value() {
+        let rows = ["{\"a\":[1,null],\"b\":\"x\"}", "{\"a\":null,\"b\":\"y\"}"];
+        assert_eq!(printed(Format::Json, 2), format!("[{}]\n", rows.join(",")));
+        assert_eq!(printed(Format::Jsonl, 2), format!("{}\n", rows.join("\n")));
+    }
+
+    #[test]
+    fn what_has_parts_is_json_text_between_separators() {
+        assert_eq!(printed(Format::Csv, 2), "a,b\n\"[1,null]\",x\n,y\n");
+        assert_eq!(printed(Format::Tsv, 2), "a\tb\n[1,null]\tx\n\ty\n");
+        assert_eq!(printed(Format::Csv, 0), "a,b\n");
     }
 }

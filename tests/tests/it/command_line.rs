@@ -114,6 +114,21 @@ fn exit_codes_say_whether_to_try_again() {
 }
 
 #[test]
+fn wrong_values_are_blamed_on_what_gave_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.toml").display().to_string();
+    std::fs::write(&file, "slots = \"x\"\n").expect("a file");
+    let blamed = |args: &[&str], environment: &[(&str, String)], on: &str| {
+        let output = Process::run_with(&[&["sql", "-c", "SELECT 1"], args].concat(), environment);
+        assert!(output.code == Some(2) && output.stderr.contains(on), "{}", output.stderr);
+    };
+    let (of_file, variable) = (("TIDEMILL_CONFIG", file.clone()), ("TIDEMILL_SLOTS", "abc".to_owned()));
+    blamed(&[], std::slice::from_ref(&of_file), &format!("'x' for 'slots in {file}'"));
+    blamed(&[], &[of_file.clone(), variable.clone()], "'abc' for 'TIDEMILL_SLOTS'");
+    blamed(&["--slots=y"], &[of_file, variable], "'y' for '--slots <N>'");
+}
+
+#[test]
 fn a_wrong_setting_of_sessions_in_the_file_is_wrong_use() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("config.toml").display().to_string();
@@ -292,7 +307,10 @@ fn a_failed_copy_leaves_nothing_when_its_process_has_ended() {
     std::fs::create_dir(&kept).expect("a folder");
     for to in ["1.csv", "2.csv", "3.csv", "4.csv", "made/", "kept/"] {
         let copy = format!("COPY (SELECT 1/0 AS a) TO '{}/{to}' STORED AS CSV", folder.path().display());
-        fails_with(&["sql", "-c", &copy], &["ivide"]);
+        let args = ["sql", "--format", "csv", "-c", &copy];
+        let output = Process::run(&args);
+        check_failure(&args, &output, &["ivide"]);
+        assert_eq!(output.stdout, "", "no header of a count that there is not");
     }
     let left = std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").path());
     assert_eq!(left.collect::<Vec<_>>(), std::slice::from_ref(&kept));
