@@ -187,7 +187,8 @@ async fn a_run_that_an_earlier_coordinator_planned_keeps_its_version_and_no_othe
     }
     // It has one task, and leaves the other slot to those that write.
     reader.set("datafusion.execution.target_partitions", "1").expect("a setting");
-    let endless = "SELECT max(t.id + g.x) FROM t CROSS JOIN generate_series(1, 1000000000000) AS g(x)";
+    let endless = "SELECT max(md5(concat(t.id, a.x, b.x))) FROM t CROSS JOIN generate_series(1, 200000) AS a(x) \
+                   CROSS JOIN generate_series(1, 200000) AS b(x)";
     let result = reader.query(endless).await.expect("a run");
     let run = result.run.clone().expect("a run has a name");
     let reading = tokio::spawn(result.collect());
