@@ -87,7 +87,7 @@ async fn what_is_not_a_number_is_found_though_files_are_passed_over() {
         folder.path().join("t").display()
     );
     rows(&mut client, &create).await;
-    let nan = "INSERT INTO t SELECT CAST(x AS DOUBLE), CAST(x AS REAL), 1 FROM (
+    let nan = "INSERT INTO t SELECT CAST(x AS DOUBLE) AS d, CAST(x AS REAL) AS r, 1 AS i FROM (
                SELECT CASE v WHEN 1 THEN '1.0' WHEN 2 THEN 'NaN' END AS x FROM generate_series(1, 3) AS g(v))";
     assert_eq!(value(&mut client, nan).await, "3");
     for filter in ["d > 5", "r > 5", "d = CAST('NaN' AS DOUBLE)", "d IS NULL", "r < 5 AND i = 1", "NOT (d < 5)"] {
