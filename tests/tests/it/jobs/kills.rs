@@ -44,7 +44,7 @@ async fn backfill(mut cluster: ProcessCluster, folder: &Path, creates: &[String]
     rows(client, &hourly("counts", "")).await;
     let kills = if is_full() { 10 } else { 3 };
     let days = if is_full() { 9 } else { 1 };
-    rows(client, &format!("BACKFILL JOB counts FROM '2026-03-01' TO '2026-03-0{}' MAX RUNS 3", days + 1)).await;
+    rows(client, &format!("BACKFILL JOB counts FROM '2026-03-01' TO '2026-03-{:02}' MAX RUNS 3", days + 1)).await;
     let published = "SELECT count(*) FROM system.intervals WHERE state = 'published'";
     let mut before = 0;
     for kill in 0..kills {
