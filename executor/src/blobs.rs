@@ -7,19 +7,22 @@ use tidemill_core::{BlobHash, Error, ErrorKind, Result};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::control::ControlLink;
 
-/// Bytes of blobs kept.
+/// Bytes of blobs kept at the most, and which part of the operators' memory they may take: plans of many short runs add up.
 const KEPT_BYTES: usize = 64 << 20;
+const KEPT_PART: usize = 64;
 
 /// Fetches blobs once and keeps the latest.
 pub(crate) struct BlobCache {
     link: Arc<dyn ControlLink>,
     /// The oldest first.
     kept: Mutex<Vec<Blob>>,
+    most: usize,
 }
 
 impl BlobCache {
-    pub(crate) fn new(link: Arc<dyn ControlLink>) -> Self {
-        Self { link, kept: Mutex::default() }
+    /// For an executor whose operators have `memory` bytes.
+    pub(crate) fn new(link: Arc<dyn ControlLink>, memory: usize) -> Self {
+        Self { link, kept: Mutex::default(), most: KEPT_BYTES.min(memory / KEPT_PART) }
     }
 
     pub(crate) async fn get(&self, hash: &BlobHash) -> Result<Bytes> {
@@ -36,7 +39,7 @@ impl BlobCache {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(blob);
         let mut total: usize = kept.iter().map(|b| b.bytes.len()).sum();
-        while total > KEPT_BYTES && kept.len() > 1 {
+        while total > self.most && kept.len() > 1 {
             total -= kept.remove(0).bytes.len();
         }
         Ok(bytes)

@@ -9,6 +9,9 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use tidemill_engine::files::FileAccess;
 
+/// What is remembered of Parquet files takes at most one part in so many of the operators' memory.
+const FOOTERS_PART: usize = 64;
+
 /// How an executor's memory is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimits {
@@ -33,5 +36,7 @@ pub(crate) fn runtime_env(limits: MemoryLimits, spill: &Path, files: &FileAccess
     let pool = TrackConsumersPool::new(FairSpillPool::new(limits.operators), top);
     let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk);
+    // It is beside the pool, and would grow with the number of files that were ever read.
+    let runtime = runtime.with_metadata_cache_limit(limits.operators / FOOTERS_PART);
     runtime.with_object_store_registry(files.registry()).build_arc()
 }

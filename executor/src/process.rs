@@ -141,7 +141,7 @@ impl Executor {
         };
         let packer = Packer::start(parts, config.memory.exchange);
         let shared = ExecutorShared {
-            blobs: BlobCache::new(Arc::clone(&link)),
+            blobs: BlobCache::new(Arc::clone(&link), config.memory.operators),
             store,
             source,
             runtime,
