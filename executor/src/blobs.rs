@@ -7,9 +7,11 @@ use tidemill_core::{BlobHash, Error, ErrorKind, Result};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::control::ControlLink;
 
-/// Bytes of blobs kept at the most, and which part of the operators' memory they may take: plans of many short runs add up.
-const KEPT_BYTES: usize = 64 << 20;
+/// Which part of the operators' memory blobs may take, and bounds of that: plans of many short runs add up, and those of the runs in
+/// progress are not fetched for each task.
 const KEPT_PART: usize = 64;
+const KEPT_LEAST: usize = 4 << 20;
+const KEPT_MOST: usize = 64 << 20;
 
 /// Fetches blobs once and keeps the latest.
 pub(crate) struct BlobCache {
@@ -22,7 +24,7 @@ pub(crate) struct BlobCache {
 impl BlobCache {
     /// For an executor whose operators have `memory` bytes.
     pub(crate) fn new(link: Arc<dyn ControlLink>, memory: usize) -> Self {
-        Self { link, kept: Mutex::default(), most: KEPT_BYTES.min(memory / KEPT_PART) }
+        Self { link, kept: Mutex::default(), most: (memory / KEPT_PART).clamp(KEPT_LEAST, KEPT_MOST) }
     }
 
     pub(crate) async fn get(&self, hash: &BlobHash) -> Result<Bytes> {

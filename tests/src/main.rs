@@ -19,6 +19,7 @@ const BENCHMARKS: &[&[&str]] = &[
     &["--scale", "10", "--to", "docs/benchmarks-sf10.md"],
     &["--durable", "--scale", "10", "--repetitions", "7", "--to", "docs/benchmarks-durable.md"],
     &["--kills", "--scale", "10", "--to", "docs/benchmarks-kills.md"],
+    &["--jobs", "--to", "docs/benchmarks-jobs.md"],
     &["--front-door", "--scale", "1", "--with-duckdb", "--to", "docs/benchmarks-front-door.md"],
 ];
 

@@ -78,8 +78,9 @@ pub fn names_writer(name: &str, writer: &str) -> bool {
     let rest = name.strip_prefix("part-").and_then(|rest| rest.split_once('-')).map(|(_, rest)| rest);
     let rest = rest.and_then(|rest| rest.strip_prefix(writer)?.strip_prefix('-')?.strip_suffix(".parquet"));
     // An attempt has two numbers, and the file a third: a longer writer's name leaves more than these.
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    rest.is_some_and(|rest| rest.split('-').filter(|part| is_number(part)).count() == 3 && rest.split('-').count() == 3)
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = rest.into_iter().flat_map(|rest| rest.split('-')).collect();
+    parts.len() == 3 && parts.iter().all(is_number)
 }
 
 #[cfg(test)]

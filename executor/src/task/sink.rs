@@ -19,7 +19,7 @@ use tidemill_engine::plan::{SinkTarget, redirect, stage_codec};
 
 use super::{AttemptSpec, Prepared};
 
-/// Answers how many rows a dataset took; what others count is their own.
+/// Answers how many rows a dataset took, if it counts all of them: not where it keeps old ones, too. What others count is their own.
 pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<Option<u64>, TaskError> {
     let exec = stage_codec().decode(&prepared.stage.sink, Default::default(), &prepared.context)?;
     let Some(exec) = exec.downcast_ref::<DataSinkExec>() else {
@@ -41,7 +41,8 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<Opt
     let batch = RecordBatch::try_new(schema, vec![counts]).map_err(DataFusionError::from)?;
     IoMetrics::add(&prepared.io.metrics.rows_out, 1);
     prepared.sink.push(0, batch).await?;
-    Ok(exec.sink().is::<DatasetSink>().then_some(count))
+    let dataset = exec.sink().downcast_ref::<DatasetSink>();
+    Ok(dataset.filter(|sink| !sink.write().keeps).map(|_| count))
 }
 
 /// The statement's sink, for this attempt alone.

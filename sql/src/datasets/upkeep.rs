@@ -339,14 +339,7 @@ mod tests {
     #[test]
     fn what_a_run_reads_is_told_by_its_plan_if_this_build_made_it() {
         let run = RunId("r".to_owned());
-        let spec = RunSpec {
-            statement: "SELECT 1".to_owned(),
-            request: None,
-            express: false,
-            may_change: false,
-            by: None,
-            job: None,
-        };
+        let spec = RunSpec { statement: "SELECT 1".to_owned(), ..RunSpec::default() };
         let input = |location: &str, version| InputVersion {
             dataset: "public.t".to_owned(),
             location: location.to_owned(),

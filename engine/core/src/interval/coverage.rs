@@ -17,7 +17,7 @@ pub fn covered(state: &State, dataset: &DatasetName, within: Interval) -> Ranges
     let Interval { start, end } = within;
     let stretch = start.0..end.0.max(start.0);
     let (mut all, mut first) = (Ranges::from(stretch.clone()), u64::MAX);
-    for producer in state.producers.get(dataset).into_iter().flatten().filter_map(|name| state.jobs.get(name)) {
+    for (_, producer) in state.producing(dataset) {
         let start = producer.calendar.boundary(0).0;
         let mut published = published(producer, within);
         // Nobody asks it for what was before its START.

@@ -217,8 +217,7 @@ impl Decider<'_> {
                 if dataset == output {
                     return Some((*input).clone());
                 }
-                let producers = self.state.producers.get(dataset).into_iter().flatten().filter(|name| *name != job);
-                for producer in producers.filter_map(|name| self.state.jobs.get(name)) {
+                for (_, producer) in self.state.producing(dataset).filter(|(name, _)| *name != job) {
                     open.extend(producer.spec.inputs().filter(|dataset| seen.insert(*dataset)));
                 }
             }

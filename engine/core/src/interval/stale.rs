@@ -56,8 +56,7 @@ impl<'a> Inherited<'a> {
         input: &DatasetName,
     ) -> Option<(&'s JobName, &'s Job, u64)> {
         let window = job.window(index);
-        let producers = state.producers.get(input).into_iter().flatten();
-        producers.filter_map(|name| state.jobs.get_key_value(name)).find_map(|(name, producer)| {
+        state.producing(input).find_map(|(name, producer)| {
             let mut stale = self.intervals(name);
             stale.insert_all(&producer.marked());
             let read = stale.within(producer.calendar.overlapping(window.start, window.end));

@@ -152,8 +152,7 @@ pub fn held_up_by<'a>(
     let mut missing = Ranges::from(window.start.0..window.end.0);
     missing.remove_all(&coverage::covered(state, input, window));
     let first = Millis(missing.hull()?.start);
-    let producers = state.producers.get(input).into_iter().flatten();
-    producers.filter_map(|name| state.jobs.get_key_value(name)).find_map(|(name, producer)| {
+    state.producing(input).find_map(|(name, producer)| {
         let index = producer.calendar.containing(first)?;
         (!producer.ledger.is_published(index)).then_some((name, producer, index))
     })

@@ -30,6 +30,14 @@ pub struct State {
     pub producers: BTreeMap<DatasetName, BTreeSet<JobName>>,
 }
 
+impl State {
+    /// The jobs that publish into a dataset.
+    pub fn producing<'a>(&'a self, dataset: &DatasetName) -> impl Iterator<Item = (&'a JobName, &'a Job)> + use<'a> {
+        let names = self.producers.get(dataset).into_iter().flatten();
+        names.filter_map(|name| self.jobs.get_key_value(name))
+    }
+}
+
 /// A named job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {

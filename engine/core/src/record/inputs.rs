@@ -51,14 +51,7 @@ mod tests {
     fn what_a_run_reads_is_what_the_record_of_its_plan_says() {
         let clicks =
             InputVersion { dataset: "public.clicks".to_owned(), location: "s3://lake/clicks/".to_owned(), version: 12 };
-        let spec = RunSpec {
-            statement: "SELECT 1".to_owned(),
-            request: None,
-            express: false,
-            may_change: false,
-            by: None,
-            job: None,
-        };
+        let spec = RunSpec { statement: "SELECT 1".to_owned(), ..RunSpec::default() };
         let run = RunId("r".to_owned());
         let mut state = State::default();
         state.apply(&Record::RunAccepted { run: run.clone(), spec, at: Millis(1) });

@@ -116,14 +116,7 @@ mod tests {
     use crate::Millis;
 
     fn accepted(state: &mut State, run: &str) -> RunId {
-        let spec = RunSpec {
-            statement: run.to_owned(),
-            request: None,
-            express: false,
-            may_change: false,
-            by: None,
-            job: None,
-        };
+        let spec = RunSpec { statement: run.to_owned(), ..RunSpec::default() };
         let run = RunId(run.to_owned());
         state.apply(&Record::RunAccepted { run: run.clone(), spec, at: Millis(0) });
         run

@@ -125,7 +125,7 @@ pub enum ExecutorState {
 }
 
 /// What a client asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RunSpec {
     /// The statement as the client typed it.
     pub statement: String,

@@ -124,8 +124,7 @@ mod tests {
     }
 
     fn accepted() -> Vec<Record> {
-        let spec =
-            RunSpec { statement: String::new(), request: None, express: false, may_change: false, by: None, job: None };
+        let spec = RunSpec { statement: String::new(), ..RunSpec::default() };
         vec![
             Record::EpochClaimed { epoch: Epoch(1), build: String::new(), at: Millis(0) },
             Record::RunAccepted { run: run(), spec, at: Millis(500) },

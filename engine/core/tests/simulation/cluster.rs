@@ -60,14 +60,7 @@ impl Cluster {
         let run = RunId(run.to_owned());
         self.send(Event::Submitted {
             run: run.clone(),
-            spec: RunSpec {
-                statement: "select 1".to_owned(),
-                request: None,
-                express: false,
-                may_change: false,
-                by: None,
-                job: None,
-            },
+            spec: RunSpec { statement: "select 1".to_owned(), ..RunSpec::default() },
         });
         self.send(Event::Planned { run, graph: Ok(graph), sheet: None })
     }

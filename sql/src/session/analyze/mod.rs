@@ -396,8 +396,7 @@ mod tests {
     /// A run of two stages: of the first one's outputs one is stored, one is not yet, and one is left out after its first
     /// attempt was lost.
     fn state(run: &RunId) -> State {
-        let spec =
-            RunSpec { statement: String::new(), request: None, express: false, may_change: false, by: None, job: None };
+        let spec = RunSpec { statement: String::new(), ..RunSpec::default() };
         let stages =
             vec![stage(0, 3, vec![]), stage(1, 1, vec![Input { stage: StageId(0), kind: ExchangeKind::Gather }])];
         let mut records = vec![
