@@ -6,8 +6,8 @@ use tidemill_core::record::Stage;
 use tidemill_engine::plan::StageDrawing;
 use tidemill_engine::planner::Counted;
 
+use super::measured::{Repeats, millis, outputs};
 use super::operators::Operators;
-use super::{Repeats, millis, outputs};
 
 /// What was planned, and, where the query ran, what it cost.
 pub(in crate::session) fn tree(drawings: &[StageDrawing], counted: Option<&Counted<'_>>) -> Value {

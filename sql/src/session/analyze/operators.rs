@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidemill_core::record::{Output, Stage};
 use tidemill_engine::plan::OperatorDrawing;
 
-use super::{many, seconds};
+use super::measured::{many, seconds};
 use crate::output::size;
 
 /// One operator, over the winning attempts of a stage.
