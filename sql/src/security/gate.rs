@@ -9,24 +9,19 @@
 //! Invariant: what is remembered is bounded. An answer tells neither whether a user exists nor what was wrong.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use tidemill_core::{Error, Principal, Result};
-use tidemill_engine::peers::{AUTHORIZATION, CLUSTER_HEADER, ClusterToken, random};
+use tidemill_engine::peers::{ClusterToken, random};
 use tokio::sync::Semaphore;
 use tonic::Status;
-use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::NamedService;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use super::failures::{Attempt, Failures};
+use super::guarded::{Guarded, Shown};
 use super::passes::{PASS, Passes};
 use super::users::{Known, Users};
 
@@ -74,30 +69,6 @@ enum Cluster {
         token: Option<ClusterToken>,
         by_certificate: bool,
     },
-}
-
-/// What a call shows.
-struct Shown {
-    address: Option<IpAddr>,
-    authorization: Option<Vec<u8>>,
-    cluster: Option<Vec<u8>>,
-    has_certificate: bool,
-}
-
-impl Shown {
-    fn of(request: &http::Request<Body>) -> Self {
-        let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes().to_vec());
-        let tcp = request.extensions().get::<TcpConnectInfo>();
-        let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
-        let address = tcp.or_else(|| tls.map(TlsConnectInfo::get_ref)).and_then(TcpConnectInfo::remote_addr);
-        Self {
-            address: address.map(|address| address.ip()),
-            authorization: header(AUTHORIZATION),
-            cluster: header(CLUSTER_HEADER),
-            // Which were checked when the connection was made.
-            has_certificate: tls.and_then(TlsConnectInfo::peer_certs).is_some_and(|certs| !certs.is_empty()),
-        }
-    }
 }
 
 impl Gate {
@@ -148,7 +119,8 @@ impl Gate {
         self.0.passes.give(&known, SystemTime::now()).map(Some)
     }
 
-    async fn admit(&self, side: Side, shown: Shown) -> Result<Principal, Status> {
+    /// Who makes a call, if it may.
+    pub(super) async fn admit(&self, side: Side, shown: Shown) -> Result<Principal, Status> {
         match side {
             Side::Cluster => self.admit_peer(&shown).map(|()| Principal::anybody()),
             Side::Clients => match &self.0.users {
@@ -281,53 +253,11 @@ fn wrong() -> Status {
     Status::unauthenticated("the token, or the user's name and password, are not right")
 }
 
-/// A service behind a [`Gate`].
-#[derive(Clone)]
-pub struct Guarded<S> {
-    service: S,
-    gate: Gate,
-    side: Side,
-}
-
-impl<S: NamedService> NamedService for Guarded<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> Service<http::Request<Body>> for Guarded<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let gate = self.gate.clone();
-        let (side, shown) = (self.side, Shown::of(&request));
-        // The one that said that it is ready.
-        let next = self.service.clone();
-        let mut service = std::mem::replace(&mut self.service, next);
-        Box::pin(async move {
-            match gate.admit(side, shown).await {
-                Ok(principal) => {
-                    request.extensions_mut().insert(principal);
-                    service.call(request).await
-                }
-                Err(status) => Ok(status.into_http()),
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::expect_used, reason = "tests")]
 mod tests {
     use tidemill_core::Role;
+    use tidemill_engine::peers::{CLUSTER_HEADER, Credential};
     use tidemill_engine::secrets::Secret;
     use tonic::Code;
 
@@ -400,7 +330,7 @@ mod tests {
         }
         // What it shows is what its calls carry.
         use tonic::service::Interceptor as _;
-        let mut credential = tidemill_engine::peers::Credential::cluster(&token);
+        let mut credential = Credential::cluster(&token);
         let request = credential.call(tonic::Request::new(())).expect("a call");
         let header = request.metadata().get(CLUSTER_HEADER).expect("a header").as_bytes().to_vec();
         assert_eq!(code(by_token.admit(Side::Cluster, shown(Some(&header), false)).await), Code::Ok);

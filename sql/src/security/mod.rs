@@ -10,6 +10,7 @@
 
 mod failures;
 mod gate;
+mod guarded;
 pub(crate) mod passes;
 mod roles;
 mod users;
@@ -26,7 +27,8 @@ use tidemill_engine::secrets::Secret;
 use tidemill_engine::tls::choose_cryptography;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-pub use gate::{Gate, Guarded, Side};
+pub use gate::{Gate, Side};
+pub use guarded::Guarded;
 pub(crate) use roles::check_plan;
 pub(crate) use users::role;
 pub use users::{NewUser, Shown, Users};
