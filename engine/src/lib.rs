@@ -10,6 +10,7 @@ pub mod control;
 pub mod coordinators;
 pub mod crash;
 pub mod dataset;
+pub mod durable_files;
 pub mod error;
 pub mod exchange;
 pub mod expect;

@@ -1,18 +1,14 @@
 //! `file://`: an object appears under its name complete, fsynced, and never over another.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_core::{Error, Result};
+use tidemill_engine::durable_files::{self, UNFINISHED, blocking, folder_of, sync_folder, write_unfinished};
 use tidemill_engine::error::io_error;
 
 use super::objects::Objects;
-
-/// Files that are not complete yet begin with this.
-const UNFINISHED: &str = ".new-";
 
 /// Objects as files of a folder.
 #[derive(Debug)]
@@ -29,46 +25,28 @@ impl LocalObjects {
         std::fs::create_dir_all(&root).map_err(unusable)?;
         Ok(Self { root })
     }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        name: &str,
-        work: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let path = self.root.join(name);
-        let shown = path.display().to_string();
-        let done = tokio::task::spawn_blocking(move || work(&path)).await;
-        let done = done.map_err(|e| Error::internal(format!("{shown}: {e}")))?;
-        done.map_err(|e| {
-            let error = io_error(&e);
-            Error { message: format!("{shown}: {}", error.message), ..error }
-        })
-    }
 }
 
 #[async_trait]
 impl Objects for LocalObjects {
     async fn try_create(&self, name: &str, body: Bytes) -> Result<()> {
-        self.blocking(name, move |path| {
-            let unfinished = write_unfinished(path, &body)?;
-            // Fails if the name is taken, where a rename would replace what is there.
-            let linked = std::fs::hard_link(&unfinished, path);
-            std::fs::remove_file(&unfinished)?;
-            linked.and_then(|()| sync_folder(path))
+        blocking(self.root.join(name), move |path| {
+            make_folder(path)?;
+            durable_files::create(path, &body)
         })
         .await
     }
 
     async fn overwrite(&self, name: &str, body: Bytes) -> Result<()> {
-        self.blocking(name, move |path| {
-            let unfinished = write_unfinished(path, &body)?;
-            std::fs::rename(unfinished, path)
+        blocking(self.root.join(name), move |path| {
+            make_folder(path)?;
+            std::fs::rename(write_unfinished(path, &body)?, path)
         })
         .await
     }
 
     async fn read(&self, name: &str) -> Result<Option<Bytes>> {
-        self.blocking(name, |path| match std::fs::read(path) {
+        blocking(self.root.join(name), |path| match std::fs::read(path) {
             Ok(body) => Ok(Some(Bytes::from(body))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -77,11 +55,11 @@ impl Objects for LocalObjects {
     }
 
     async fn delete(&self, name: &str) -> Result<()> {
-        self.blocking(name, |path| std::fs::remove_file(path).or_else(absent)).await
+        blocking(self.root.join(name), |path| std::fs::remove_file(path).or_else(absent)).await
     }
 
     async fn tidy(&self, folder: &str) -> Result<()> {
-        self.blocking(folder, |path| {
+        blocking(self.root.join(folder), |path| {
             let entries = match std::fs::read_dir(path) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
                 entries => entries?,
@@ -99,7 +77,7 @@ impl Objects for LocalObjects {
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<String>> {
-        self.blocking(folder, |path| {
+        blocking(self.root.join(folder), |path| {
             let entries = match std::fs::read_dir(path) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
                 entries => entries?,
@@ -118,31 +96,16 @@ impl Objects for LocalObjects {
     }
 }
 
-/// Writes a body beside the name it will have, down to the disk.
-fn write_unfinished(path: &Path, body: &[u8]) -> std::io::Result<PathBuf> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+/// Makes the folder that a file is to be in, down to the disk.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    let folder = folder_of(path);
     if !folder.is_dir() {
         std::fs::create_dir_all(folder)?;
-        sync_folder(folder)?;
+        sync_folder(folder_of(folder))?;
     }
-    let unfinished = folder.join(format!("{UNFINISHED}{}", ulid::Ulid::new()));
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
-    let written = file.write_all(body).and_then(|()| file.sync_all());
-    match written {
-        Ok(()) => Ok(unfinished),
-        Err(error) => {
-            // A full disk: what was written is of no use. Its own failure to go away changes nothing.
-            let _ = std::fs::remove_file(&unfinished);
-            Err(error)
-        }
-    }
+    Ok(())
 }
 
 fn absent(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
-/// Makes the names in a file's folder durable.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

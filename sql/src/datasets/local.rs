@@ -2,30 +2,23 @@
 //! not be there before its files are.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tidemill_core::{Error, Result};
-use tidemill_engine::error::io_error;
+use tidemill_core::Result;
+use tidemill_engine::durable_files::{self, blocking, folder_of, sync_folder};
 
 use super::log::Created;
 
 /// Creates a file with all of its content, if it is absent; down to the disk.
 pub(super) async fn create(path: PathBuf, content: Bytes) -> Result<Created> {
     blocking(path, move |path| {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(folder)?;
-        // Readers of the log skip what is called like that.
-        let unfinished = folder.join(format!(".new-{}", ulid::Ulid::new()));
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
-        let written = file.write_all(&content).and_then(|()| file.sync_all());
-        // Fails if the name is taken, where a rename would replace what is there.
-        let linked = written.and_then(|()| std::fs::hard_link(&unfinished, path));
-        std::fs::remove_file(&unfinished)?;
-        match linked {
-            Ok(()) => sync_folder(folder).map(|()| Created::Yes),
+        std::fs::create_dir_all(folder_of(path))?;
+        // Readers of the log skip the name that it has until it is complete.
+        match durable_files::create(path, &content) {
+            Ok(()) => Ok(Created::Yes),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Created::Taken),
             Err(error) => Err(error),
         }
@@ -65,23 +58,6 @@ pub(super) async fn sync(root: PathBuf, files: Vec<String>) -> Result<()> {
         folders.iter().try_for_each(|folder| sync_folder(folder))
     })
     .await
-}
-
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-async fn blocking<T: Send + 'static>(
-    path: PathBuf,
-    work: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,
-) -> Result<T> {
-    let shown = path.display().to_string();
-    let done = tokio::task::spawn_blocking(move || work(&path)).await;
-    let done = done.map_err(|e| Error::internal(format!("{shown}: {e}")))?;
-    done.map_err(|e| {
-        let error = io_error(&e);
-        Error { message: format!("{shown}: {}", error.message), ..error }
-    })
 }
 
 #[cfg(test)]
