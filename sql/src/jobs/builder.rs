@@ -56,21 +56,8 @@ impl JobHandle {
 
     /// A job that publishes into a dataset: what else it is follows.
     pub fn publishes_into(&self, dataset: &str) -> JobBuilder {
-        let create = CreateJob {
-            or_replace: false,
-            job: At::nowhere(self.name.clone()),
-            output: At::nowhere(TableReference::from(dataset)),
-            trigger: None,
-            zone: None,
-            interval: None,
-            start: None,
-            catch_up: None,
-            depends_on: Vec::new(),
-            expect: Vec::new(),
-            settings: Vec::new(),
-            query: At::nowhere(String::new()),
-        };
-        JobBuilder { job: self.clone(), create }
+        let output = At::nowhere(TableReference::from(dataset));
+        JobBuilder { job: self.clone(), create: CreateJob::new(At::nowhere(self.name.clone()), output) }
     }
 
     /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time.

@@ -17,20 +17,7 @@ pub(super) fn create(tokens: &mut Tokens<'_>, or_replace: bool) -> Result<Create
     let job = name_of_new_job(tokens)?;
     tokens.expect(&["INTO"])?;
     let output = tokens.table("the name of a dataset")?;
-    let mut create = CreateJob {
-        or_replace,
-        job,
-        output,
-        trigger: None,
-        zone: None,
-        interval: None,
-        start: None,
-        catch_up: None,
-        depends_on: Vec::new(),
-        expect: Vec::new(),
-        settings: Vec::new(),
-        query: super::statement::At::nowhere(String::new()),
-    };
+    let mut create = CreateJob { or_replace, ..CreateJob::new(job, output) };
     while !tokens.take(&["AS"]) {
         clause(tokens, &mut create)?;
     }

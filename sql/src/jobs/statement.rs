@@ -111,6 +111,26 @@ pub(crate) struct CreateJob {
     pub(crate) query: At<String>,
 }
 
+impl CreateJob {
+    /// One without clauses and query.
+    pub(super) const fn new(job: At<JobName>, output: At<TableReference>) -> Self {
+        Self {
+            or_replace: false,
+            job,
+            output,
+            trigger: None,
+            zone: None,
+            interval: None,
+            start: None,
+            catch_up: None,
+            depends_on: Vec::new(),
+            expect: Vec::new(),
+            settings: Vec::new(),
+            query: At::nowhere(String::new()),
+        }
+    }
+}
+
 /// `SCHEDULE` or `TRIGGER`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TriggerClause {
