@@ -1,7 +1,8 @@
 //! Makes decisions durable and carries them out.
 //!
 //! One task, the driver, owns the state: everything that happens becomes an [`Event`](tidemill_core::schedule::Event),
-//! the pure scheduler answers with records and actions, records are applied, and only then are the actions carried out.
+//! the pure scheduler applies records and answers with them and with actions. Records are handed to the log, and actions are
+//! carried out when it has what they depend on.
 //!
 //! Invariant: nothing but the driver changes the state, and only `driver/actions.rs` carries out actions.
 

@@ -38,6 +38,10 @@ enum Ended {
     Broken,
 }
 
+/// Serves the coordinator that leads, whichever that is, until this executor is told to stop.
+///
+/// # Errors
+/// It was refused, or none took it in.
 pub(crate) async fn serve(
     shared: Arc<ExecutorShared>,
     link: Arc<dyn ControlLink>,
@@ -219,10 +223,9 @@ impl Agent {
         let runs_still = |output: &wire::LostOutput| {
             output.attempt.is_some_and(|attempt| self.running.contains_key(&Attempt::from(attempt)))
         };
-        let (early, ready) =
-            std::mem::take(&mut self.early).into_iter().partition(|p| p.outputs.iter().any(runs_still));
+        let packs = std::mem::take(&mut self.early).into_iter();
+        let (early, ready): (_, Vec<_>) = packs.partition(|pack| pack.outputs.iter().any(runs_still));
         self.early = early;
-        let ready: Vec<wire::PackDurable> = ready;
         let ready = ready.into_iter().map(|durable| {
             let name = durable.pack.as_ref().map(|p| p.name.clone()).unwrap_or_default();
             (name, self.message(from_executor::Message::PackDurable(durable)))

@@ -2,7 +2,8 @@
 //!
 //! - [`Executor`] is the process: an `io` runtime (its caller's) for control and Flight, a `cpu` runtime for tasks, so
 //!   that full slots never delay a heartbeat;
-//! - `agent` speaks with the coordinator; `task` runs one attempt; `store` holds its output; `service` serves it.
+//! - `agent` speaks with the coordinator; `task` runs one attempt; `store` holds its output; `service` serves it;
+//!   `packer` puts it into the object store.
 //!
 //! Invariant: an executor decides nothing. It refuses messages of an epoch lower than the highest it has seen.
 

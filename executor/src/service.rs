@@ -1,5 +1,5 @@
-//! Serves this executor's blocks over Arrow Flight. A block stream is a Flight stream that any client could decode:
-//! schema-less record batches, with our frame headers beside them.
+//! Serves this executor's blocks over Arrow Flight. A block stream has Flight's record batches without their schema, which
+//! readers know from their plans, and our frame headers beside them.
 
 use std::pin::Pin;
 use std::sync::Arc;

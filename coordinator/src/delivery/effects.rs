@@ -12,7 +12,7 @@ use tidemill_engine::planner::{Commit, Keep, NewEntry};
 
 use super::removals::Removal;
 use super::{Delivered, Delivery, Next, count};
-use crate::driver::Input;
+use crate::driver::{Input, NewTable};
 
 /// How long publishing is tried.
 pub(super) struct Patience {
@@ -72,11 +72,11 @@ impl Delivery {
         let (run, number) = (self.run.clone(), self.number);
         let (entry, commit) = (commit.entry(), Arc::<dyn Commit>::from(commit));
         match (self.commit(&commit, removal, entry.is_none()).await, entry) {
-            (Ok(Some((rows, version))), Some(NewEntry { record, expected })) => {
+            (Ok(Some((rows, version))), Some(entry)) => {
                 self.note_requests().await;
                 let answer = std::mem::take(&mut self.keeper).finish().await;
-                let record = Box::new(record);
-                self.inbox.send(Input::Kept { run, number, record, expected, blob: None, rows, answer, version }).await;
+                let table = Box::new(NewTable { entry, blob: None, rows, answer, version });
+                self.inbox.send(Input::BecameTable { run, number, table }).await;
             }
             (Ok(committed), _) => {
                 let delivered = |(_, version)| Delivered { rows: 1, version };
@@ -158,19 +158,9 @@ impl Delivery {
         match collected {
             Ok(Some((record, blob, rows))) => {
                 let answer = std::mem::take(&mut self.keeper).finish().await;
-                let expected = keep.expected();
-                self.inbox
-                    .send(Input::Kept {
-                        run,
-                        number,
-                        record: Box::new(record),
-                        expected,
-                        blob: Some(blob),
-                        rows,
-                        answer,
-                        version: None,
-                    })
-                    .await;
+                let entry = NewEntry { record, expected: keep.expected() };
+                let table = Box::new(NewTable { entry, blob: Some(blob), rows, answer, version: None });
+                self.inbox.send(Input::BecameTable { run, number, table }).await;
             }
             Ok(None) => {}
             Err(error) => self.say(Event::ResultFailed { run, error }, None).await,

@@ -1,11 +1,11 @@
 //! What reaches the driver.
 
 use async_trait::async_trait;
-use tidemill_core::record::{CatalogueEntry, Kept, Outcome, Pack, Record, RunState, State};
+use tidemill_core::record::{Kept, Outcome, Pack, RunState, State};
 use tidemill_core::schedule::{Event, LostOutput, Progress};
 use tidemill_core::{Error, ExecutorId, Principal, Result, RunId};
 use tidemill_engine::blob::Blob;
-use tidemill_engine::planner::{Plan, PlanRequest, StateReader};
+use tidemill_engine::planner::{NewEntry, Plan, PlanRequest, StateReader};
 use tidemill_engine::wire;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,16 +29,7 @@ pub(crate) enum Input {
     /// The planner answered.
     Planned { run: RunId, plan: Result<Plan> },
     /// A result was collected, or committed, to become a table.
-    Kept {
-        run: RunId,
-        number: u64,
-        record: Box<Record>,
-        expected: Option<CatalogueEntry>,
-        blob: Option<Blob>,
-        rows: u64,
-        answer: (Option<Kept>, Option<Blob>),
-        version: Option<u64>,
-    },
+    BecameTable { run: RunId, number: u64, table: Box<NewTable> },
     /// A run whose rows only the coordinator has is over.
     Answered { run: RunId, outcome: Outcome, blob: Option<Blob> },
     /// A run's delivery got on, and names a blob perhaps.
@@ -57,6 +48,18 @@ pub(crate) enum Input {
     Detached { executor: ExecutorId, id: u64 },
     /// A message on an executor's control stream.
     FromExecutor { executor: ExecutorId, id: u64, message: wire::FromExecutor },
+}
+
+/// A table that a run made.
+pub(crate) struct NewTable {
+    pub(crate) entry: NewEntry,
+    /// Its rows, where the catalogue keeps them.
+    pub(crate) blob: Option<Blob>,
+    pub(crate) rows: u64,
+    /// What is kept of the run's answer, and the rows of that.
+    pub(crate) answer: (Option<Kept>, Option<Blob>),
+    /// Of the dataset that has its rows.
+    pub(crate) version: Option<u64>,
 }
 
 /// The driver's door.

@@ -13,10 +13,15 @@ use tidemill_engine::blob::Blob;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Reply;
 use super::actions::Effect;
+use super::{Reply, answer};
 use crate::executors::Acknowledgement;
 use crate::log::{Appender, Entry, Lease, Log, News};
+
+/// Entries that may wait for the store before the driver takes nothing more to decide.
+const MOST_WAITING: usize = 4 << 10;
+/// Bytes of theirs.
+const MOST_WAITING_BYTES: usize = 32 << 20;
 
 /// The driver's side of the log. Without one everything is done at once.
 #[derive(Debug, Default)]
@@ -38,9 +43,6 @@ pub(super) struct Journal {
     waiting_bytes: usize,
 }
 
-/// Entries, and their bytes, that may wait for the store before the driver takes nothing more to decide.
-const WAITING: (usize, usize) = (4 << 10, 32 << 20);
-
 /// What can be done now.
 #[derive(Debug, Default)]
 pub(super) struct Due {
@@ -56,7 +58,7 @@ impl Journal {
 
     /// Whether the store is so far behind that nothing more may be decided until it has caught up.
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= WAITING.0 || self.waiting_bytes >= WAITING.1
+        self.waiting.len() >= MOST_WAITING || self.waiting_bytes >= MOST_WAITING_BYTES
     }
 
     /// Blobs that must be durable with the records that come next.
@@ -117,8 +119,7 @@ impl Journal {
 
     fn reply(&mut self, position: u64) {
         while let Some((_, state, reply)) = self.states.pop_front_if(|(waits_for, ..)| *waits_for <= position) {
-            // The asker may have gone away.
-            let _ = reply.send(state);
+            answer(reply, state);
         }
     }
 

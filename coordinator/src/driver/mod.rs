@@ -32,7 +32,7 @@ use crate::manifests::Manifests;
 use crate::runs::{Clients, RunMessage, StatementRequest, tell};
 use crate::webhooks::Webhooks;
 pub use handle::Coordinator;
-pub(crate) use inbox::{Inbox, Input, WeakInbox};
+pub(crate) use inbox::{Inbox, Input, NewTable, WeakInbox};
 pub use jobs::answer_columns;
 use journal::Journal;
 
@@ -156,9 +156,9 @@ impl Driver {
                 }
             }
             Input::Planned { run, plan } => self.planned(run, plan),
-            Input::Kept { run, number, record, expected, blob, rows, answer, version } => {
+            Input::BecameTable { run, number, table } => {
                 if self.deliveries.is_current(&run, number) {
-                    self.became_table(run, record, expected.as_ref(), (blob, rows), answer, version);
+                    self.became_table(run, *table);
                 }
             }
             Input::Delivered { run, number, event, blob } => {
@@ -174,26 +174,17 @@ impl Driver {
                 }
             }
             Input::Locate { run, outputs, reply } => {
-                // As below.
-                let _ = reply.send(outputs.iter().map(|output| self.state.pack_of(&run, *output).cloned()).collect());
+                answer(reply, outputs.iter().map(|output| self.state.pack_of(&run, *output).cloned()).collect());
             }
-            Input::Cancel { run, by, reply } => {
-                // As below.
-                let _ = reply.send(self.cancel(&run, &by));
-            }
+            Input::Cancel { run, by, reply } => answer(reply, self.cancel(&run, &by)),
             Input::Describe { request, reply } => {
-                // As below.
-                let _ = reply.send(self.plan_request(RunId(String::new()), request));
+                answer(reply, self.plan_request(RunId(String::new()), request));
             }
             Input::Progress { run, reply } => {
-                // As below.
                 let flow = |executor: &ExecutorId, attempt| self.executors.flow(executor, attempt);
-                let _ = reply.send(progress(&self.state, &run, now(), flow));
+                answer(reply, progress(&self.state, &run, now(), flow));
             }
-            Input::State(reply) => {
-                // The asker may have gone away.
-                let _ = reply.send(self.state.clone());
-            }
+            Input::State(reply) => answer(reply, self.state.clone()),
             Input::DurableState(reply) => self.journal.reply_when_durable(self.state.clone(), reply),
             Input::Attached { register, to, id } => self.attached(register, to, id),
             Input::Detached { executor, id } => {
@@ -312,3 +303,8 @@ fn millis(time: Duration) -> u64 {
 
 /// Where the answer to a question goes.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
+
+/// Answers a question; whoever asked it may have gone away.
+fn answer<T>(reply: Reply<T>, answer: T) {
+    let _ = reply.send(answer);
+}

@@ -6,18 +6,18 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use prost::Message;
-use tidemill_core::record::{CatalogueEntry, Change, ExecutorState, Kept, Outcome, Record, Sheet};
+use tidemill_core::record::{CatalogueEntry, Change, ExecutorState, Outcome, Record, Sheet};
 use tidemill_core::schedule::Event;
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::blob::Blob;
 use tidemill_engine::codec::encode_schema;
 use tidemill_engine::error::from_datafusion;
-use tidemill_engine::planner::{Plan, PlanRequest, StagedPlan};
+use tidemill_engine::planner::{NewEntry, Plan, PlanRequest, StagedPlan};
 use tidemill_engine::sessions::session_of;
 use tidemill_engine::wire;
 use tokio::sync::mpsc;
 
-use super::{Driver, Input, now};
+use super::{Driver, Input, NewTable, now};
 use crate::delivery::Keeper;
 use crate::runs::{RunMessage, StatementRequest, tell};
 
@@ -136,16 +136,12 @@ impl Driver {
                     Some(Ok(batch)) => {
                         count += batch.num_rows() as u64;
                         keeper.push(&batch).await;
-                        sent = match tokio::time::timeout(SLOW_CLIENT, client.reserve()).await {
-                            Ok(room) => room.map(|room| room.send(RunMessage::Batch(batch))).map_err(|_| ()),
-                            Err(_) => {
-                                // Once is enough: it stays one that waits for its client.
-                                if !std::mem::replace(&mut is_slow, true) {
-                                    inbox.send(Input::Event(Event::Unread { run: run.clone() })).await;
-                                }
-                                client.send(RunMessage::Batch(batch)).await.map_err(|_| ())
-                            }
-                        };
+                        // Once is enough: it stays one that waits for its client.
+                        if !is_slow && tokio::time::timeout(SLOW_CLIENT, client.reserve()).await.is_err() {
+                            is_slow = true;
+                            inbox.send(Input::Event(Event::Unread { run: run.clone() })).await;
+                        }
+                        sent = client.send(RunMessage::Batch(batch)).await.map_err(|_| ());
                     }
                     Some(Err(error)) => failed = Some(from_datafusion(&error)),
                     None => break,
@@ -194,24 +190,17 @@ impl Driver {
     }
 
     /// A result became a table.
-    pub(super) fn became_table(
-        &mut self,
-        run: RunId,
-        record: Box<Record>,
-        expected: Option<&CatalogueEntry>,
-        rows: (Option<Blob>, u64),
-        (kept, answer): (Option<Kept>, Option<Blob>),
-        version: Option<u64>,
-    ) {
+    pub(super) fn became_table(&mut self, run: RunId, table: NewTable) {
         if !self.state.live.contains(&run) {
             return; // Cancelled meanwhile.
         }
-        if let Some(error) = self.conflict(&record, expected) {
+        let NewTable { entry: NewEntry { record, expected }, blob, rows, answer: (kept, answer), version } = table;
+        if let Some(error) = self.conflict(&record, expected.as_ref()) {
             return self.handle(Event::ResultFailed { run, error });
         }
-        self.keep(rows.0.into_iter().chain(answer));
+        self.keep(blob.into_iter().chain(answer));
         self.tables.insert(run.clone());
-        self.handle(Event::CatalogueChanged { run, record: Some(record), rows: rows.1, kept, version });
+        self.handle(Event::CatalogueChanged { run, record: Some(Box::new(record)), rows, kept, version });
     }
 
     /// Keeps blobs that the next record names, here and in the log.

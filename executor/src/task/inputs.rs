@@ -15,17 +15,16 @@ use super::AttemptSpec;
 use crate::process::ExecutorShared;
 
 /// Manifests by stage.
-pub(super) struct Inputs {
-    pub(super) manifests: BTreeMap<StageId, Manifest>,
-}
+pub(super) type Manifests = BTreeMap<StageId, Manifest>;
 
-pub(super) async fn read(shared: &ExecutorShared, spec: &AttemptSpec) -> Result<Inputs, TaskError> {
-    let mut inputs = Inputs { manifests: BTreeMap::new() };
+/// Who holds what the task reads.
+pub(super) async fn manifests(shared: &ExecutorShared, spec: &AttemptSpec) -> Result<Manifests, TaskError> {
+    let mut manifests = Manifests::new();
     for input in &spec.launch.inputs {
         let bytes = shared.blobs.get(&BlobHash(input.manifest.clone())).await?;
-        inputs.manifests.insert(StageId(input.stage), Manifest::decode(&bytes)?);
+        manifests.insert(StageId(input.stage), Manifest::decode(&bytes)?);
     }
-    Ok(inputs)
+    Ok(manifests)
 }
 
 /// What is put into the plan: values of scalar subqueries, and the task's files.
@@ -33,13 +32,13 @@ pub(super) async fn values(
     shared: &ExecutorShared,
     spec: &AttemptSpec,
     stage: &wire::StageSpec,
-    inputs: &Inputs,
+    manifests: &Manifests,
     metrics: &Arc<IoMetrics>,
 ) -> Result<TaskValues, TaskError> {
     let mut values = TaskValues::default();
     for scalar in &stage.scalars {
         let stage = StageId(scalar.stage);
-        let manifest = inputs.manifests.get(&stage);
+        let manifest = manifests.get(&stage);
         let manifest = manifest.ok_or_else(|| Error::internal(format!("no manifest of scalar stage {stage}")))?;
         let value = read_scalar(shared, spec, manifest, &scalar.schema, metrics).await?;
         values.scalars.insert(stage, value);

@@ -122,8 +122,8 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     }
     let (durability, tells_operators) = (session.durability(), session.operator_metrics);
     let metrics = Arc::new(IoMetrics::default());
-    let inputs = inputs::read(shared, spec).await?;
-    let values = inputs::values(shared, spec, &stage, &inputs, &metrics).await?;
+    let manifests = inputs::manifests(shared, spec).await?;
+    let values = inputs::values(shared, spec, &stage, &manifests, &metrics).await?;
     let mut config = task_config(&session.config.into_iter().collect())?;
     // The writer decides how many blocks there are, so the plan is decoded before its sink is made.
     // Readers of some formats take their store while they are decoded.
@@ -148,7 +148,7 @@ async fn prepare(shared: &Arc<ExecutorShared>, spec: &AttemptSpec) -> std::resul
     let io = Arc::new(TaskIo {
         run: spec.run.clone(),
         epoch: spec.epoch(),
-        manifests: inputs.manifests,
+        manifests,
         source: Arc::clone(&shared.source),
         sink: Arc::clone(&sink) as _,
         metrics,
