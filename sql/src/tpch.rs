@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::session::text_literal;
+
 /// Name and text of every query.
 pub const QUERIES: [(&str, &str); 22] = [
     ("q01", include_str!("../../examples/tpch/q01.sql")),
@@ -32,8 +34,8 @@ pub const QUERIES: [(&str, &str); 22] = [
 #[must_use]
 pub fn create_tables(directory: &Path) -> Vec<String> {
     let create = |table: &&str| {
-        let location = directory.join(table).display().to_string().replace('\'', "''");
-        format!("CREATE OR REPLACE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION '{location}/'")
+        let location = text_literal(&format!("{}/", directory.join(table).display()));
+        format!("CREATE OR REPLACE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION {location}")
     };
     crate::generate::TPCH_TABLES.iter().map(create).collect()
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use prost::Message;
 use tidemill_core::record::{CatalogueEntry, Change, ExecutorState, Outcome, Record, Sheet};
@@ -71,7 +72,7 @@ impl Driver {
             Ok(Plan::Stages(staged)) => self.staged(run, staged),
             Ok(Plan::Rows(rows)) => self.rows(run, rows),
             Ok(Plan::Change { record, expected, blobs }) => {
-                let answer = Arc::new(arrow::datatypes::Schema::empty());
+                let answer = Arc::new(Schema::empty());
                 self.change(run, record.map(|r| *r), expected.as_ref(), blobs, &answer);
             }
             Ok(Plan::Published { version }) => {
@@ -119,7 +120,7 @@ impl Driver {
     }
 
     /// Rows of the coordinator's own: sent from a task, so that a slow client holds up nobody.
-    fn rows(&mut self, run: RunId, mut rows: datafusion::execution::SendableRecordBatchStream) {
+    fn rows(&mut self, run: RunId, mut rows: SendableRecordBatchStream) {
         let Some(client) = self.clients.get(&run).cloned() else {
             // Whoever asked the last leader may ask again.
             self.unheard.insert(run);

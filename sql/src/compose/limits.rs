@@ -44,7 +44,7 @@ pub fn parse_memory(text: &str) -> Result<usize> {
 ///
 /// # Errors
 /// It is no size.
-pub(super) fn parse_size(text: &str) -> Result<usize> {
+fn parse_size(text: &str) -> Result<usize> {
     let wrong = || Error::invalid(format!("`{text}` is no size: write 512MiB or 4GiB"));
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());

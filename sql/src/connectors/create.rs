@@ -19,6 +19,7 @@ use tidemill_engine::secrets::Secrets;
 use super::columns::RemoteColumn;
 use super::databases;
 use super::table::ConnectorTable;
+use crate::session::text_literal;
 
 /// The option that names a secret.
 pub(crate) const SECRET: &str = "secret";
@@ -146,7 +147,6 @@ fn check_plain(command: &CreateExternalTable) -> Result<()> {
 
 /// The statement that makes the same table of the same columns.
 fn statement(command: &CreateExternalTable, table: &RemoteTable, columns: &str) -> String {
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let (location, option, value) = match table.kind.secret() {
         Some(_) => (&table.table, SECRET, &table.database),
         None => (&table.database, TABLE, &table.table),
@@ -155,9 +155,9 @@ fn statement(command: &CreateExternalTable, table: &RemoteTable, columns: &str) 
         "CREATE EXTERNAL TABLE {} STORED AS {} LOCATION {} OPTIONS ({option} {}, {COLUMNS} {})",
         command.name.to_quoted_string(),
         table.kind.name(),
-        quoted(location),
-        quoted(value),
-        quoted(columns)
+        text_literal(location),
+        text_literal(value),
+        text_literal(columns)
     )
 }
 

@@ -7,6 +7,8 @@ use datafusion::common::ScalarValue;
 use tidemill_core::{Error, Result};
 use tidemill_engine::dataset::{value_of, value_text};
 
+use crate::session::text_literal;
+
 /// Digits of a second that a time of a Delta table has.
 const SECOND_DIGITS: usize = 6;
 
@@ -18,7 +20,7 @@ pub(super) fn partition_value(column: &str, text: &str, kind: &DataType) -> Resu
             DataType::Utf8 => "a Delta table has no partition of the empty text, write NULL or another value",
             _ => "write one that it can hold",
         };
-        Error::invalid(format!("{} is no value of `{column}`, which is {kind}: {advice}", quoted(text)))
+        Error::invalid(format!("{} is no value of `{column}`, which is {kind}: {advice}", text_literal(text)))
     })
 }
 
@@ -49,13 +51,9 @@ pub(super) fn bound(column: &str, value: &ScalarValue, schema: &SchemaRef) -> Re
 /// A value as messages have it.
 pub(super) fn shown(value: &ScalarValue) -> String {
     match value {
-        ScalarValue::Utf8(Some(text)) => quoted(text),
-        value => value_text("", value).ok().flatten().map_or_else(|| value.to_string(), |text| quoted(&text)),
+        ScalarValue::Utf8(Some(text)) => text_literal(text),
+        value => value_text("", value).ok().flatten().map_or_else(|| value.to_string(), |text| text_literal(&text)),
     }
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// The same value in another type, if it has it.

@@ -234,7 +234,7 @@ fn read_error(denied: &object_store::Error) -> Error {
 }
 
 /// The name of an entry below the table's folder.
-pub(super) fn entry_name(version: u64) -> String {
+fn entry_name(version: u64) -> String {
     format!("{LOG}/{version:020}.json")
 }
 

@@ -11,6 +11,7 @@ use tidemill_core::{Error, Result};
 
 use super::statement::{At, CreateJob, Expectation, Setting, TriggerClause, Violation};
 use crate::Session;
+use crate::session::text_literal;
 
 /// A job of a session's cluster, by name. Begun by [`Session::job`].
 ///
@@ -65,7 +66,7 @@ impl JobHandle {
     /// # Errors
     /// There is no such job or interval, or it is not over.
     pub async fn execute(&self, start: &str) -> Result<()> {
-        self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text(start))).await.map(|_| ())
+        self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text_literal(start))).await.map(|_| ())
     }
 
     /// A backfill of the intervals between two times.
@@ -95,7 +96,7 @@ impl JobHandle {
     /// # Errors
     /// There is no such job or setting, or a value does not fit.
     pub async fn set<'a>(&self, settings: impl IntoIterator<Item = (&'a str, &'a str)> + Send) -> Result<()> {
-        let settings = settings.into_iter().map(|(key, value)| format!("{} = {}", quote(key), text(value)));
+        let settings = settings.into_iter().map(|(key, value)| format!("{} = {}", quote(key), text_literal(value)));
         let settings = settings.collect::<Vec<_>>().join(", ");
         self.run(&format!("ALTER JOB {} SET ({settings})", self.quoted())).await.map(|_| ())
     }
@@ -121,7 +122,8 @@ impl JobHandle {
     /// # Errors
     /// There is no such job, or no such time.
     pub async fn intervals(&self, from: &str, to: &str) -> Result<Vec<RecordBatch>> {
-        self.run(&format!("SHOW INTERVALS OF {} FROM {} TO {}", self.quoted(), text(from), text(to))).await
+        self.run(&format!("SHOW INTERVALS OF {} FROM {} TO {}", self.quoted(), text_literal(from), text_literal(to)))
+            .await
     }
 
     /// Drops it. What it published stays.
@@ -316,7 +318,7 @@ impl BackfillBuilder {
             Order::Forward => "",
             Order::Reverse => " REVERSE",
         };
-        let (job, from, to) = (self.job.quoted(), text(&self.from), text(&self.to));
+        let (job, from, to) = (self.job.quoted(), text_literal(&self.from), text_literal(&self.to));
         format!("BACKFILL JOB {job} FROM {from} TO {to} REPROCESS {reprocess} MAX RUNS {}{order}", self.max_runs)
     }
 
@@ -341,8 +343,4 @@ impl BackfillBuilder {
 
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn text(value: &str) -> String {
-    format!("'{}'", value.replace('\'', "''"))
 }

@@ -8,6 +8,8 @@ use datafusion::common::utils::quote_identifier;
 use tidemill_core::Place;
 use tidemill_core::interval::{JobName, Order, Reprocess};
 
+use crate::session::text_literal;
+
 /// Characters of what a check is called.
 const NAME_CHARS: usize = 200;
 
@@ -176,11 +178,6 @@ impl Expectation {
     }
 }
 
-/// Text between quotes.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
 fn names(tables: &[At<TableReference>]) -> String {
     tables.iter().map(|table| table.value.to_quoted_string()).collect::<Vec<_>>().join(", ")
 }
@@ -190,18 +187,18 @@ impl fmt::Display for CreateJob {
         let (job, output) = (quote_identifier(&self.job.value.0), self.output.value.to_quoted_string());
         write!(f, "CREATE JOB {job} INTO {output}")?;
         match &self.trigger {
-            Some(TriggerClause::Cron(cron)) => write!(f, "\n  SCHEDULE CRON {}", quoted(&cron.value))?,
+            Some(TriggerClause::Cron(cron)) => write!(f, "\n  SCHEDULE CRON {}", text_literal(&cron.value))?,
             Some(TriggerClause::Update(of)) => write!(f, "\n  TRIGGER ON UPDATE OF {}", names(of))?,
             None => {}
         }
         if let Some(zone) = &self.zone {
-            write!(f, " AT TIME ZONE {}", quoted(&zone.value))?;
+            write!(f, " AT TIME ZONE {}", text_literal(&zone.value))?;
         }
         if let Some(interval) = &self.interval {
-            write!(f, "\n  INTERVAL {}", quoted(&interval.value))?;
+            write!(f, "\n  INTERVAL {}", text_literal(&interval.value))?;
         }
         if let Some(start) = &self.start {
-            write!(f, " START {}", quoted(&start.value))?;
+            write!(f, " START {}", text_literal(&start.value))?;
         }
         match self.catch_up {
             Some(true) => f.write_str(" CATCHUP TRUE")?,
@@ -223,7 +220,8 @@ impl fmt::Display for CreateJob {
             write!(f, "\n  {name}EXPECT ({predicate}{end}) ON VIOLATION {violation}")?;
         }
         if !self.settings.is_empty() {
-            let set = |set: &Setting| format!("{} = {}", quote_identifier(&set.key.value), quoted(&set.value.value));
+            let set =
+                |set: &Setting| format!("{} = {}", quote_identifier(&set.key.value), text_literal(&set.value.value));
             let settings = self.settings.iter().map(set);
             write!(f, "\n  WITH ({})", settings.collect::<Vec<_>>().join(", "))?;
         }

@@ -45,11 +45,16 @@ pub(crate) fn quoted(name: &str) -> Cow<'_, str> {
     }
 }
 
+/// A text as statements have it, between quotes.
+pub(crate) fn text_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// A column of a type that SQL has no name for, in Arrow's words.
 fn cast(field: &Field) -> Option<String> {
     let kind = field.data_type().to_string();
     let is_read = kind.parse::<DataType>().is_ok_and(|read| read == *field.data_type());
-    is_read.then(|| format!("arrow_cast(NULL, '{}') AS {}", kind.replace('\'', "''"), quoted(field.name())))
+    is_read.then(|| format!("arrow_cast(NULL, {}) AS {}", text_literal(&kind), quoted(field.name())))
 }
 
 /// The name of a type that holds the same values.

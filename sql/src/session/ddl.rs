@@ -17,7 +17,7 @@ use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
 
-use super::{Planning, options, schemas, system, temporary};
+use super::{Planning, options, schemas, system, temporary, text_literal};
 use crate::datasets::{check_external, create_external as create_external_dataset, is_dataset};
 use crate::{connectors, jobs};
 
@@ -104,13 +104,12 @@ pub(super) async fn external_definition(planning: &Planning<'_>, command: Create
 /// The command and its text with locations that mean the same wherever they are read, as far as they may be.
 fn anywhere(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result<(CreateExternalTable, String)> {
     options::refuse_secrets(&command)?;
-    let quoted = |l: &str| format!("'{}'", l.replace('\'', "''"));
     // What must not be kept was refused: what is kept means the same later, also where a folder is called `token=5`.
     let mut definition = planning.request.statement.clone();
     for location in &mut command.locations {
-        let written = quoted(location);
+        let written = text_literal(location);
         *location = absolute(location, planning.settings.directory.as_deref());
-        definition = definition.replacen(&written, &quoted(location), 1);
+        definition = definition.replacen(&written, &text_literal(location), 1);
     }
     command.locations.iter().try_for_each(|location| planning.files.check(location))?;
     options::with_secret(&command)?;

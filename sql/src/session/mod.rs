@@ -46,7 +46,7 @@ use crate::datasets::{self, Datasets, Pins};
 use crate::jobs;
 use crate::security::check_plan;
 use catalogue::TableCache;
-pub(crate) use create_table::{quoted, sql_type};
+pub(crate) use create_table::{quoted, sql_type, text_literal};
 pub(crate) use ddl::{absolute, check_new, qualified};
 pub use describe::{Description, ListedTable, Listing, TABLE_KINDS};
 pub use explain::LINES;
