@@ -38,6 +38,9 @@ enum Ended {
     Broken,
 }
 
+/// Whether the stream took a message.
+type Sent = std::result::Result<(), mpsc::error::SendError<wire::FromExecutor>>;
+
 /// Serves the coordinator that leads, whichever that is, until this executor is told to stop.
 ///
 /// # Errors
@@ -161,18 +164,10 @@ impl Agent {
                     Some(Ok(message)) => {
                         if let Some(to_executor::Message::Registered(registered)) = &message.message {
                             heartbeat = tokio::time::interval(Duration::from_millis(registered.heartbeat_ms.max(10)));
-                            self.shared.pond.open(&registered.state)?;
-                            self.shared.config.peers.tickets().take(&registered.ticket_key);
-                            for unheard in self.unacknowledged.values().chain(self.packs.values()) {
-                                if to.send(unheard.clone()).await.is_err() {
-                                    return Ok(Ended::Broken);
-                                }
-                            }
-                            is_registered = true;
-                            self.joined.send_replace(true);
-                            if self.report_packs(to).await.is_err() {
+                            if self.taken_in(registered, to).await?.is_err() {
                                 return Ok(Ended::Broken);
                             }
+                            is_registered = true;
                         }
                         self.obey(message)?;
                     }
@@ -206,6 +201,19 @@ impl Agent {
         }
     }
 
+    /// A coordinator took this executor in: it is told what none has acknowledged.
+    async fn taken_in(&mut self, registered: &wire::Registered, to: &mpsc::Sender<wire::FromExecutor>) -> Result<Sent> {
+        self.shared.pond.open(&registered.state)?;
+        self.shared.config.peers.tickets().take(&registered.ticket_key);
+        for unheard in self.unacknowledged.values().chain(self.packs.values()) {
+            if let Err(gone) = to.send(unheard.clone()).await {
+                return Ok(Err(gone));
+            }
+        }
+        self.joined.send_replace(true);
+        Ok(self.report_packs(to).await)
+    }
+
     fn heartbeat(&self) -> wire::Heartbeat {
         let known = self.running.keys().chain(self.unacknowledged.keys());
         let flow = |(attempt, running): (&Attempt, &Running)| Some(wire::Flow::of(*attempt, running.so_far.flow()?));
@@ -216,10 +224,7 @@ impl Agent {
     }
 
     /// Reports packs of outputs that are reported.
-    async fn report_packs(
-        &mut self,
-        to: &mpsc::Sender<wire::FromExecutor>,
-    ) -> std::result::Result<(), mpsc::error::SendError<wire::FromExecutor>> {
+    async fn report_packs(&mut self, to: &mpsc::Sender<wire::FromExecutor>) -> Sent {
         let runs_still = |output: &wire::LostOutput| {
             output.attempt.is_some_and(|attempt| self.running.contains_key(&Attempt::from(attempt)))
         };
