@@ -11,16 +11,14 @@ use tidemill_core::interval::{Interval, Spec, Unit, Zone};
 use tidemill_core::{Error, Millis, Place, Result};
 use tidemill_engine::error::from_datafusion;
 
+use super::placeholders::bind;
 use super::statement::CreateJob;
 use crate::session::{Planning, nearest};
 
-/// The placeholders that a job's query may have.
-const START: &str = "interval_start";
-const END: &str = "interval_end";
 const DAY_MS: u64 = 86_400_000;
 
 /// The type of what meets nothing: an instant.
-fn instant() -> DataType {
+pub(super) fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
@@ -49,22 +47,7 @@ pub(super) async fn bound(
         }
         _ => {}
     }
-    let bound = crate::session::bind_named(plan, |name, kind| {
-        let at = match name {
-            START => interval.start,
-            END => interval.end,
-            other => {
-                let alike = nearest(other, [START, END].into_iter()).unwrap_or(START);
-                return Err(Error::invalid(format!(
-                    "a job has no placeholder `${other}`: did you mean `${alike}`? There are `${START}` and `${END}`"
-                )));
-            }
-        };
-        let unknown = instant();
-        let kind = kind.filter(|kind| **kind != DataType::Null).unwrap_or(&unknown);
-        value(at, kind, spec).map_err(|why| Error::invalid(format!("`${name}` {why}")))
-    });
-    bound.map_err(|e| e.at(create.query.place))
+    bind(plan, interval, spec).map_err(|e| e.at(create.query.place))
 }
 
 /// A place in the query, in the statement around it.
