@@ -33,6 +33,8 @@ mod table;
 mod target;
 mod times;
 mod types;
+#[cfg(test)]
+mod unanswered;
 mod upkeep;
 mod version;
 mod write;
