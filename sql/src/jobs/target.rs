@@ -70,6 +70,11 @@ impl Target {
         let missing = || Error::not_found(format!("`{}` has no column `{}`", self.name, column.value)).at(column.place);
         let kind = type_of(&self.columns, &column.value).ok_or_else(missing)?;
         let wrong = |why: String| Error::invalid(format!("the column `{}` {why}", column.value)).at(column.place);
+        if !matches!(kind, DataType::Date32 | DataType::Timestamp(..)) {
+            return Err(wrong(format!(
+                "is of type {kind}, and a DATE or a timestamp says which interval a row belongs to: set interval_column to one"
+            )));
+        }
         let is_only_partition = matches!(self.partitions.as_slice(), [only] if *only == column.value);
         if is_only_partition && kind == DataType::Date32 && is_of_days(spec) {
             let days = day_of(interval.start, spec.zone)..day_of(interval.end, spec.zone);

@@ -9,9 +9,11 @@ mod inputs;
 mod kills;
 mod many;
 mod rewrites;
+mod shared;
 mod sinks;
 mod statements;
 mod stopped;
+mod typed;
 mod webhooks;
 
 use std::path::Path;
