@@ -113,10 +113,16 @@ fn depends_on(tokens: &mut Tokens<'_>, create: &mut CreateJob) -> Result<()> {
     loop {
         create.depends_on.push(tokens.table("the name of a dataset")?);
         let is_complete = tokens.take(&["COMPLETE"]);
-        if !tokens.take_sign(&Token::Comma) {
+        // The reference divides clauses by commas here and there: one may follow instead of a table.
+        if !tokens.take_sign(&Token::Comma) || (is_complete && is_clause_next(tokens)) {
             return if is_complete { Ok(()) } else { Err(tokens.expected("COMPLETE")) };
         }
     }
+}
+
+/// Whether a clause comes next, and not a table that is called as one begins.
+fn is_clause_next(tokens: &Tokens<'_>) -> bool {
+    CLAUSES.iter().any(|clause| tokens.are_next(&[*clause]) && !tokens.are_next(&[*clause, "COMPLETE"]))
 }
 
 fn expectation(tokens: &mut Tokens<'_>) -> Result<Expectation> {
@@ -160,5 +166,30 @@ pub(super) fn settings(tokens: &mut Tokens<'_>) -> Result<Vec<Setting>> {
         if !goes_on(tokens)? {
             return Ok(settings);
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::panic, reason = "a test that meets the unexpected should say so and end")]
+mod tests {
+    use super::super::parser::parse;
+    use super::super::statement::JobStatement;
+    use super::*;
+
+    #[test]
+    fn a_comma_between_clauses_is_no_further_table() -> Result<()> {
+        for (clauses, tables, checks, settings) in [
+            ("DEPENDS ON a COMPLETE, EXPECT (x > 0) ON VIOLATION FAIL, WITH (retries = 1)", 1, 1, 1),
+            ("DEPENDS ON a COMPLETE, WITH (retries = 1)", 1, 0, 1),
+            ("DEPENDS ON a COMPLETE, b, start COMPLETE, expect COMPLETE CONSTRAINT c EXPECT UNIQUE (x)", 4, 1, 0),
+        ] {
+            let statement = format!("CREATE JOB j INTO s {clauses} AS SELECT 1");
+            let Some(JobStatement::Create(create)) = parse(&statement)? else { panic!("{statement}") };
+            let found = (create.depends_on.len(), create.expect.len(), create.settings.len());
+            assert_eq!(found, (tables, checks, settings), "{statement}");
+        }
+        let nothing = parse("CREATE JOB j INTO s DEPENDS ON a, WITH (retries = 1) AS SELECT 1");
+        assert!(nothing.is_err_and(|error| error.message.contains("COMPLETE")));
+        Ok(())
     }
 }

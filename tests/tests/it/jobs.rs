@@ -2,6 +2,7 @@
 //! everybody, and say where they stopped and why.
 
 mod api;
+mod built;
 mod checks;
 mod counted;
 mod faults;
