@@ -1,5 +1,6 @@
 //! Datasets: tables in Delta Lake's format.
 
+mod checkpoints;
 mod crashes;
 mod engines;
 mod inputs;

@@ -18,6 +18,7 @@ mod statements;
 mod stopped;
 mod typed;
 mod webhooks;
+mod workers;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
