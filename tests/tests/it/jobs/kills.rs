@@ -13,7 +13,7 @@ use crate::durable::state_in;
 const INTERVALS: u64 = 24;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn al5_a_backfill_whose_processes_are_killed_publishes_each_interval_once_in_a_folder() {
+async fn dx5_a_backfill_whose_processes_are_killed_publishes_each_interval_once_in_a_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("state");
     let cluster = ProcessCluster::durable(1, 2, &state_in(&state)).await;
@@ -21,7 +21,7 @@ async fn al5_a_backfill_whose_processes_are_killed_publishes_each_interval_once_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn al5_a_backfill_whose_processes_are_killed_publishes_each_interval_once_on_s3() {
+async fn dx5_a_backfill_whose_processes_are_killed_publishes_each_interval_once_on_s3() {
     let folder = tempfile::tempdir().expect("a folder");
     let s3 = tokio::task::spawn_blocking(S3Server::start).await.expect("a server");
     s3.create_bucket("tide");
