@@ -10,6 +10,7 @@ mod inputs;
 mod kills;
 mod late;
 mod many;
+mod once;
 mod others;
 mod rewrites;
 mod shared;

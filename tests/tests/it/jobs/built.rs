@@ -69,7 +69,7 @@ async fn a_job_with_every_clause_is_kept_as_it_was_built() {
     let again = kept.replacen("CREATE", "CREATE OR REPLACE", 1);
     session.sql(&again).await.expect("what is shown can be sent").collect().await.expect("an answer");
     assert_eq!(shown(&job.definition().await.expect("a definition")), expected);
-    let told = "SELECT reason || ', ' || depends_on || ', ' || time_zone || ', ' || \"interval\" || ', ' || overlap || ', ' || state \
+    let told = "SELECT reason || ', ' || depends_on || ', ' || time_zone || ', ' || \"interval\" || ', ' || overlap || ', ' || state AS told \
                 FROM system.jobs";
     let told = session.sql(told).await.expect("a statement").collect().await.expect("rows");
     let told = arrow::util::pretty::pretty_format_batches(&told).expect("a table").to_string();
