@@ -113,6 +113,14 @@ impl JobHandle {
         self.run(&format!("ALTER JOB {} SET ({settings})", self.quoted())).await.map(|_| ())
     }
 
+    /// Ends a run, named as in `system.runs`: its interval counts as cancelled, unless it was past its commit.
+    ///
+    /// # Errors
+    /// There is no such run in progress, or it is somebody else's.
+    pub async fn cancel_run(&self, run: &str) -> Result<()> {
+        self.run(&format!("CANCEL RUN {}", text(run))).await.map(|_| ())
+    }
+
     /// Lets one of its backfills begin no more intervals.
     ///
     /// # Errors
@@ -206,7 +214,7 @@ impl JobBuilder {
         self.expecting(condition.to_owned(), Violation::Fail)
     }
 
-    /// `EXPECT (…) ON VIOLATION WARN`.
+    /// `EXPECT (…) ON VIOLATION WARN`; `UNIQUE (a, b)` may stand there, too.
     pub fn warn(self, condition: &str) -> Self {
         self.expecting(condition.to_owned(), Violation::Warn)
     }

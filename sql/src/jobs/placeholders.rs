@@ -223,6 +223,8 @@ mod tests {
             ("$interval_start IN (day, DATE '2000-01-01')", "2, 3"),
             ("n IN (SELECT n FROM t WHERE day = $interval_end) OR ts = $interval_start", "2, 4"),
             ("$interval_start < $interval_end AND day < $interval_start", "1"),
+            ("to_char($interval_start::date, '%Y-%m-%d') = CAST(day AS VARCHAR)", "2, 3"),
+            ("date_trunc('hour', $interval_start) = ts", "2"),
         ] {
             assert_eq!(in_new_york(filter).await, expected, "{filter}");
         }

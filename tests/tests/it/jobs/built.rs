@@ -1,6 +1,7 @@
 //! Every clause of `CREATE JOB` from Rust: what is built is what is kept, and what is shown can be sent again.
 
 use arrow::array::{AsArray, RecordBatch};
+use tidemill::ErrorKind;
 
 use super::creates;
 
@@ -69,6 +70,7 @@ async fn a_job_with_every_clause_is_kept_as_it_was_built() {
     let again = kept.replacen("CREATE", "CREATE OR REPLACE", 1);
     session.sql(&again).await.expect("what is shown can be sent").collect().await.expect("an answer");
     assert_eq!(shown(&job.definition().await.expect("a definition")), expected);
+    assert_eq!(job.cancel_run("job-nobody").await.expect_err("there is none").kind, ErrorKind::NotFound);
     let told = "SELECT reason || ', ' || depends_on || ', ' || time_zone || ', ' || \"interval\" || ', ' || overlap || ', ' || state AS told \
                 FROM system.jobs";
     let told = session.sql(told).await.expect("a statement").collect().await.expect("rows");
