@@ -1,11 +1,12 @@
 //! Jobs in SQL: `CREATE JOB` and the statements around it, and the runs that jobs submit. `docs/jobs.md`.
 //!
 //! A statement is read by `parser.rs` with `tokens.rs` and `clauses.rs` into the values of `statement.rs`; `spec.rs`, `settings.rs`,
-//! `query.rs`, `target.rs` and `checks.rs` say what a job's clauses mean, `create.rs` tries and makes it, `show.rs` and `strip.rs`
-//! show it. `builder.rs` is the same for Rust.
+//! `query.rs` with `bind.rs`, `target.rs` and `checks.rs` say what a job's clauses mean, `create.rs` tries and makes it, `show.rs`
+//! and `strip.rs` show it. `builder.rs` is the same for Rust.
 //!
 //! Invariant: a job is kept as its statement. What it runs is planned from that text, whoever leads by then.
 
+mod bind;
 mod builder;
 mod checks;
 mod clauses;
