@@ -73,12 +73,16 @@ impl JobHandle {
         JobBuilder { job: self.clone(), create }
     }
 
-    /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time.
+    /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time. It answers
+    /// the name of the run, as `system.runs` has it when it begins; it may wait for its inputs first.
     ///
     /// # Errors
     /// There is no such job or interval, or it is not over.
-    pub async fn execute(&self, start: &str) -> Result<()> {
-        self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text(start))).await.map(|_| ())
+    pub async fn execute(&self, start: &str) -> Result<String> {
+        let rows = self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text(start))).await?;
+        let names = rows.iter().filter_map(|rows| rows.column_by_name("run_id")?.as_string_opt::<i32>());
+        let name = names.flat_map(|names| names.iter().flatten()).next().map(str::to_owned);
+        name.ok_or_else(|| Error::internal("EXECUTE JOB answers no run"))
     }
 
     /// A backfill of the intervals between two times.

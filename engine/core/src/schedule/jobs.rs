@@ -135,7 +135,7 @@ impl Decider<'_> {
         if self.live_run(run).is_none() {
             return;
         }
-        let rows = u64::from(command.backfill().is_some());
+        let rows = u64::from(command.answers());
         let done = match command {
             Command::Job { event, basis } => self
                 .check_basis(basis.as_ref(), &event)

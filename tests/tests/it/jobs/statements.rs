@@ -89,7 +89,8 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
     click(client, folder.path()).await;
     let job = hourly("counts", ", retries = 2, retry_backoff = '100ms'").replace("count(*)", "sum(away(1))");
     rows(client, &job).await;
-    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    let execute = "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'";
+    assert_eq!(value(client, execute).await, "job-counts-1-7-1-1", "the run is named before it has ended");
     let of = |column: &str| {
         format!(
             "SELECT {column} FROM system.intervals WHERE job = 'counts' AND interval_start = TIMESTAMP '2026-03-01T07:00:00Z'"
@@ -104,7 +105,11 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
                 WHERE job = 'counts' AND interval_end = TIMESTAMP '2026-03-01T08:00:00Z'";
     assert_eq!(value(client, runs).await, "3 3 manual failed");
     std::fs::remove_file(&file).expect("the file");
-    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01T08:00:00+01:00'").await;
+    let again = shown(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01T08:00:00+01:00'").await;
+    assert!(
+        again.contains("| job-counts-1-7-2-1 | 2026-03-01T07:00:00Z | 2026-03-01T08:00:00Z |           |"),
+        "{again}"
+    );
     until(client, &of("max(state)"), "published").await;
     assert_eq!(value(client, &of("published_version || ' ' || published_generation")).await, "1 2");
     assert_eq!(value(client, &of("run_id || ' ' || attempt || ' ' || generation")).await, "job-counts-1-7-2-1 1 2");
@@ -156,7 +161,8 @@ async fn a_job_waits_until_its_input_is_complete_for_the_interval() {
     tables(client, folder.path()).await;
     let waiting = hourly("counts", ", retries = 0").replace("WITH", "DEPENDS ON clicks COMPLETE WITH");
     rows(client, &waiting).await;
-    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    let asked = shown(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    assert!(asked.contains("| clicks to be complete |"), "{asked}");
     let stands = "SELECT state || ': ' || coalesce(waits_for, error) FROM system.intervals \
                   WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z'";
     assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
