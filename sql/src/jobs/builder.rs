@@ -58,6 +58,7 @@ impl JobHandle {
     pub fn publishes_into(&self, dataset: &str) -> JobBuilder {
         let create = CreateJob {
             or_replace: false,
+            if_missing: false,
             job: At::nowhere(self.name.clone()),
             output: At::nowhere(TableReference::from(dataset)),
             trigger: None,

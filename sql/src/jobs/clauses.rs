@@ -14,11 +14,17 @@ const CLAUSES: [&str; 11] =
 
 /// What follows `CREATE JOB`.
 pub(super) fn create(tokens: &mut Tokens<'_>, or_replace: bool) -> Result<CreateJob> {
+    let place = tokens.place();
+    let if_missing = tokens.take(&["IF", "NOT", "EXISTS"]);
+    if or_replace && if_missing {
+        return Err(Error::invalid("OR REPLACE and IF NOT EXISTS exclude each other: leave one out").at(place));
+    }
     let job = name_of_new_job(tokens)?;
     tokens.expect(&["INTO"])?;
     let output = tokens.table("the name of a dataset")?;
     let mut create = CreateJob {
         or_replace,
+        if_missing,
         job,
         output,
         trigger: None,
@@ -96,7 +102,7 @@ fn unknown(tokens: &Tokens<'_>) -> Error {
     let alike = tokens.next_word().and_then(|word| nearest(&word, CLAUSES.into_iter()));
     match alike {
         Some(clause) => tokens.expected(&format!("{clause}, another clause, or AS and a query")),
-        None => tokens.expected("a clause, or AS and a query"),
+        None => tokens.expected(&format!("one of {}", CLAUSES.join(", "))),
     }
 }
 

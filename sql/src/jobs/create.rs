@@ -12,7 +12,7 @@ use tidemill_engine::planner::Plan;
 use super::checks::{self, Guarded};
 use super::parser::parse;
 use super::query::{bound, fitted};
-use super::settings::{Settings, check_hooks};
+use super::settings::{Settings, check_hooks, check_use};
 use super::spec::spec_of;
 use super::statement::{At, CreateJob, JobStatement, Setting};
 use super::target::{Target, check_alone};
@@ -24,10 +24,14 @@ pub(super) async fn create(planning: &Planning<'_>, create: &CreateJob) -> Resul
     planning.request.by.require(Role::Write, "CREATE JOB")?;
     let jobs = planning.request.state.state().await?.jobs;
     let known = jobs.jobs.get(&create.job.value);
+    if create.if_missing && known.is_some() {
+        return Ok(super::nothing());
+    }
     let by = planning.request.by.clone().recorded();
     let identity = known.map_or_else(|| ulid::Ulid::new().to_string(), |known| known.spec.identity.clone());
     let spec = spec_of(create, identity, by)?;
     check_hooks(&create.settings)?;
+    check_use(&create.settings)?;
     check(planning, &jobs, create, &spec).await?;
     let (job, basis) = (create.job.value.clone(), known.map(|known| basis(&create.job.value, known)));
     let event = match create.or_replace {
@@ -51,6 +55,7 @@ pub(super) async fn set(planning: &Planning<'_>, job: &At<JobName>, settings: &[
     check_hooks(settings)?;
     // Places in the statement that the job keeps are none in the one that was typed.
     let elsewhere = |e: Error| Error { place: None, ..e }.at(job.place);
+    check_use(&create.settings).map_err(elsewhere)?;
     let spec = spec_of(&create, known.spec.identity.clone(), known.spec.by.clone()).map_err(elsewhere)?;
     check(planning, &jobs, &create, &spec).await.map_err(elsewhere)?;
     let event = Box::new(Event::JobAltered { job: job.value.clone(), spec });

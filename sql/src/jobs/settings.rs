@@ -11,6 +11,9 @@ const MINUTE_MS: u64 = 60_000;
 /// How the value of `on_failure` and the others begins that names a secret.
 const SECRET: &str = "secret:";
 
+/// What the jobs of other systems have.
+const LATENESS: &str = "allowed_lateness";
+
 /// All settings.
 const KNOWN: [&str; 14] = [
     "mode",
@@ -81,6 +84,12 @@ impl Settings {
 }
 
 fn unknown(key: &str) -> Error {
+    if key == LATENESS {
+        return Error::invalid(format!(
+            "a job has no setting `{key}`, which is not built: late rows mark what was published as stale, and BACKFILL JOB … \
+             REPROCESS STALE computes that again; TRIGGER ON UPDATE OF does so by itself"
+        ));
+    }
     let hint = match nearest(key, KNOWN.into_iter()) {
         Some(alike) => format!("did you mean `{alike}`?"),
         None => format!("there are {}", KNOWN.join(", ")),
@@ -130,6 +139,22 @@ fn deadline(text: &str) -> Result<Deadline> {
 pub(super) fn check_hooks(settings: &[Setting]) -> Result<()> {
     let mut hooks = settings.iter().filter(|set| HOOKS.contains(&set.key.value.as_str()));
     hooks.try_for_each(|Setting { key, value }| webhook(&key.value, &value.value).map_err(|e| e.at(value.place)))
+}
+
+/// Whether what is set has something to act on. It is asked when settings are given, and never by a run.
+///
+/// # Errors
+/// One would never do anything.
+pub(super) fn check_use(settings: &[Setting]) -> Result<()> {
+    let set = |key: &str| settings.iter().find(|set| set.key.value == key);
+    match (set("on_late"), set("deadline")) {
+        (Some(late), None) => {
+            let message = "on_late is told when intervals are late, and nothing says when they are: set deadline = '03:00', or how long \
+                           after an interval's end, as in deadline = '90 minutes'";
+            Err(Error::invalid(message).at(late.value.place))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An address, or `secret:NAME`.
@@ -237,6 +262,10 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_named_with_the_nearest() {
         assert!(set("retry_backof", "1s").is_err_and(|message| message.contains("did you mean `retry_backoff`?")));
+        assert!(
+            set("allowed_lateness", "7d")
+                .is_err_and(|message| message.contains("`allowed_lateness`, which is not built"))
+        );
         assert!(set("mode", "upsert").is_err_and(|message| message.contains("replace_interval or append")));
         assert!(set("retries", "many").is_err_and(|message| message.contains("whole number")));
     }
@@ -265,6 +294,20 @@ mod tests {
         }
         // A run does not ask: who leads by then may not have the secret.
         assert_eq!(set("on_late", "secret:pager").map(|o| o.on_late), Ok(Some("secret:pager".to_owned())));
+    }
+
+    #[test]
+    fn what_would_never_do_anything_is_refused() {
+        let set = |keys: &[&str]| {
+            let setting = |key: &&str| Setting {
+                key: At::nowhere((*key).to_owned()),
+                value: At::nowhere("90 minutes".to_owned()),
+            };
+            check_use(&keys.iter().map(setting).collect::<Vec<_>>()).map_err(|e| e.message)
+        };
+        assert!(set(&["on_late"]).is_err_and(|message| message.contains("set deadline = '03:00'")));
+        assert_eq!(set(&["deadline"]), Ok(()), "system.intervals shows it");
+        assert_eq!(set(&["on_late", "deadline"]), Ok(()));
     }
 
     #[test]

@@ -22,6 +22,8 @@ async fn a_job_is_created_shown_altered_and_dropped() {
     let again = refused(client, &definition).await;
     assert_eq!(again.kind, ErrorKind::Conflict, "{again}");
     rows(client, &definition.replacen("CREATE JOB", "CREATE OR REPLACE TASK", 1)).await;
+    rows(client, &definition.replacen("CREATE JOB", "CREATE JOB IF NOT EXISTS", 1).replace("'2'", "'7'")).await;
+    assert_eq!(value(client, "SELECT strpos(statement, 'retries = ''2''') > 0 FROM system.jobs").await, "true");
     rows(client, "ALTER JOB counts SET (retries = 5, overlap = 'forbid')").await;
     let altered = value(client, "SELECT statement FROM system.jobs").await;
     assert!(altered.contains("retries = '5'") && altered.contains("overlap = 'forbid'"), "{altered}");
@@ -30,7 +32,8 @@ async fn a_job_is_created_shown_altered_and_dropped() {
     assert!(unknown.message.contains("did you mean `retries`?"), "{unknown}");
     rows(client, "ALTER JOB counts SUSPEND").await;
     assert_eq!(value(client, "SELECT state || ' ' || suspended_because FROM system.jobs").await, "suspended by a user");
-    rows(client, "ALTER JOB counts RESUME").await;
+    rows(client, "ALTER JOB IF EXISTS counts RESUME").await;
+    rows(client, "ALTER JOB IF EXISTS nobody RESUME").await;
     assert_eq!(value(client, "SELECT state FROM system.jobs").await, "active");
     let misspelt = refused(client, "DROP JOB count").await;
     assert!(misspelt.message.contains("did you mean `counts`?"), "{misspelt}");
