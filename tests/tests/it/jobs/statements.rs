@@ -162,10 +162,14 @@ async fn a_job_waits_until_its_input_is_complete_for_the_interval() {
     let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
     let client = &mut cluster.client().await;
     tables(client, folder.path()).await;
-    let waiting = hourly("counts", ", retries = 0").replace("WITH", "DEPENDS ON clicks COMPLETE WITH");
+    let waiting =
+        hourly("counts", ", retries = 0, deadline = '90 minutes'").replace("WITH", "DEPENDS ON clicks COMPLETE WITH");
     rows(client, &waiting).await;
     let asked = shown(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
     assert!(asked.contains("| clicks to be complete |"), "{asked}");
+    let late = "SELECT late FROM system.intervals WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z' \
+                AND deadline = TIMESTAMP '2026-03-01T09:30:00Z'";
+    assert_eq!(value(client, late).await, "true", "nobody is told, and it is to be seen");
     let stands = "SELECT state || ': ' || coalesce(waits_for, error) FROM system.intervals \
                   WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z'";
     assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
@@ -183,6 +187,7 @@ async fn a_job_waits_until_its_input_is_complete_for_the_interval() {
     .await;
     let published = "SELECT count(*) FROM system.intervals WHERE state = 'published'";
     until(client, published, "1").await;
+    assert_eq!(value(client, late).await, "false");
 }
 
 #[tokio::test(flavor = "multi_thread")]
