@@ -339,6 +339,14 @@ mod tests {
         let (mode, _) = written(daily, 0).await.expect("rows");
         let partition = |day: &str| BTreeMap::from([("day".to_owned(), Some(day.to_owned()))]);
         assert_eq!(mode, WriteMode::ReplacePartitions(vec![partition("2026-03-07"), partition("2026-03-08")]));
+        let appending = HOURLY.replace("WITH (", "WITH (mode = 'append', ");
+        let (mode, _) = written(&appending, 9).await.expect("rows");
+        assert!(
+            matches!(mode, WriteMode::AppendInterval { column, .. } if column == "hour"),
+            "its rows must lie there"
+        );
+        let (mode, _) = written(&appending.replace(", interval_column = 'hour'", ""), 9).await.expect("rows");
+        assert_eq!(mode, WriteMode::Append);
         let error = written(&daily.replace("2 days", "2 hours"), 0).await.expect_err("an error");
         assert!(error.message.contains("not of whole days"), "{error}");
     }
@@ -415,7 +423,12 @@ mod tests {
             ),
             (wrong("INTO sums", "INTO summs"), "did you mean `sums`?"),
             (wrong("WITH (interval_column = 'hour')", ""), "set interval_column"),
-            (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`"),
+            (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`: did you mean `hour`?"),
+            (wrong("interval_column = 'hour'", "interval_column = 'ad'"), "`ad` is Int64, and a DATE or a timestamp"),
+            (
+                wrong("interval_column", "mode = 'append', interval_column").replace("'hour')", "'our')"),
+                "no column `our`",
+            ),
             (wrong("interval_column = 'hour'", "partition = 'hour'"), "is not partitioned by `hour`"),
             (wrong("WITH (", "EXPECT (sum(cost) > ad) WITH ("), "of one row and of all rows"),
             (wrong("WITH (", "EXPECT (sum(hour) > 0) WITH ("), "the check `sum(hour) > 0`"),

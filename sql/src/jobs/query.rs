@@ -178,14 +178,10 @@ fn fits(given: &DataType, wanted: &DataType) -> bool {
     let is_text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let is_time = |kind: &DataType| matches!(kind, DataType::Timestamp(..));
     // An integer would be what is left of it.
-    let is_fraction = match given {
-        DataType::Decimal32(_, scale)
-        | DataType::Decimal64(_, scale)
-        | DataType::Decimal128(_, scale)
-        | DataType::Decimal256(_, scale) => *scale > 0,
-        _ => given.is_floating(),
-    };
-    let is_number = given.is_numeric() && wanted.is_numeric();
+    let is_fraction = scale_of(given).map_or_else(|| given.is_floating(), |scale| scale > 0);
+    // Digits behind the point would be rounded away: of sums nobody sees it.
+    let is_rounded = scale_of(given).zip(scale_of(wanted)).is_some_and(|(given, wanted)| given > wanted);
+    let is_number = given.is_numeric() && wanted.is_numeric() && !is_rounded;
     if given == wanted || *given == DataType::Null {
         return true;
     }
@@ -197,6 +193,17 @@ fn fits(given: &DataType, wanted: &DataType) -> bool {
         || (given.is_nested() && wanted.is_nested())
         || (*given == DataType::Date32 && is_time(wanted));
     alike && can_cast_types(given, wanted)
+}
+
+/// Digits behind the point, of a decimal.
+const fn scale_of(kind: &DataType) -> Option<i8> {
+    match kind {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => Some(*scale),
+        _ => None,
+    }
 }
 
 fn columns(schema: &SchemaRef) -> String {
@@ -220,6 +227,7 @@ mod tests {
             (DataType::Decimal256(40, 1), DataType::Int32),
             (DataType::Float64, DataType::Int64),
             (DataType::Float64, decimal(4)),
+            (decimal(6), decimal(4)),
             (DataType::Utf8, DataType::Int64),
         ] {
             assert!(!fits(&given, &wanted), "{given} into {wanted}");

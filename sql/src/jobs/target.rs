@@ -15,7 +15,7 @@ use super::query::{day_of, is_of_days, type_of, value};
 use super::settings::Settings;
 use super::statement::{At, CreateJob};
 use crate::datasets::{DatasetTable, WriteMode};
-use crate::session::Planning;
+use crate::session::{Planning, nearest};
 
 /// A dataset that a job publishes into.
 pub(super) struct Target {
@@ -68,7 +68,11 @@ impl Target {
             return Ok(WriteMode::Append);
         }
         let column = self.column(create, &settings)?;
-        let missing = || Error::not_found(format!("`{}` has no column `{}`", self.name, column.value)).at(column.place);
+        let missing = || {
+            let alike = nearest(&column.value, self.columns.fields().iter().map(|field| field.name().as_str()));
+            let hint = alike.map_or_else(String::new, |alike| format!(": did you mean `{alike}`?"));
+            Error::not_found(format!("`{}` has no column `{}`{hint}", self.name, column.value)).at(column.place)
+        };
         let kind = type_of(&self.columns, &column.value).ok_or_else(missing)?;
         let wrong = |why: String| Error::invalid(format!("the column `{}` {why}", column.value)).at(column.place);
         let is_only_partition = matches!(self.partitions.as_slice(), [only] if *only == column.value);
