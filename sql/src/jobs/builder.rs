@@ -71,7 +71,7 @@ impl JobHandle {
             settings: Vec::new(),
             query: At::nowhere(String::new()),
         };
-        JobBuilder { job: self.clone(), create }
+        JobBuilder { job: self.clone(), create, nameless: None }
     }
 
     /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time. It answers
@@ -157,6 +157,8 @@ impl JobHandle {
 pub struct JobBuilder {
     job: JobHandle,
     create: CreateJob,
+    /// What a check was to be called before there was one.
+    nameless: Option<String>,
 }
 
 impl JobBuilder {
@@ -222,10 +224,11 @@ impl JobBuilder {
         self.expecting(format!("UNIQUE ({})", columns.join(", ")), Violation::Fail)
     }
 
-    /// `CONSTRAINT`: what the check is called that was added last, if there is one.
+    /// `CONSTRAINT`: what the check is called that was added last. Before any check it is an error when the job is created.
     pub fn constraint(mut self, name: &str) -> Self {
-        if let Some(last) = self.create.expect.last_mut() {
-            last.name = Some(name.to_owned());
+        match self.create.expect.last_mut() {
+            Some(last) => last.name = Some(name.to_owned()),
+            None => self.nameless = Some(name.to_owned()),
         }
         self
     }
@@ -273,6 +276,11 @@ impl JobBuilder {
     async fn send(self, or_replace: &str) -> Result<JobHandle> {
         if self.create.query.value.is_empty() {
             return Err(Error::invalid(format!("the job {} computes nothing: give it a query", self.job.name)));
+        }
+        if let Some(name) = &self.nameless {
+            let message =
+                format!("`{name}` names no check: call constraint behind the expect, warn or unique that it names");
+            return Err(Error::invalid(message));
         }
         let statement = self.statement().replacen("CREATE ", &format!("CREATE {or_replace}"), 1);
         self.job.run(&statement).await?;

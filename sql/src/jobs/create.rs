@@ -31,7 +31,7 @@ pub(super) async fn create(planning: &Planning<'_>, create: &CreateJob) -> Resul
     let identity = known.map_or_else(|| ulid::Ulid::new().to_string(), |known| known.spec.identity.clone());
     let spec = spec_of(create, identity, by)?;
     check_hooks(&create.settings)?;
-    check_use(&create.settings)?;
+    check_use(&create.settings, &spec)?;
     check(planning, &jobs, create, &spec).await?;
     let (job, basis) = (create.job.value.clone(), known.map(|known| basis(&create.job.value, known)));
     let event = match create.or_replace {
@@ -55,8 +55,8 @@ pub(super) async fn set(planning: &Planning<'_>, job: &At<JobName>, settings: &[
     check_hooks(settings)?;
     // Places in the statement that the job keeps are none in the one that was typed.
     let elsewhere = |e: Error| Error { place: None, ..e }.at(job.place);
-    check_use(&create.settings).map_err(elsewhere)?;
     let spec = spec_of(&create, known.spec.identity.clone(), known.spec.by.clone()).map_err(elsewhere)?;
+    check_use(&create.settings, &spec).map_err(elsewhere)?;
     check(planning, &jobs, &create, &spec).await.map_err(elsewhere)?;
     let event = Box::new(Event::JobAltered { job: job.value.clone(), spec });
     Ok(Plan::Command(Command::Job { event, basis: Some(basis(&job.value, known)) }))

@@ -260,6 +260,9 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
         );
         assert!(matches!(&daily.trigger, Some(TriggerClause::Cron(cron)) if cron.value == "15 2 * * *"));
         assert_eq!(daily.catch_up, Some(false));
+        let interval = |text: &str| create(&DAILY.replace("INTERVAL '1 day'", text)).interval.map(|at| at.value);
+        assert_eq!(interval("INTERVAL '1' DAY").as_deref(), Some("1 day"));
+        assert_eq!(interval("INTERVAL '7'").as_deref(), Some("7"), "what follows is a clause");
         assert_eq!(daily.depends_on.len(), 1);
         let [check] = daily.expect.as_slice() else { panic!("{:?}", daily.expect) };
         assert_eq!((check.predicate.value.as_str(), check.violation), ("spend >= 0", Violation::Fail));

@@ -1,6 +1,6 @@
 //! `WITH (…)`: which settings there are, and what they mean.
 
-use tidemill_core::interval::{Deadline, Length, Mode, Options, Overlap, Unit};
+use tidemill_core::interval::{Deadline, Length, Mode, Options, Overlap, Spec, Unit};
 use tidemill_core::{Error, Result};
 use tidemill_engine::secrets::{SecretType, Secrets, check_location};
 
@@ -145,16 +145,20 @@ pub(super) fn check_hooks(settings: &[Setting]) -> Result<()> {
 ///
 /// # Errors
 /// One would never do anything.
-pub(super) fn check_use(settings: &[Setting]) -> Result<()> {
-    let set = |key: &str| settings.iter().find(|set| set.key.value == key);
-    match (set("on_late"), set("deadline")) {
-        (Some(late), None) => {
-            let message = "on_late is told when intervals are late, and nothing says when they are: set deadline = '03:00', or how long \
-                           after an interval's end, as in deadline = '90 minutes'";
-            Err(Error::invalid(message).at(late.value.place))
-        }
-        _ => Ok(()),
+pub(super) fn check_use(settings: &[Setting], spec: &Spec) -> Result<()> {
+    let place = |key: &str| settings.iter().find(|set| set.key.value == key).and_then(|set| set.value.place);
+    let options = &spec.options;
+    if options.on_late.is_some() && options.deadline.is_none() {
+        let message = "on_late is told when intervals are late, and nothing says when they are: set deadline = '03:00', or how long after \
+                       an interval's end, as in deadline = '90 minutes'";
+        return Err(Error::invalid(message).at(place("on_late")));
     }
+    if options.lookback > 0 && spec.inputs().next().is_none() {
+        let message = "lookback is how many intervals before its own a run reads of what it waits for, and it waits for nothing: name its \
+                       inputs with DEPENDS ON … COMPLETE. No interval is computed again for it";
+        return Err(Error::invalid(message).at(place("lookback")));
+    }
+    Ok(())
 }
 
 /// An address, or `secret:NAME`.
@@ -236,6 +240,9 @@ pub(super) fn length(text: &str) -> Result<Length> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::parser::parse;
+    use crate::jobs::spec::spec_of;
+    use crate::jobs::statement::JobStatement;
 
     fn set(key: &str, value: &str) -> std::result::Result<Options, String> {
         let setting = Setting { key: At::nowhere(key.to_owned()), value: At::nowhere(value.to_owned()) };
@@ -298,16 +305,27 @@ mod tests {
 
     #[test]
     fn what_would_never_do_anything_is_refused() {
-        let set = |keys: &[&str]| {
-            let setting = |key: &&str| Setting {
-                key: At::nowhere((*key).to_owned()),
-                value: At::nowhere("90 minutes".to_owned()),
+        let check = |clauses: &str| {
+            let text = format!("CREATE JOB j INTO s SCHEDULE CRON '@daily' INTERVAL '1 day' {clauses} AS SELECT 1");
+            let Some(JobStatement::Create(create)) = parse(&text)? else {
+                return Err(Error::internal("no CREATE JOB"));
             };
-            check_use(&keys.iter().map(setting).collect::<Vec<_>>()).map_err(|e| e.message)
+            check_use(&create.settings, &spec_of(&create, String::new(), None)?)
         };
-        assert!(set(&["on_late"]).is_err_and(|message| message.contains("set deadline = '03:00'")));
-        assert_eq!(set(&["deadline"]), Ok(()), "system.intervals shows it");
-        assert_eq!(set(&["on_late", "deadline"]), Ok(()));
+        for (clauses, expected) in [
+            ("WITH (on_late = 'secret:pager')", "set deadline = '03:00'"),
+            ("WITH (lookback = 1)", "name its inputs with DEPENDS ON"),
+        ] {
+            let refused = check(clauses);
+            assert!(refused.is_err_and(|e| e.message.contains(expected) && e.place.is_some()), "{clauses}");
+        }
+        for clauses in [
+            "WITH (deadline = '03:00')",
+            "WITH (on_late = 'secret:pager', deadline = '90 minutes')",
+            "DEPENDS ON c COMPLETE WITH (lookback = 1)",
+        ] {
+            assert_eq!(check(clauses), Ok(()), "{clauses}");
+        }
     }
 
     #[test]

@@ -30,6 +30,9 @@ async fn a_job_is_built_in_rust() {
         job.statement()
             .starts_with("CREATE JOB counts INTO sums\n  SCHEDULE CRON '5 * * * *' AT TIME ZONE 'Europe/Berlin'")
     );
+    let nameless = session.job("counts").publishes_into("sums").constraint("early").expect("n > 0").query("SELECT 1");
+    let nameless = nameless.create().await.expect_err("there was no check to be named");
+    assert!(nameless.message.contains("`early` names no check"), "{nameless}");
     let job = job.create().await.expect("a job");
     let listed = job.backfill("2026-03-01", "2026-03-02").reverse().dry_run().await.expect("a list");
     assert_eq!(listed.iter().map(RecordBatch::num_rows).sum::<usize>(), 24);
