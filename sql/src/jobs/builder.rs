@@ -58,6 +58,7 @@ impl JobHandle {
     pub fn publishes_into(&self, dataset: &str) -> JobBuilder {
         let create = CreateJob {
             or_replace: false,
+            if_missing: false,
             job: At::nowhere(self.name.clone()),
             output: At::nowhere(TableReference::from(dataset)),
             trigger: None,
@@ -70,15 +71,19 @@ impl JobHandle {
             settings: Vec::new(),
             query: At::nowhere(String::new()),
         };
-        JobBuilder { job: self.clone(), create }
+        JobBuilder { job: self.clone(), create, nameless: None }
     }
 
-    /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time.
+    /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time. It answers
+    /// the name of the run, as `system.runs` has it when it begins; it may wait for its inputs first.
     ///
     /// # Errors
     /// There is no such job or interval, or it is not over.
-    pub async fn execute(&self, start: &str) -> Result<()> {
-        self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text(start))).await.map(|_| ())
+    pub async fn execute(&self, start: &str) -> Result<String> {
+        let rows = self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text(start))).await?;
+        let names = rows.iter().filter_map(|rows| rows.column_by_name("run_id")?.as_string_opt::<i32>());
+        let name = names.flat_map(|names| names.iter().flatten()).next().map(str::to_owned);
+        name.ok_or_else(|| Error::internal("EXECUTE JOB answers no run"))
     }
 
     /// A backfill of the intervals between two times.
@@ -160,6 +165,8 @@ impl JobHandle {
 pub struct JobBuilder {
     job: JobHandle,
     create: CreateJob,
+    /// What a check was to be called before there was one.
+    nameless: Option<String>,
 }
 
 impl JobBuilder {
@@ -225,10 +232,11 @@ impl JobBuilder {
         self.expecting(format!("UNIQUE ({})", columns.join(", ")), Violation::Fail)
     }
 
-    /// `CONSTRAINT`: what the check is called that was added last, if there is one.
+    /// `CONSTRAINT`: what the check is called that was added last. Before any check it is an error when the job is created.
     pub fn constraint(mut self, name: &str) -> Self {
-        if let Some(last) = self.create.expect.last_mut() {
-            last.name = Some(name.to_owned());
+        match self.create.expect.last_mut() {
+            Some(last) => last.name = Some(name.to_owned()),
+            None => self.nameless = Some(name.to_owned()),
         }
         self
     }
@@ -276,6 +284,11 @@ impl JobBuilder {
     async fn send(self, or_replace: &str) -> Result<JobHandle> {
         if self.create.query.value.is_empty() {
             return Err(Error::invalid(format!("the job {} computes nothing: give it a query", self.job.name)));
+        }
+        if let Some(name) = &self.nameless {
+            let message =
+                format!("`{name}` names no check: call constraint behind the expect, warn or unique that it names");
+            return Err(Error::invalid(message));
         }
         let statement = self.statement().replacen("CREATE ", &format!("CREATE {or_replace}"), 1);
         self.job.run(&statement).await?;

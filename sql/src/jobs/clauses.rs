@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemill_core::{Error, Result};
 
 use super::parser::{goes_on, name_of_new_job};
-use super::statement::{CreateJob, Expectation, Setting, TriggerClause, Violation};
+use super::statement::{At, CreateJob, Expectation, Setting, TriggerClause, Violation};
 use super::tokens::Tokens;
 use crate::session::nearest;
 
@@ -14,11 +14,17 @@ const CLAUSES: [&str; 11] =
 
 /// What follows `CREATE JOB`.
 pub(super) fn create(tokens: &mut Tokens<'_>, or_replace: bool) -> Result<CreateJob> {
+    let place = tokens.place();
+    let if_missing = tokens.take(&["IF", "NOT", "EXISTS"]);
+    if or_replace && if_missing {
+        return Err(Error::invalid("OR REPLACE and IF NOT EXISTS exclude each other: leave one out").at(place));
+    }
     let job = name_of_new_job(tokens)?;
     tokens.expect(&["INTO"])?;
     let output = tokens.table("the name of a dataset")?;
     let mut create = CreateJob {
         or_replace,
+        if_missing,
         job,
         output,
         trigger: None,
@@ -29,7 +35,7 @@ pub(super) fn create(tokens: &mut Tokens<'_>, or_replace: bool) -> Result<Create
         depends_on: Vec::new(),
         expect: Vec::new(),
         settings: Vec::new(),
-        query: super::statement::At::nowhere(String::new()),
+        query: At::nowhere(String::new()),
     };
     while !tokens.take(&["AS"]) {
         clause(tokens, &mut create)?;
@@ -67,7 +73,7 @@ fn clause(tokens: &mut Tokens<'_>, create: &mut CreateJob) -> Result<()> {
         return once(&mut create.zone, "AT TIME ZONE", tokens, &|tokens| tokens.text("the name of a time zone"));
     }
     if tokens.take(&["INTERVAL"]) {
-        return once(&mut create.interval, "INTERVAL", tokens, &|tokens| tokens.text("a length"));
+        return once(&mut create.interval, "INTERVAL", tokens, &length);
     }
     if tokens.take(&["START"]) {
         return once(&mut create.start, "START", tokens, &|tokens| tokens.text("a time"));
@@ -96,7 +102,20 @@ fn unknown(tokens: &Tokens<'_>) -> Error {
     let alike = tokens.next_word().and_then(|word| nearest(&word, CLAUSES.into_iter()));
     match alike {
         Some(clause) => tokens.expected(&format!("{clause}, another clause, or AS and a query")),
-        None => tokens.expected("a clause, or AS and a query"),
+        None => tokens.expected(&format!("one of {}", CLAUSES.join(", "))),
+    }
+}
+
+/// `'1 day'`, or `'1' DAY` as SQL has it.
+fn length(tokens: &mut Tokens<'_>) -> Result<At<String>> {
+    let At { value, place } = tokens.text("a length")?;
+    let is_number = !value.trim().is_empty() && value.trim().chars().all(|c| c.is_ascii_digit());
+    match tokens.next_word().filter(|word| is_number && !CLAUSES.contains(&word.as_str())) {
+        Some(unit) => {
+            tokens.take(&[unit.as_str()]);
+            Ok(At { value: format!("{} {}", value.trim(), unit.to_lowercase()), place })
+        }
+        None => Ok(At { value, place }),
     }
 }
 

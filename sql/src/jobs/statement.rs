@@ -31,6 +31,7 @@ pub(crate) enum JobStatement {
     Create(Box<CreateJob>),
     Alter {
         job: At<JobName>,
+        if_exists: bool,
         change: Alteration,
     },
     Drop {
@@ -93,6 +94,8 @@ pub(crate) struct Backfill {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CreateJob {
     pub(crate) or_replace: bool,
+    /// `IF NOT EXISTS`: one that is there stays as it is.
+    pub(crate) if_missing: bool,
     pub(crate) job: At<JobName>,
     /// `INTO`.
     pub(crate) output: At<TableReference>,
