@@ -17,6 +17,7 @@ mod shared;
 mod sinks;
 mod statements;
 mod stopped;
+mod suspended;
 mod typed;
 mod webhooks;
 mod workers;
