@@ -6,6 +6,7 @@ mod engines;
 mod inputs;
 mod intervals;
 mod live;
+mod readers;
 mod upkeep;
 mod writers;
 mod writing;
