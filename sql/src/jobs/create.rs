@@ -357,7 +357,8 @@ mod tests {
         let daily = "CREATE JOB daily INTO days SCHEDULE CRON '@daily' AT TIME ZONE 'Europe/Berlin' INTERVAL '1 day' \
             START '2026-02-28' AS SELECT $interval_start::date AS day, count(*) AS ad, 0 AS cost FROM clicks, \
             (VALUES (DATE '2026-02-27'), (DATE '2026-02-28'), (DATE '2026-03-01'), (DATE '2026-03-02')) AS d(seen) \
-            WHERE ts >= $interval_start AND ts < $interval_end AND seen >= $interval_start - INTERVAL '1 day' AND seen < $interval_end";
+            WHERE ts >= $interval_start AND ts < $interval_end AND seen >= $interval_start - INTERVAL '1 day' AND seen < $interval_end \
+            GROUP BY 1";
         let (mode, rows) = written(daily, 1).await.expect("rows");
         assert!(rows.contains("| 8  | 0    | 2026-03-01 |"), "{rows}");
         let day = BTreeMap::from([("day".to_owned(), Some("2026-03-01".to_owned()))]);
