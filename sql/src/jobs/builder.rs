@@ -27,7 +27,7 @@ use crate::Session;
 ///     .depends_on("clicks")
 ///     .set("interval_column", "day")
 ///     .expect("spend >= 0")
-///     .query("SELECT date_trunc('day', ts)::date AS day, ad, sum(cost) AS spend FROM clicks \
+///     .query("SELECT $interval_start::date AS day, ad, sum(cost) AS spend FROM clicks \
 ///             WHERE ts >= $interval_start AND ts < $interval_end GROUP BY 1, 2")
 ///     .create()
 ///     .await?;

@@ -171,6 +171,18 @@ fn expectation(tokens: &mut Tokens<'_>) -> Result<Expectation> {
     Ok(Expectation { name, predicate, violation })
 }
 
+/// `(key, …)`.
+pub(super) fn keys(tokens: &mut Tokens<'_>) -> Result<Vec<At<String>>> {
+    tokens.expect_sign(&Token::LParen)?;
+    let mut keys = Vec::new();
+    loop {
+        keys.push(tokens.name("the name of a setting")?);
+        if !goes_on(tokens)? {
+            return Ok(keys);
+        }
+    }
+}
+
 /// `(key = value, …)`.
 pub(super) fn settings(tokens: &mut Tokens<'_>) -> Result<Vec<Setting>> {
     tokens.expect_sign(&Token::LParen)?;

@@ -12,7 +12,7 @@ use tidemill_engine::planner::Plan;
 use super::checks::{self, Guarded};
 use super::parser::parse;
 use super::query::{bound, fitted};
-use super::settings::{Settings, check_hooks, check_use};
+use super::settings::{Settings, check_hooks, check_key, check_use};
 use super::spec::spec_of;
 use super::statement::{At, CreateJob, JobStatement, Setting};
 use super::target::{Target, check_alone};
@@ -45,19 +45,35 @@ pub(super) async fn create(planning: &Planning<'_>, create: &CreateJob) -> Resul
 /// `ALTER JOB … SET`: these settings take the place of those of the same name.
 pub(super) async fn set(planning: &Planning<'_>, job: &At<JobName>, settings: &[Setting]) -> Result<Plan> {
     let jobs = planning.request.state.state().await?.jobs;
-    let known = super::known(&jobs, job)?;
-    let mut create = definition(known)?;
+    let mut create = definition(super::known(&jobs, job)?)?;
     for setting in settings {
         create.settings.retain(|old| old.key.value != setting.key.value);
         create.settings.push(setting.clone());
     }
     Settings::of(&create.settings)?;
     check_hooks(settings)?;
+    altered(planning, &jobs, job, &create).await
+}
+
+/// `ALTER JOB … UNSET`: these settings are what they are where nothing is said.
+pub(super) async fn unset(planning: &Planning<'_>, job: &At<JobName>, keys: &[At<String>]) -> Result<Plan> {
+    let jobs = planning.request.state.state().await?.jobs;
+    let mut create = definition(super::known(&jobs, job)?)?;
+    for key in keys {
+        check_key(key)?;
+        create.settings.retain(|old| old.key.value != key.value);
+    }
+    altered(planning, &jobs, job, &create).await
+}
+
+/// A job with other settings.
+async fn altered(planning: &Planning<'_>, jobs: &State, job: &At<JobName>, create: &CreateJob) -> Result<Plan> {
+    let known = super::known(jobs, job)?;
     // Places in the statement that the job keeps are none in the one that was typed.
     let elsewhere = |e: Error| Error { place: None, ..e }.at(job.place);
-    let spec = spec_of(&create, known.spec.identity.clone(), known.spec.by.clone()).map_err(elsewhere)?;
+    let spec = spec_of(create, known.spec.identity.clone(), known.spec.by.clone()).map_err(elsewhere)?;
     check_use(&create.settings, &spec).map_err(elsewhere)?;
-    check(planning, &jobs, &create, &spec).await.map_err(elsewhere)?;
+    check(planning, jobs, create, &spec).await.map_err(elsewhere)?;
     let event = Box::new(Event::JobAltered { job: job.value.clone(), spec });
     Ok(Plan::Command(Command::Job { event, basis: Some(basis(&job.value, known)) }))
 }
@@ -357,7 +373,8 @@ mod tests {
         let daily = "CREATE JOB daily INTO days SCHEDULE CRON '@daily' AT TIME ZONE 'Europe/Berlin' INTERVAL '1 day' \
             START '2026-02-28' AS SELECT $interval_start::date AS day, count(*) AS ad, 0 AS cost FROM clicks, \
             (VALUES (DATE '2026-02-27'), (DATE '2026-02-28'), (DATE '2026-03-01'), (DATE '2026-03-02')) AS d(seen) \
-            WHERE ts >= $interval_start AND ts < $interval_end AND seen >= $interval_start - INTERVAL '1 day' AND seen < $interval_end";
+            WHERE ts >= $interval_start AND ts < $interval_end AND seen >= $interval_start - INTERVAL '1 day' AND seen < $interval_end \
+            GROUP BY 1";
         let (mode, rows) = written(daily, 1).await.expect("rows");
         assert!(rows.contains("| 8  | 0    | 2026-03-01 |"), "{rows}");
         let day = BTreeMap::from([("day".to_owned(), Some("2026-03-01".to_owned()))]);

@@ -179,11 +179,14 @@ async fn complete(
 async fn alter(planning: &Planning<'_>, job: At<JobName>, change: Alteration) -> Result<Plan> {
     match change {
         Alteration::Set(settings) => create::set(planning, &job, &settings).await,
+        Alteration::Unset(keys) => create::unset(planning, &job, &keys).await,
         Alteration::Suspend | Alteration::Resume => {
             known(&jobs(planning).await?, &job)?;
             Ok(ask(match change {
                 Alteration::Resume => Event::JobResumed { job: job.value },
-                Alteration::Suspend | Alteration::Set(_) => Event::JobSuspended { job: job.value },
+                Alteration::Suspend | Alteration::Set(_) | Alteration::Unset(_) => {
+                    Event::JobSuspended { job: job.value }
+                }
             }))
         }
     }

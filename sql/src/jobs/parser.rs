@@ -116,8 +116,10 @@ fn alter(tokens: &mut Tokens<'_>, if_exists: bool) -> Result<JobStatement> {
         Alteration::Resume
     } else if tokens.take(&["SET"]) {
         Alteration::Set(clauses::settings(tokens)?)
+    } else if tokens.take(&["UNSET"]) {
+        Alteration::Unset(clauses::keys(tokens)?)
     } else {
-        return Err(tokens.expected("SUSPEND, RESUME or SET"));
+        return Err(tokens.expected("SUSPEND, RESUME, SET or UNSET"));
     };
     Ok(JobStatement::Alter { job, if_exists, change })
 }
@@ -317,6 +319,7 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
             "ALTER JOB IF EXISTS daily RESUME",
             "CREATE JOB IF NOT EXISTS daily INTO sums AS SELECT 1",
             "ALTER JOB daily SET (retries = 5, overlap = forbid)",
+            "ALTER JOB daily UNSET (retries, deadline)",
             "DROP JOB IF EXISTS daily",
             "CANCEL RUN 'job-daily-1-2-3-4'",
             "CANCEL BACKFILL 3 OF JOB daily",
@@ -370,7 +373,7 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
                 (1, 21),
             ),
             ("CREATE OR REPLACE JOB IF NOT EXISTS d INTO s AS SELECT 1", "exclude each other", (1, 23)),
-            ("ALTER JOB d PAUSE", "SUSPEND, RESUME or SET", (1, 13)),
+            ("ALTER JOB d PAUSE", "SUSPEND, RESUME, SET or UNSET", (1, 13)),
             ("SHOW JOBS LIKE 'x'", "the end of the statement", (1, 11)),
         ] {
             let (message, found) = wrong(text);

@@ -83,6 +83,14 @@ impl Settings {
     }
 }
 
+/// Whether there is a setting of a name.
+///
+/// # Errors
+/// There is none; the error points at it.
+pub(super) fn check_key(key: &At<String>) -> Result<()> {
+    if KNOWN.contains(&key.value.as_str()) { Ok(()) } else { Err(unknown(&key.value).at(key.place)) }
+}
+
 fn unknown(key: &str) -> Error {
     if key == LATENESS {
         return Error::invalid(format!(

@@ -76,6 +76,8 @@ pub(crate) enum Alteration {
     Resume,
     /// `SET (…)`.
     Set(Vec<Setting>),
+    /// `UNSET (…)`: these are what they are where nothing is said.
+    Unset(Vec<At<String>>),
 }
 
 /// `BACKFILL JOB …`.

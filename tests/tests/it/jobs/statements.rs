@@ -28,6 +28,13 @@ async fn a_job_is_created_shown_altered_and_dropped() {
     let altered = value(client, "SELECT statement FROM system.jobs").await;
     assert!(altered.contains("retries = '5'") && altered.contains("overlap = 'forbid'"), "{altered}");
     assert!(!altered.contains("retries = '2'") && altered.contains("interval_column = 'hour'"), "{altered}");
+    rows(client, "ALTER JOB counts UNSET (overlap)").await;
+    let unset = value(client, "SELECT statement FROM system.jobs").await;
+    assert!(unset.contains("retries = '5'") && !unset.contains("overlap"), "{unset}");
+    let needed = refused(client, "ALTER JOB counts UNSET (interval_column)").await;
+    assert!(needed.message.contains("set interval_column"), "{needed}");
+    let unknown = refused(client, "ALTER JOB counts UNSET (retrys)").await;
+    assert!(unknown.message.contains("did you mean `retries`?"), "{unknown}");
     let unknown = refused(client, "ALTER JOB counts SET (retrys = 5)").await;
     assert!(unknown.message.contains("did you mean `retries`?"), "{unknown}");
     rows(client, "ALTER JOB counts SUSPEND").await;
