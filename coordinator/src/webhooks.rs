@@ -170,7 +170,7 @@ async fn try_once(
     };
     let answer = request.send().await.map_err(|error| {
         let is_final = error.is_builder();
-        Refused { error: Error::unavailable(error.without_url().to_string()), is_final }
+        Refused { error: Error::unavailable(why(error)), is_final }
     })?;
     let status = answer.status();
     if status.is_success() {
@@ -178,6 +178,19 @@ async fn try_once(
     }
     let may_pass = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
     Err(Refused { error: Error::unavailable(format!("it answers {status}")), is_final: !may_pass })
+}
+
+/// Why a call failed: without the address, which may be a secret.
+fn why(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    if error.is_timeout() {
+        return format!("it does not answer within {} s", PATIENCE.as_secs());
+    }
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    format!("it cannot be called: {cause}")
 }
 
 /// What is sent.
@@ -352,6 +365,19 @@ mod tests {
         assert_eq!(served.await.expect("requests").len(), 1);
         let error = send("no address hunter2", None).await.expect_err("no address");
         assert!(!error.message.contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn why_nobody_can_be_reached_is_told_without_the_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/hunter2", listener.local_addr().expect("an address"));
+        drop(listener);
+        let client = Webhooks::default().client().expect("a client");
+        let target = Target { url: Secret::new(url.as_str()), token: None };
+        let refused = try_once(&client, &target, "{}", &Webhooks::default().room(&url)).await.err().expect("a refusal");
+        let message = refused.error.message;
+        assert!(!refused.is_final && message.starts_with("it cannot be called: Connection refused"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
     }
 
     #[test]

@@ -80,6 +80,14 @@ def history(location, version, operation, run):
     assert table(location).transaction_version(f"tidemill/{run}") == 1
 
 
+def published(location, version, run, job, start, end, inputs):
+    """The version of an interval says which run of which job made it of which versions."""
+    entry = {entry["version"]: entry for entry in table(location).history()}[int(version)]
+    assert (entry["run"], entry["tidemill.job"]) == (run, job), entry
+    assert (entry["tidemill.interval_start"], entry["tidemill.interval_end"]) == (start, end), entry
+    assert json.loads(entry["inputs"]) == json.loads(inputs), entry
+
+
 def versions(location, version, count, rows):
     """Old versions can be read."""
     assert table(location).version() == int(version), table(location).version()

@@ -251,7 +251,7 @@ impl<'a> Files<'a> {
                 let fits = |of: &PartitionValues| of.iter().all(|(column, value)| partition.get(column) == Some(value));
                 match allowed.iter().any(fits) {
                     true => Ok(()),
-                    false => refused(format!("some row belongs to {}, which is not replaced", shown(partition))),
+                    false => refused(outside_of(partition, allowed)),
                 }
             }
             Within::Interval { column, from, to } => match partition.get(column) {
@@ -344,6 +344,16 @@ fn refused(what: String) -> Result<()> {
     Err(to_datafusion(Error::invalid(what)))
 }
 
+/// A row that belongs to none of the partitions that are replaced.
+fn outside_of(partition: &PartitionValues, allowed: &[PartitionValues]) -> String {
+    let (row, first) = (shown(partition), allowed.first().map(shown).unwrap_or_default());
+    let replaced = match allowed.last().filter(|_| allowed.len() > 1) {
+        Some(last) => format!("{} partitions are, from {first} to {}", allowed.len(), shown(last)),
+        None => format!("{first} is"),
+    };
+    format!("some row belongs to {row}, which is not replaced: {replaced}")
+}
+
 fn shown(partition: &PartitionValues) -> String {
     let value = |(column, value): (&String, &Option<String>)| match value {
         Some(value) => format!("{column} = '{value}'"),
@@ -355,6 +365,18 @@ fn shown(partition: &PartitionValues) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_of_another_partition_is_told_with_those_that_are_replaced() {
+        let day = |day: &str| PartitionValues::from([("day".to_owned(), Some(day.to_owned()))]);
+        let told = |allowed: &[PartitionValues]| outside_of(&day("2026-03-02"), allowed);
+        assert_eq!(
+            told(&[day("2026-03-01")]),
+            "some row belongs to day = '2026-03-02', which is not replaced: day = '2026-03-01' is"
+        );
+        let two = told(&[day("2026-02-28"), day("2026-03-01")]);
+        assert!(two.ends_with(": 2 partitions are, from day = '2026-02-28' to day = '2026-03-01'"), "{two}");
+    }
 
     fn told(zone: Option<&str>) -> String {
         let at = |hours: i64| {

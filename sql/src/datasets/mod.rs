@@ -33,6 +33,8 @@ mod table;
 mod target;
 mod times;
 mod types;
+#[cfg(test)]
+mod unanswered;
 mod upkeep;
 mod version;
 mod write;
@@ -67,6 +69,15 @@ use statement::Replaced;
 pub(crate) enum WriteMode {
     /// They are added.
     Append,
+    /// They are added, and must lie from `from` to before `to`.
+    AppendInterval {
+        /// By this column.
+        column: String,
+        /// Its least value.
+        from: ScalarValue,
+        /// The first that is beyond.
+        to: ScalarValue,
+    },
     /// They take the place of all.
     Overwrite,
     /// They take the place of those of these partitions, and must be of them.

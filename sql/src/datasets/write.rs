@@ -183,21 +183,36 @@ fn placed(mode: WriteMode, schema: &SchemaRef, partition_by: &[String]) -> Resul
             let typed = partitions.iter().map(|of| typed(of, schema)).collect::<Result<_>>()?;
             (Mode::Partitions(typed), Within::Partitions(partitions))
         }
+        WriteMode::AppendInterval { column, from, to } => {
+            let (from, to) = bounds(&column, &from, &to, schema)?;
+            (Mode::Append, Within::Interval { column, from, to })
+        }
         WriteMode::ReplaceInterval { column, from, to } => {
-            let (from, to) = (bound(&column, &from, schema)?, bound(&column, &to, schema)?);
-            if !from.partial_cmp(&to).is_some_and(std::cmp::Ordering::is_lt) {
-                return Err(Error::invalid(format!(
-                    "the interval from {} to before {} is empty: write the earlier one first",
-                    shown(&from),
-                    shown(&to)
-                )));
-            }
+            let (from, to) = bounds(&column, &from, &to, schema)?;
             let (least, beyond) = (Scalar::new(&from)?, Scalar::new(&to)?);
             let crossing = BTreeSet::new();
             let mode = Mode::Interval { column: column.clone(), from: least, to: beyond, crossing };
             (mode, Within::Interval { column, from, to })
         }
     })
+}
+
+/// The ends of an interval in the type of its column.
+fn bounds(
+    column: &str,
+    from: &ScalarValue,
+    to: &ScalarValue,
+    schema: &SchemaRef,
+) -> Result<(ScalarValue, ScalarValue)> {
+    let (from, to) = (bound(column, from, schema)?, bound(column, to, schema)?);
+    match from.partial_cmp(&to).is_some_and(std::cmp::Ordering::is_lt) {
+        true => Ok((from, to)),
+        false => Err(Error::invalid(format!(
+            "the interval from {} to before {} is empty: write the earlier one first",
+            shown(&from),
+            shown(&to)
+        ))),
+    }
 }
 
 /// A partition's values in the types of their columns: texts differ between engines.

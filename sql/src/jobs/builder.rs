@@ -28,7 +28,7 @@ use crate::session::text_literal;
 ///     .depends_on("clicks")
 ///     .set("interval_column", "day")
 ///     .expect("spend >= 0")
-///     .query("SELECT date_trunc('day', ts)::date AS day, ad, sum(cost) AS spend FROM clicks \
+///     .query("SELECT $interval_start::date AS day, ad, sum(cost) AS spend FROM clicks \
 ///             WHERE ts >= $interval_start AND ts < $interval_end GROUP BY 1, 2")
 ///     .create()
 ///     .await?;
@@ -58,15 +58,20 @@ impl JobHandle {
     /// A job that publishes into a dataset: what else it is follows.
     pub fn publishes_into(&self, dataset: &str) -> JobBuilder {
         let output = At::nowhere(TableReference::from(dataset));
-        JobBuilder { job: self.clone(), create: CreateJob::new(At::nowhere(self.name.clone()), output) }
+        let create = CreateJob::new(At::nowhere(self.name.clone()), output);
+        JobBuilder { job: self.clone(), create, nameless: None }
     }
 
-    /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time.
+    /// Runs one interval, named by when it begins on the clocks of the job's zone, once more or for the first time. It answers
+    /// the name of the run, as `system.runs` has it when it begins; it may wait for its inputs first.
     ///
     /// # Errors
     /// There is no such job or interval, or it is not over.
-    pub async fn execute(&self, start: &str) -> Result<()> {
-        self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text_literal(start))).await.map(|_| ())
+    pub async fn execute(&self, start: &str) -> Result<String> {
+        let rows = self.run(&format!("EXECUTE JOB {} FOR INTERVAL {}", self.quoted(), text_literal(start))).await?;
+        let names = rows.iter().filter_map(|rows| rows.column_by_name("run_id")?.as_string_opt::<i32>());
+        let name = names.flat_map(|names| names.iter().flatten()).next().map(str::to_owned);
+        name.ok_or_else(|| Error::internal("EXECUTE JOB answers no run"))
     }
 
     /// A backfill of the intervals between two times.
@@ -99,6 +104,14 @@ impl JobHandle {
         let settings = settings.into_iter().map(|(key, value)| format!("{} = {}", quote(key), text_literal(value)));
         let settings = settings.collect::<Vec<_>>().join(", ");
         self.run(&format!("ALTER JOB {} SET ({settings})", self.quoted())).await.map(|_| ())
+    }
+
+    /// Ends a run, named as in `system.runs`: its interval counts as cancelled, unless it was past its commit.
+    ///
+    /// # Errors
+    /// There is no such run in progress, or it is somebody else's.
+    pub async fn cancel_run(&self, run: &str) -> Result<()> {
+        self.run(&format!("CANCEL RUN {}", text_literal(run))).await.map(|_| ())
     }
 
     /// Lets one of its backfills begin no more intervals.
@@ -141,6 +154,8 @@ impl JobHandle {
 pub struct JobBuilder {
     job: JobHandle,
     create: CreateJob,
+    /// What a check was to be called before there was one.
+    nameless: Option<String>,
 }
 
 impl JobBuilder {
@@ -195,7 +210,7 @@ impl JobBuilder {
         self.expecting(condition.to_owned(), Violation::Fail)
     }
 
-    /// `EXPECT (…) ON VIOLATION WARN`.
+    /// `EXPECT (…) ON VIOLATION WARN`; `UNIQUE (a, b)` may stand there, too.
     pub fn warn(self, condition: &str) -> Self {
         self.expecting(condition.to_owned(), Violation::Warn)
     }
@@ -206,10 +221,11 @@ impl JobBuilder {
         self.expecting(format!("UNIQUE ({})", columns.join(", ")), Violation::Fail)
     }
 
-    /// `CONSTRAINT`: what the check is called that was added last, if there is one.
+    /// `CONSTRAINT`: what the check is called that was added last. Before any check it is an error when the job is created.
     pub fn constraint(mut self, name: &str) -> Self {
-        if let Some(last) = self.create.expect.last_mut() {
-            last.name = Some(name.to_owned());
+        match self.create.expect.last_mut() {
+            Some(last) => last.name = Some(name.to_owned()),
+            None => self.nameless = Some(name.to_owned()),
         }
         self
     }
@@ -257,6 +273,11 @@ impl JobBuilder {
     async fn send(self, or_replace: &str) -> Result<JobHandle> {
         if self.create.query.value.is_empty() {
             return Err(Error::invalid(format!("the job {} computes nothing: give it a query", self.job.name)));
+        }
+        if let Some(name) = &self.nameless {
+            let message =
+                format!("`{name}` names no check: call constraint behind the expect, warn or unique that it names");
+            return Err(Error::invalid(message));
         }
         let statement = self.statement().replacen("CREATE ", &format!("CREATE {or_replace}"), 1);
         self.job.run(&statement).await?;

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemill_core::{Error, Result};
 
 use super::parser::{goes_on, name_of_new_job};
-use super::statement::{CreateJob, Expectation, Setting, TriggerClause, Violation};
+use super::statement::{At, CreateJob, Expectation, Setting, TriggerClause, Violation};
 use super::tokens::Tokens;
 use crate::session::nearest;
 
@@ -14,10 +14,15 @@ const CLAUSES: [&str; 11] =
 
 /// What follows `CREATE JOB`.
 pub(super) fn create(tokens: &mut Tokens<'_>, or_replace: bool) -> Result<CreateJob> {
+    let place = tokens.place();
+    let if_missing = tokens.take(&["IF", "NOT", "EXISTS"]);
+    if or_replace && if_missing {
+        return Err(Error::invalid("OR REPLACE and IF NOT EXISTS exclude each other: leave one out").at(place));
+    }
     let job = name_of_new_job(tokens)?;
     tokens.expect(&["INTO"])?;
     let output = tokens.table("the name of a dataset")?;
-    let mut create = CreateJob { or_replace, ..CreateJob::new(job, output) };
+    let mut create = CreateJob { or_replace, if_missing, ..CreateJob::new(job, output) };
     while !tokens.take(&["AS"]) {
         clause(tokens, &mut create)?;
     }
@@ -54,7 +59,7 @@ fn clause(tokens: &mut Tokens<'_>, create: &mut CreateJob) -> Result<()> {
         return once(&mut create.zone, "AT TIME ZONE", tokens, &|tokens| tokens.text("the name of a time zone"));
     }
     if tokens.take(&["INTERVAL"]) {
-        return once(&mut create.interval, "INTERVAL", tokens, &|tokens| tokens.text("a length"));
+        return once(&mut create.interval, "INTERVAL", tokens, &length);
     }
     if tokens.take(&["START"]) {
         return once(&mut create.start, "START", tokens, &|tokens| tokens.text("a time"));
@@ -83,7 +88,20 @@ fn unknown(tokens: &Tokens<'_>) -> Error {
     let alike = tokens.next_word().and_then(|word| nearest(&word, CLAUSES.into_iter()));
     match alike {
         Some(clause) => tokens.expected(&format!("{clause}, another clause, or AS and a query")),
-        None => tokens.expected("a clause, or AS and a query"),
+        None => tokens.expected(&format!("one of {}", CLAUSES.join(", "))),
+    }
+}
+
+/// `'1 day'`, or `'1' DAY` as SQL has it.
+fn length(tokens: &mut Tokens<'_>) -> Result<At<String>> {
+    let At { value, place } = tokens.text("a length")?;
+    let is_number = !value.trim().is_empty() && value.trim().chars().all(|c| c.is_ascii_digit());
+    match tokens.next_word().filter(|word| is_number && !CLAUSES.contains(&word.as_str())) {
+        Some(unit) => {
+            tokens.take(&[unit.as_str()]);
+            Ok(At { value: format!("{} {}", value.trim(), unit.to_lowercase()), place })
+        }
+        None => Ok(At { value, place }),
     }
 }
 
@@ -100,10 +118,16 @@ fn depends_on(tokens: &mut Tokens<'_>, create: &mut CreateJob) -> Result<()> {
     loop {
         create.depends_on.push(tokens.table("the name of a dataset")?);
         let is_complete = tokens.take(&["COMPLETE"]);
-        if !tokens.take_sign(&Token::Comma) {
+        // The reference divides clauses by commas here and there: one may follow instead of a table.
+        if !tokens.take_sign(&Token::Comma) || (is_complete && is_clause_next(tokens)) {
             return if is_complete { Ok(()) } else { Err(tokens.expected("COMPLETE")) };
         }
     }
+}
+
+/// Whether a clause comes next, and not a table that is called as one begins.
+fn is_clause_next(tokens: &Tokens<'_>) -> bool {
+    CLAUSES.iter().any(|clause| tokens.are_next(&[*clause]) && !tokens.are_next(&[*clause, "COMPLETE"]))
 }
 
 fn expectation(tokens: &mut Tokens<'_>) -> Result<Expectation> {
@@ -133,6 +157,18 @@ fn expectation(tokens: &mut Tokens<'_>) -> Result<Expectation> {
     Ok(Expectation { name, predicate, violation })
 }
 
+/// `(key, …)`.
+pub(super) fn keys(tokens: &mut Tokens<'_>) -> Result<Vec<At<String>>> {
+    tokens.expect_sign(&Token::LParen)?;
+    let mut keys = Vec::new();
+    loop {
+        keys.push(tokens.name("the name of a setting")?);
+        if !goes_on(tokens)? {
+            return Ok(keys);
+        }
+    }
+}
+
 /// `(key = value, …)`.
 pub(super) fn settings(tokens: &mut Tokens<'_>) -> Result<Vec<Setting>> {
     tokens.expect_sign(&Token::LParen)?;
@@ -147,5 +183,30 @@ pub(super) fn settings(tokens: &mut Tokens<'_>) -> Result<Vec<Setting>> {
         if !goes_on(tokens)? {
             return Ok(settings);
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::panic, reason = "a test that meets the unexpected should say so and end")]
+mod tests {
+    use super::super::parser::parse;
+    use super::super::statement::JobStatement;
+    use super::*;
+
+    #[test]
+    fn a_comma_between_clauses_is_no_further_table() -> Result<()> {
+        for (clauses, tables, checks, settings) in [
+            ("DEPENDS ON a COMPLETE, EXPECT (x > 0) ON VIOLATION FAIL, WITH (retries = 1)", 1, 1, 1),
+            ("DEPENDS ON a COMPLETE, WITH (retries = 1)", 1, 0, 1),
+            ("DEPENDS ON a COMPLETE, b, start COMPLETE, expect COMPLETE CONSTRAINT c EXPECT UNIQUE (x)", 4, 1, 0),
+        ] {
+            let statement = format!("CREATE JOB j INTO s {clauses} AS SELECT 1");
+            let Some(JobStatement::Create(create)) = parse(&statement)? else { panic!("{statement}") };
+            let found = (create.depends_on.len(), create.expect.len(), create.settings.len());
+            assert_eq!(found, (tables, checks, settings), "{statement}");
+        }
+        let nothing = parse("CREATE JOB j INTO s DEPENDS ON a, WITH (retries = 1) AS SELECT 1");
+        assert!(nothing.is_err_and(|error| error.message.contains("COMPLETE")));
+        Ok(())
     }
 }

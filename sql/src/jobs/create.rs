@@ -6,13 +6,13 @@ use datafusion::logical_expr::LogicalPlan;
 use tidemill_core::interval::{Calendar, Event, Interval, Job, JobName, Mode, Spec, State, is_retried};
 use tidemill_core::record::JobRun;
 use tidemill_core::schedule::{Basis, Command};
-use tidemill_core::{Error, Result, Role};
+use tidemill_core::{Error, Millis, Result, Role};
 use tidemill_engine::planner::Plan;
 
 use super::checks::{self, Guarded};
 use super::parser::parse;
 use super::query::{bound, fitted};
-use super::settings::{Settings, check_hooks};
+use super::settings::{Settings, check_hooks, check_key, check_use};
 use super::spec::spec_of;
 use super::statement::{At, CreateJob, JobStatement, Setting};
 use super::target::{Target, check_alone};
@@ -24,10 +24,14 @@ pub(super) async fn create(planning: &Planning<'_>, create: &CreateJob) -> Resul
     planning.request.by.require(Role::Write, "CREATE JOB")?;
     let jobs = planning.request.state.state().await?.jobs;
     let known = jobs.jobs.get(&create.job.value);
+    if create.if_missing && known.is_some() {
+        return Ok(super::nothing());
+    }
     let by = planning.request.by.clone().recorded();
     let identity = known.map_or_else(|| ulid::Ulid::new().to_string(), |known| known.spec.identity.clone());
     let spec = spec_of(create, identity, by)?;
     check_hooks(&create.settings)?;
+    check_use(&create.settings, &spec)?;
     check(planning, &jobs, create, &spec).await?;
     let (job, basis) = (create.job.value.clone(), known.map(|known| basis(&create.job.value, known)));
     let event = match create.or_replace {
@@ -41,18 +45,35 @@ pub(super) async fn create(planning: &Planning<'_>, create: &CreateJob) -> Resul
 /// `ALTER JOB … SET`: these settings take the place of those of the same name.
 pub(super) async fn set(planning: &Planning<'_>, job: &At<JobName>, settings: &[Setting]) -> Result<Plan> {
     let jobs = planning.request.state.state().await?.jobs;
-    let known = super::known(&jobs, job)?;
-    let mut create = definition(known)?;
+    let mut create = definition(super::known(&jobs, job)?)?;
     for setting in settings {
         create.settings.retain(|old| old.key.value != setting.key.value);
         create.settings.push(setting.clone());
     }
     Settings::of(&create.settings)?;
     check_hooks(settings)?;
+    altered(planning, &jobs, job, &create).await
+}
+
+/// `ALTER JOB … UNSET`: these settings are what they are where nothing is said.
+pub(super) async fn unset(planning: &Planning<'_>, job: &At<JobName>, keys: &[At<String>]) -> Result<Plan> {
+    let jobs = planning.request.state.state().await?.jobs;
+    let mut create = definition(super::known(&jobs, job)?)?;
+    for key in keys {
+        check_key(key)?;
+        create.settings.retain(|old| old.key.value != key.value);
+    }
+    altered(planning, &jobs, job, &create).await
+}
+
+/// A job with other settings.
+async fn altered(planning: &Planning<'_>, jobs: &State, job: &At<JobName>, create: &CreateJob) -> Result<Plan> {
+    let known = super::known(jobs, job)?;
     // Places in the statement that the job keeps are none in the one that was typed.
     let elsewhere = |e: Error| Error { place: None, ..e }.at(job.place);
-    let spec = spec_of(&create, known.spec.identity.clone(), known.spec.by.clone()).map_err(elsewhere)?;
-    check(planning, &jobs, &create, &spec).await.map_err(elsewhere)?;
+    let spec = spec_of(create, known.spec.identity.clone(), known.spec.by.clone()).map_err(elsewhere)?;
+    check_use(&create.settings, &spec).map_err(elsewhere)?;
+    check(planning, jobs, create, &spec).await.map_err(elsewhere)?;
     let event = Box::new(Event::JobAltered { job: job.value.clone(), spec });
     Ok(Plan::Command(Command::Job { event, basis: Some(basis(&job.value, known)) }))
 }
@@ -90,8 +111,7 @@ async fn check(planning: &Planning<'_>, jobs: &State, create: &CreateJob, spec: 
     check_alone(jobs, &create.job.value, spec, &create.output)?;
     checks::check_names(create)?;
     let now = planning.request.now;
-    let start = spec.start.unwrap_or_else(|| Calendar::default_start(spec.zone, spec.interval, now));
-    let calendar = Calendar { zone: spec.zone, length: spec.interval, start };
+    let calendar = calendar(jobs.jobs.get(&create.job.value), spec, now);
     let interval = calendar.interval(calendar.last_complete(now).unwrap_or(0));
     let prepared = prepare(planning, create, spec, interval).await?;
     match datasets::write(planning, &prepared.table, prepared.query, prepared.mode, None).await {
@@ -99,6 +119,14 @@ async fn check(planning: &Planning<'_>, jobs: &State, create: &CreateJob, spec: 
         Err(error) if !is_retried(error.kind) => Err(error.at(create.output.place)),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// The intervals that a job will have: one that is there keeps its own where nothing is said of a START.
+fn calendar(known: Option<&Job>, spec: &Spec, now: Millis) -> Calendar {
+    let is_kept = |old: &&Calendar| old.zone == spec.zone && old.length == spec.interval;
+    let kept = known.filter(|known| known.spec.output == spec.output).map(|known| &known.calendar).filter(is_kept);
+    let default = || kept.map_or_else(|| Calendar::default_start(spec.zone, spec.interval, now), |old| old.start);
+    Calendar { zone: spec.zone, length: spec.interval, start: spec.start.unwrap_or_else(default) }
 }
 
 /// What a run of a job writes.
@@ -147,7 +175,7 @@ pub(crate) async fn run(planning: &Planning<'_>, job: &JobRun) -> Result<Plan> {
 /// jobs of other clusters, have nothing to do with it.
 fn publication(planning: &Planning<'_>, job: &JobRun, spec: &Spec) -> Publication {
     let key = &job.key;
-    let time = |at: tidemill_core::Millis| {
+    let time = |at: Millis| {
         let at = i64::try_from(at.0).ok().and_then(chrono::DateTime::from_timestamp_millis);
         at.map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)).unwrap_or_default()
     };
@@ -181,8 +209,9 @@ mod tests {
     use arrow::util::pretty::pretty_format_batches;
     use async_trait::async_trait;
     use datafusion::dataframe::DataFrame;
+    use tidemill_core::interval::{Limits, Local, step};
     use tidemill_core::record::{Catalogue, CatalogueEntry, CatalogueKind, SessionRows, State};
-    use tidemill_core::{BlobHash, Millis, Principal, RunId};
+    use tidemill_core::{BlobHash, Principal, RunId};
     use tidemill_engine::functions::Functions;
     use tidemill_engine::planner::{BlobReader, PlanRequest, StateReader};
 
@@ -192,10 +221,14 @@ mod tests {
     #[derive(Debug)]
     struct Nothing;
 
+    /// What a coordinator knows.
+    #[derive(Debug, Default)]
+    struct Known(State);
+
     #[async_trait]
-    impl StateReader for Nothing {
+    impl StateReader for Known {
         async fn state(&self) -> Result<State> {
-            Ok(State::default())
+            Ok(self.0.clone())
         }
     }
 
@@ -254,7 +287,7 @@ mod tests {
             by: Principal::anybody(),
             catalogue: Arc::new(catalogue),
             session: SessionRows::default(),
-            state: Arc::new(Nothing),
+            state: Arc::new(Known::default()),
             now: Millis(1_772_359_200_000),
             slots: 2,
             task_memory: None,
@@ -322,7 +355,47 @@ mod tests {
         let (mode, _) = written(daily, 0).await.expect("rows");
         let partition = |day: &str| BTreeMap::from([("day".to_owned(), Some(day.to_owned()))]);
         assert_eq!(mode, WriteMode::ReplacePartitions(vec![partition("2026-03-07"), partition("2026-03-08")]));
+        let appending = HOURLY.replace("WITH (", "WITH (mode = 'append', ");
+        let (mode, _) = written(&appending, 9).await.expect("rows");
+        assert!(
+            matches!(mode, WriteMode::AppendInterval { column, .. } if column == "hour"),
+            "its rows must lie there"
+        );
+        let (mode, _) = written(&appending.replace(", interval_column = 'hour'", ""), 9).await.expect("rows");
+        assert_eq!(mode, WriteMode::Append);
         let error = written(&daily.replace("2 days", "2 hours"), 0).await.expect_err("an error");
+        assert!(error.message.contains("not of whole days"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_end_of_the_interval_is_in_each_place_what_it_meets_there() {
+        // In Berlin the first of March begins at 23:00 of the day before.
+        let daily = "CREATE JOB daily INTO days SCHEDULE CRON '@daily' AT TIME ZONE 'Europe/Berlin' INTERVAL '1 day' \
+            START '2026-02-28' AS SELECT $interval_start::date AS day, count(*) AS ad, 0 AS cost FROM clicks, \
+            (VALUES (DATE '2026-02-27'), (DATE '2026-02-28'), (DATE '2026-03-01'), (DATE '2026-03-02')) AS d(seen) \
+            WHERE ts >= $interval_start AND ts < $interval_end AND seen >= $interval_start - INTERVAL '1 day' AND seen < $interval_end \
+            GROUP BY 1";
+        let (mode, rows) = written(daily, 1).await.expect("rows");
+        assert!(rows.contains("| 8  | 0    | 2026-03-01 |"), "{rows}");
+        let day = BTreeMap::from([("day".to_owned(), Some("2026-03-01".to_owned()))]);
+        assert_eq!(mode, WriteMode::ReplacePartitions(vec![day]));
+    }
+
+    #[tokio::test]
+    async fn what_is_replaced_without_a_start_is_tried_with_the_one_that_it_has() {
+        let (_folder, catalogue) = tables();
+        let daily = "CREATE OR REPLACE JOB daily INTO days SCHEDULE CRON '@daily' INTERVAL '1 day' \
+            AS SELECT ts::date AS day, ad, cost FROM clicks";
+        let (create, spec) = read(daily).expect("a job");
+        let at_six = Spec { start: Some(Local::parse("2026-03-01 06:00").expect("a time")), ..spec };
+        let (mut state, created) =
+            (State::default(), Event::JobCreated { job: create.job.value.clone(), spec: at_six });
+        let now = Millis(1_772_359_200_000);
+        let _created = step(&mut state.jobs, &Limits::default(), created, now).expect("a job");
+        let request = PlanRequest { state: Arc::new(Known(state)), ..request(daily, catalogue) };
+        let planner = SqlPlanner::new(Functions::default()).expect("a planner");
+        let planning = planner.planning(&request).expect("a session");
+        let error = super::create(&planning, &create).await.err().expect("days from six to six are no days");
         assert!(error.message.contains("not of whole days"), "{error}");
     }
 
@@ -367,7 +440,12 @@ mod tests {
             ),
             (wrong("INTO sums", "INTO summs"), "did you mean `sums`?"),
             (wrong("WITH (interval_column = 'hour')", ""), "set interval_column"),
-            (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`"),
+            (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`: did you mean `hour`?"),
+            (wrong("interval_column = 'hour'", "interval_column = 'ad'"), "`ad` is Int64, and a DATE or a timestamp"),
+            (
+                wrong("interval_column", "mode = 'append', interval_column").replace("'hour')", "'our')"),
+                "no column `our`",
+            ),
             (wrong("interval_column = 'hour'", "partition = 'hour'"), "is not partitioned by `hour`"),
             (wrong("WITH (", "EXPECT (sum(cost) > ad) WITH ("), "of one row and of all rows"),
             (wrong("WITH (", "EXPECT (sum(hour) > 0) WITH ("), "the check `sum(hour) > 0`"),

@@ -1,11 +1,12 @@
 //! Jobs in SQL: `CREATE JOB` and the statements around it, and the runs that jobs submit. `docs/jobs.md`.
 //!
 //! A statement is read by `parser.rs` with `tokens.rs` and `clauses.rs` into the values of `statement.rs`; `spec.rs`, `settings.rs`,
-//! `query.rs`, `target.rs` and `checks.rs` say what a job's clauses mean, `create.rs` tries and makes it, `show.rs` and `strip.rs`
-//! show it. `builder.rs` is the same for Rust.
+//! `query.rs` with `bind.rs`, `target.rs` and `checks.rs` say what a job's clauses mean, `create.rs` tries and makes it, `show.rs`
+//! and `strip.rs` show it. `builder.rs` is the same for Rust.
 //!
 //! Invariant: a job is kept as its statement. What it runs is planned from that text, whoever leads by then.
 
+mod bind;
 mod builder;
 mod checks;
 mod clauses;
@@ -43,15 +44,18 @@ pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) ->
     let by = &planning.request.by;
     match statement {
         JobStatement::Create(create) => create::create(planning, &create).await,
-        JobStatement::Alter { job, change } => {
+        JobStatement::Alter { job, if_exists, change } => {
             by.require(Role::Write, "ALTER JOB")?;
+            if if_exists && !jobs(planning).await?.jobs.contains_key(&job.value) {
+                return Ok(nothing());
+            }
             alter(planning, job, change).await
         }
         JobStatement::Drop { job, if_exists } => {
             by.require(Role::Write, "DROP JOB")?;
             let jobs = jobs(planning).await?;
             if if_exists && !jobs.jobs.contains_key(&job.value) {
-                return Ok(Plan::Change { record: None, expected: None, blobs: Vec::new() });
+                return Ok(nothing());
             }
             known(&jobs, &job)?;
             Ok(ask(Event::JobDropped { job: job.value }))
@@ -88,6 +92,11 @@ pub(crate) async fn meaning(planning: &Planning<'_>, statement: JobStatement) ->
             strip::show(&state, (&job.value, known), from, to, planning.request.now)
         }
     }
+}
+
+/// What changes nothing.
+fn nothing() -> Plan {
+    Plan::Change { record: None, expected: None, blobs: Vec::new() }
 }
 
 fn ask(event: Event) -> Plan {
@@ -170,11 +179,14 @@ async fn complete(
 async fn alter(planning: &Planning<'_>, job: At<JobName>, change: Alteration) -> Result<Plan> {
     match change {
         Alteration::Set(settings) => create::set(planning, &job, &settings).await,
+        Alteration::Unset(keys) => create::unset(planning, &job, &keys).await,
         Alteration::Suspend | Alteration::Resume => {
             known(&jobs(planning).await?, &job)?;
             Ok(ask(match change {
                 Alteration::Resume => Event::JobResumed { job: job.value },
-                Alteration::Suspend | Alteration::Set(_) => Event::JobSuspended { job: job.value },
+                Alteration::Suspend | Alteration::Set(_) | Alteration::Unset(_) => {
+                    Event::JobSuspended { job: job.value }
+                }
             }))
         }
     }

@@ -70,7 +70,8 @@ fn statement(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
     }
     if tokens.take(&["ALTER"]) {
         expect_job(tokens)?;
-        return alter(tokens);
+        let if_exists = tokens.take(&["IF", "EXISTS"]);
+        return alter(tokens, if_exists);
     }
     if tokens.take(&["DROP"]) {
         expect_job(tokens)?;
@@ -80,7 +81,9 @@ fn statement(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
     if tokens.take(&["EXECUTE"]) {
         expect_job(tokens)?;
         let job = job_name(tokens)?;
-        tokens.expect(&["FOR", "INTERVAL"])?;
+        if !tokens.take(&["FOR", "INTERVAL"]) {
+            return Err(tokens.expected("FOR INTERVAL '2026-03-01', which says when the interval begins,"));
+        }
         return Ok(JobStatement::Execute { job, start: tokens.text("where an interval begins")? });
     }
     if tokens.take(&["BACKFILL"]) {
@@ -105,7 +108,7 @@ pub(super) fn name_of_new_job(tokens: &mut Tokens<'_>) -> Result<At<JobName>> {
     job_name(tokens)
 }
 
-fn alter(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
+fn alter(tokens: &mut Tokens<'_>, if_exists: bool) -> Result<JobStatement> {
     let job = job_name(tokens)?;
     let change = if tokens.take(&["SUSPEND"]) {
         Alteration::Suspend
@@ -113,10 +116,12 @@ fn alter(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
         Alteration::Resume
     } else if tokens.take(&["SET"]) {
         Alteration::Set(clauses::settings(tokens)?)
+    } else if tokens.take(&["UNSET"]) {
+        Alteration::Unset(clauses::keys(tokens)?)
     } else {
-        return Err(tokens.expected("SUSPEND, RESUME or SET"));
+        return Err(tokens.expected("SUSPEND, RESUME, SET or UNSET"));
     };
-    Ok(JobStatement::Alter { job, change })
+    Ok(JobStatement::Alter { job, if_exists, change })
 }
 
 fn complete(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
@@ -257,6 +262,9 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
         );
         assert!(matches!(&daily.trigger, Some(TriggerClause::Cron(cron)) if cron.value == "15 2 * * *"));
         assert_eq!(daily.catch_up, Some(false));
+        let interval = |text: &str| create(&DAILY.replace("INTERVAL '1 day'", text)).interval.map(|at| at.value);
+        assert_eq!(interval("INTERVAL '1' DAY").as_deref(), Some("1 day"));
+        assert_eq!(interval("INTERVAL '7'").as_deref(), Some("7"), "what follows is a clause");
         assert_eq!(daily.depends_on.len(), 1);
         let [check] = daily.expect.as_slice() else { panic!("{:?}", daily.expect) };
         assert_eq!((check.predicate.value.as_str(), check.violation), ("spend >= 0", Violation::Fail));
@@ -308,7 +316,10 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
             "backfill task daily from '2026-01-01' to '2026-03-01'",
             "ALTER JOB daily SUSPEND",
             "ALTER JOB daily RESUME",
+            "ALTER JOB IF EXISTS daily RESUME",
+            "CREATE JOB IF NOT EXISTS daily INTO sums AS SELECT 1",
             "ALTER JOB daily SET (retries = 5, overlap = forbid)",
+            "ALTER JOB daily UNSET (retries, deadline)",
             "DROP JOB IF EXISTS daily",
             "CANCEL RUN 'job-daily-1-2-3-4'",
             "CANCEL BACKFILL 3 OF JOB daily",
@@ -355,7 +366,14 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
                 (1, 60),
             ),
             ("BACKFILL JOB d FROM '2026-01-01' TO '2026-02-01' MAX RUNS many", "a number of runs", (1, 59)),
-            ("ALTER JOB d PAUSE", "SUSPEND, RESUME or SET", (1, 13)),
+            ("EXECUTE TASK d", "FOR INTERVAL '2026-03-01'", (1, 15)),
+            (
+                "CREATE JOB d INTO s AFTER t AS SELECT 1",
+                "SCHEDULE, TRIGGER, AT, INTERVAL, START, CATCHUP, DEPENDS",
+                (1, 21),
+            ),
+            ("CREATE OR REPLACE JOB IF NOT EXISTS d INTO s AS SELECT 1", "exclude each other", (1, 23)),
+            ("ALTER JOB d PAUSE", "SUSPEND, RESUME, SET or UNSET", (1, 13)),
             ("SHOW JOBS LIKE 'x'", "the end of the statement", (1, 11)),
         ] {
             let (message, found) = wrong(text);

@@ -7,10 +7,11 @@ use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
-use tidemill_core::interval::{Interval, Spec, Unit, Zone};
+use tidemill_core::interval::{Interval, Local, Spec, Unit, Zone};
 use tidemill_core::{Error, Millis, Place, Result};
 use tidemill_engine::error::from_datafusion;
 
+use super::bind::{Met, bind};
 use super::statement::CreateJob;
 use crate::session::{Planning, nearest};
 
@@ -49,7 +50,7 @@ pub(super) async fn bound(
         }
         _ => {}
     }
-    let bound = crate::session::bind_named(plan, |name, kind| {
+    let bound = bind(plan, |name, met| {
         let at = match name {
             START => interval.start,
             END => interval.end,
@@ -60,9 +61,13 @@ pub(super) async fn bound(
                 )));
             }
         };
-        let unknown = instant();
-        let kind = kind.filter(|kind| **kind != DataType::Null).unwrap_or(&unknown);
-        value(at, kind, spec).map_err(|why| Error::invalid(format!("`${name}` {why}")))
+        let kind = match met {
+            Met::Value(kind) => kind.clone(),
+            // The day of the zone's clocks, which is another one than that of UTC.
+            Met::Cast(DataType::Date32) if is_of_days(spec, at) => DataType::Date32,
+            Met::Cast(_) | Met::Nothing => instant(),
+        };
+        value(at, &kind, spec).map_err(|why| Error::invalid(format!("`${name}` {why}")))
     });
     bound.map_err(|e| e.at(create.query.place))
 }
@@ -91,26 +96,27 @@ pub(super) fn value(at: Millis, kind: &DataType, spec: &Spec) -> std::result::Re
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
             Ok(ScalarValue::TimestampNanosecond(Some(ms.checked_mul(1_000_000).ok_or_else(far)?), zone.clone()))
         }
-        DataType::Date32 if is_of_days(spec) => {
+        DataType::Date32 if is_of_days(spec, at) => {
             let day = i32::try_from(day_of(at, spec.zone)).map_err(|_| far())?;
             Ok(ScalarValue::Date32(Some(day)))
         }
         DataType::Date32 => Err(format!(
             "meets a DATE, and the job's intervals are of {} and not of whole days: compare it with a timestamp, or choose \
-             INTERVAL '1 day'",
+             INTERVAL '1 day' and a START at midnight",
             spec.interval
         )),
         other => Err(format!("meets a value of type {other}: compare it with a timestamp or a date")),
     }
 }
 
-/// Whether intervals go from one midnight of the zone's clocks to another.
-pub(super) fn is_of_days(spec: &Spec) -> bool {
+/// Whether intervals are of days, and this end of one is where clocks begin a day. A job that was replaced without a START may have
+/// intervals that begin at another time than its clauses say.
+pub(super) fn is_of_days(spec: &Spec, at: Millis) -> bool {
     let long = match spec.interval.unit {
         Unit::Minute | Unit::Hour => false,
         Unit::Day | Unit::Week | Unit::Month | Unit::Year => true,
     };
-    long && spec.start.is_none_or(|start| start.0.rem_euclid(DAY_MS.cast_signed()) == 0)
+    long && spec.zone.instant(Local(day_of(at, spec.zone).saturating_mul(DAY_MS.cast_signed()))) == at
 }
 
 /// The day that clocks show, counted from 1970.
@@ -172,14 +178,10 @@ fn fits(given: &DataType, wanted: &DataType) -> bool {
     let is_text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let is_time = |kind: &DataType| matches!(kind, DataType::Timestamp(..));
     // An integer would be what is left of it.
-    let is_fraction = match given {
-        DataType::Decimal32(_, scale)
-        | DataType::Decimal64(_, scale)
-        | DataType::Decimal128(_, scale)
-        | DataType::Decimal256(_, scale) => *scale > 0,
-        _ => given.is_floating(),
-    };
-    let is_number = given.is_numeric() && wanted.is_numeric();
+    let is_fraction = scale_of(given).map_or_else(|| given.is_floating(), |scale| scale > 0);
+    // Digits behind the point would be rounded away: of sums nobody sees it.
+    let is_rounded = scale_of(given).zip(scale_of(wanted)).is_some_and(|(given, wanted)| given > wanted);
+    let is_number = given.is_numeric() && wanted.is_numeric() && !is_rounded;
     if given == wanted || *given == DataType::Null {
         return true;
     }
@@ -191,6 +193,17 @@ fn fits(given: &DataType, wanted: &DataType) -> bool {
         || (given.is_nested() && wanted.is_nested())
         || (*given == DataType::Date32 && is_time(wanted));
     alike && can_cast_types(given, wanted)
+}
+
+/// Digits behind the point, of a decimal.
+const fn scale_of(kind: &DataType) -> Option<i8> {
+    match kind {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => Some(*scale),
+        _ => None,
+    }
 }
 
 fn columns(schema: &SchemaRef) -> String {
@@ -214,6 +227,7 @@ mod tests {
             (DataType::Decimal256(40, 1), DataType::Int32),
             (DataType::Float64, DataType::Int64),
             (DataType::Float64, decimal(4)),
+            (decimal(6), decimal(4)),
             (DataType::Utf8, DataType::Int64),
         ] {
             assert!(!fits(&given, &wanted), "{given} into {wanted}");

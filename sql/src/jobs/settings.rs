@@ -1,6 +1,6 @@
 //! `WITH (…)`: which settings there are, and what they mean.
 
-use tidemill_core::interval::{Deadline, Length, Mode, Options, Overlap, Unit};
+use tidemill_core::interval::{Deadline, Length, Mode, Options, Overlap, Spec, Unit};
 use tidemill_core::{Error, Result};
 use tidemill_engine::secrets::{SecretType, Secrets, check_location};
 
@@ -10,6 +10,9 @@ use crate::session::{HOOKS, nearest, opens_by_itself};
 const MINUTE_MS: u64 = 60_000;
 /// How the value of `on_failure` and the others begins that names a secret.
 const SECRET: &str = "secret:";
+
+/// What the jobs of other systems have.
+const LATENESS: &str = "allowed_lateness";
 
 /// All settings.
 const KNOWN: [&str; 14] = [
@@ -80,7 +83,21 @@ impl Settings {
     }
 }
 
+/// Whether there is a setting of a name.
+///
+/// # Errors
+/// There is none; the error points at it.
+pub(super) fn check_key(key: &At<String>) -> Result<()> {
+    if KNOWN.contains(&key.value.as_str()) { Ok(()) } else { Err(unknown(&key.value).at(key.place)) }
+}
+
 fn unknown(key: &str) -> Error {
+    if key == LATENESS {
+        return Error::invalid(format!(
+            "a job has no setting `{key}`, which is not built: late rows mark what was published as stale, and BACKFILL JOB … \
+             REPROCESS STALE computes that again; TRIGGER ON UPDATE OF does so by itself"
+        ));
+    }
     let hint = match nearest(key, KNOWN.into_iter()) {
         Some(alike) => format!("did you mean `{alike}`?"),
         None => format!("there are {}", KNOWN.join(", ")),
@@ -130,6 +147,26 @@ fn deadline(text: &str) -> Result<Deadline> {
 pub(super) fn check_hooks(settings: &[Setting]) -> Result<()> {
     let mut hooks = settings.iter().filter(|set| HOOKS.contains(&set.key.value.as_str()));
     hooks.try_for_each(|Setting { key, value }| webhook(&key.value, &value.value).map_err(|e| e.at(value.place)))
+}
+
+/// Whether what is set has something to act on. It is asked when settings are given, and never by a run.
+///
+/// # Errors
+/// One would never do anything.
+pub(super) fn check_use(settings: &[Setting], spec: &Spec) -> Result<()> {
+    let place = |key: &str| settings.iter().find(|set| set.key.value == key).and_then(|set| set.value.place);
+    let options = &spec.options;
+    if options.on_late.is_some() && options.deadline.is_none() {
+        let message = "on_late is told when intervals are late, and nothing says when they are: set deadline = '03:00', or how long after \
+                       an interval's end, as in deadline = '90 minutes'";
+        return Err(Error::invalid(message).at(place("on_late")));
+    }
+    if options.lookback > 0 && spec.inputs().next().is_none() {
+        let message = "lookback is how many intervals before its own a run reads of what it waits for, and it waits for nothing: name its \
+                       inputs with DEPENDS ON … COMPLETE. No interval is computed again for it";
+        return Err(Error::invalid(message).at(place("lookback")));
+    }
+    Ok(())
 }
 
 /// An address, or `secret:NAME`.
@@ -211,6 +248,9 @@ pub(super) fn length(text: &str) -> Result<Length> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::parser::parse;
+    use crate::jobs::spec::spec_of;
+    use crate::jobs::statement::JobStatement;
 
     fn set(key: &str, value: &str) -> std::result::Result<Options, String> {
         let setting = Setting { key: At::nowhere(key.to_owned()), value: At::nowhere(value.to_owned()) };
@@ -237,6 +277,10 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_named_with_the_nearest() {
         assert!(set("retry_backof", "1s").is_err_and(|message| message.contains("did you mean `retry_backoff`?")));
+        assert!(
+            set("allowed_lateness", "7d")
+                .is_err_and(|message| message.contains("`allowed_lateness`, which is not built"))
+        );
         assert!(set("mode", "upsert").is_err_and(|message| message.contains("replace_interval or append")));
         assert!(set("retries", "many").is_err_and(|message| message.contains("whole number")));
     }
@@ -265,6 +309,31 @@ mod tests {
         }
         // A run does not ask: who leads by then may not have the secret.
         assert_eq!(set("on_late", "secret:pager").map(|o| o.on_late), Ok(Some("secret:pager".to_owned())));
+    }
+
+    #[test]
+    fn what_would_never_do_anything_is_refused() {
+        let check = |clauses: &str| {
+            let text = format!("CREATE JOB j INTO s SCHEDULE CRON '@daily' INTERVAL '1 day' {clauses} AS SELECT 1");
+            let Some(JobStatement::Create(create)) = parse(&text)? else {
+                return Err(Error::internal("no CREATE JOB"));
+            };
+            check_use(&create.settings, &spec_of(&create, String::new(), None)?)
+        };
+        for (clauses, expected) in [
+            ("WITH (on_late = 'secret:pager')", "set deadline = '03:00'"),
+            ("WITH (lookback = 1)", "name its inputs with DEPENDS ON"),
+        ] {
+            let refused = check(clauses);
+            assert!(refused.is_err_and(|e| e.message.contains(expected) && e.place.is_some()), "{clauses}");
+        }
+        for clauses in [
+            "WITH (deadline = '03:00')",
+            "WITH (on_late = 'secret:pager', deadline = '90 minutes')",
+            "DEPENDS ON c COMPLETE WITH (lookback = 1)",
+        ] {
+            assert_eq!(check(clauses), Ok(()), "{clauses}");
+        }
     }
 
     #[test]

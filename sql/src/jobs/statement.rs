@@ -33,6 +33,7 @@ pub(crate) enum JobStatement {
     Create(Box<CreateJob>),
     Alter {
         job: At<JobName>,
+        if_exists: bool,
         change: Alteration,
     },
     Drop {
@@ -77,6 +78,8 @@ pub(crate) enum Alteration {
     Resume,
     /// `SET (…)`.
     Set(Vec<Setting>),
+    /// `UNSET (…)`: these are what they are where nothing is said.
+    Unset(Vec<At<String>>),
 }
 
 /// `BACKFILL JOB …`.
@@ -95,6 +98,8 @@ pub(crate) struct Backfill {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CreateJob {
     pub(crate) or_replace: bool,
+    /// `IF NOT EXISTS`: one that is there stays as it is.
+    pub(crate) if_missing: bool,
     pub(crate) job: At<JobName>,
     /// `INTO`.
     pub(crate) output: At<TableReference>,
@@ -118,6 +123,7 @@ impl CreateJob {
     pub(super) const fn new(job: At<JobName>, output: At<TableReference>) -> Self {
         Self {
             or_replace: false,
+            if_missing: false,
             job,
             output,
             trigger: None,

@@ -15,7 +15,7 @@ use super::query::{day_of, is_of_days, type_of, value};
 use super::settings::Settings;
 use super::statement::{At, CreateJob};
 use crate::datasets::{DatasetTable, WriteMode};
-use crate::session::Planning;
+use crate::session::{Planning, nearest};
 
 /// A dataset that a job publishes into.
 pub(super) struct Target {
@@ -57,21 +57,30 @@ impl Target {
         Ok(Self { name, columns: table.schema(), partitions: dataset.partition_by().to_vec() })
     }
 
-    /// What publishing an interval does to the rows that are there.
+    /// What publishing an interval does to the rows that are there, and where its own must lie.
     ///
     /// # Errors
     /// It is not clear which rows are the interval's.
     pub(super) fn mode(&self, create: &CreateJob, spec: &Spec, interval: Interval) -> Result<WriteMode> {
         let settings = Settings::of(&create.settings)?;
-        if spec.options.mode == Mode::Append {
+        let adds = spec.options.mode == Mode::Append;
+        if adds && settings.interval_column.is_none() && settings.partition.is_none() {
             return Ok(WriteMode::Append);
         }
         let column = self.column(create, &settings)?;
-        let missing = || Error::not_found(format!("`{}` has no column `{}`", self.name, column.value)).at(column.place);
+        let missing = || {
+            let alike = nearest(&column.value, self.columns.fields().iter().map(|field| field.name().as_str()));
+            let hint = alike.map_or_else(String::new, |alike| format!(": did you mean `{alike}`?"));
+            Error::not_found(format!("`{}` has no column `{}`{hint}", self.name, column.value)).at(column.place)
+        };
         let kind = type_of(&self.columns, &column.value).ok_or_else(missing)?;
         let wrong = |why: String| Error::invalid(format!("the column `{}` {why}", column.value)).at(column.place);
         let is_only_partition = matches!(self.partitions.as_slice(), [only] if *only == column.value);
-        if is_only_partition && kind == DataType::Date32 && is_of_days(spec) {
+        if !matches!(kind, DataType::Date32 | DataType::Timestamp(..)) {
+            return Err(wrong(format!("is {kind}, and a DATE or a timestamp tells which interval a row belongs to")));
+        }
+        let is_whole = is_of_days(spec, interval.start) && is_of_days(spec, interval.end);
+        if !adds && is_only_partition && kind == DataType::Date32 && is_whole {
             let days = day_of(interval.start, spec.zone)..day_of(interval.end, spec.zone);
             let partition = |day: i64| -> Result<BTreeMap<String, Option<String>>> {
                 let date = i32::try_from(day).ok().and_then(NaiveDate::from_epoch_days);
@@ -83,7 +92,11 @@ impl Target {
         }
         let bound = |at| value(at, &kind, spec).map_err(&wrong);
         let (from, to) = (bound(interval.start)?, bound(interval.end)?);
-        Ok(WriteMode::ReplaceInterval { column: column.value, from, to })
+        let column = column.value;
+        Ok(match adds {
+            true => WriteMode::AppendInterval { column, from, to },
+            false => WriteMode::ReplaceInterval { column, from, to },
+        })
     }
 
     /// The column that tells which interval a row belongs to.

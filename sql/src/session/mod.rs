@@ -54,7 +54,6 @@ pub(crate) use explain::answer;
 pub(crate) use finish::dataset_finish;
 pub use ingest::{IfMissing, IfPresent, Ingest};
 pub(crate) use names::{check as check_names, check_table, nearest, reads};
-pub(crate) use parameters::bind_named;
 pub(crate) use query::physical;
 pub use redact::redact;
 pub(crate) use redact::{HOOKS, opens_by_itself, sounds_secret};

@@ -40,20 +40,6 @@ pub(super) fn bind(plan: LogicalPlan, parameters: &[u8]) -> Result<LogicalPlan> 
     plan.with_param_values(known).map_err(|e| from_datafusion(&e))
 }
 
-/// The plan with a value in the place of each placeholder, by its name and the type of what it meets, if that is known.
-pub(crate) fn bind_named(
-    plan: LogicalPlan,
-    mut value: impl FnMut(&str, Option<&DataType>) -> Result<ScalarValue>,
-) -> Result<LogicalPlan> {
-    let expected = expected(&plan)?;
-    let mut values: HashMap<String, ScalarValue> = HashMap::with_capacity(expected.len());
-    for (placeholder, field) in &expected {
-        let name = name(placeholder);
-        values.insert(name.to_owned(), value(name, field.as_ref().map(|field| field.data_type()))?);
-    }
-    if values.is_empty() { Ok(plan) } else { plan.with_param_values(values).map_err(|e| from_datafusion(&e)) }
-}
-
 /// A plan's placeholders with their types, where these are known; by position, then by name.
 pub(super) fn expected(plan: &LogicalPlan) -> Result<Vec<(String, Option<FieldRef>)>> {
     let mut expected: Vec<_> = plan.get_parameter_fields().map_err(|e| from_datafusion(&e))?.into_iter().collect();

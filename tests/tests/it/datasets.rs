@@ -1,9 +1,12 @@
 //! Datasets: tables in Delta Lake's format.
 
+mod checkpoints;
 mod crashes;
 mod engines;
 mod inputs;
 mod intervals;
+mod live;
+mod readers;
 mod upkeep;
 mod writers;
 mod writing;

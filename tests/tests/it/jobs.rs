@@ -2,17 +2,25 @@
 //! everybody, and say where they stopped and why.
 
 mod api;
+mod built;
 mod checks;
 mod counted;
 mod faults;
 mod inputs;
 mod kills;
+mod late;
 mod many;
+mod once;
+mod others;
 mod rewrites;
+mod shared;
 mod sinks;
 mod statements;
 mod stopped;
+mod suspended;
+mod typed;
 mod webhooks;
+mod workers;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

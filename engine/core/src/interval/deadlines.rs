@@ -37,6 +37,15 @@ impl Decider<'_> {
     }
 }
 
+/// By when an interval should be published, where its job says so.
+#[must_use]
+pub fn deadline(job: &Job, index: u64) -> Option<Millis> {
+    Some(match job.spec.options.deadline? {
+        Deadline::After { ms } => Millis(job.calendar.interval(index).end.0.saturating_add(ms)),
+        Deadline::Clock { minute } => clock_deadline(&job.calendar, index, minute),
+    })
+}
+
 /// How many intervals, from the first, have deadlines that have passed.
 pub(super) fn passed(job: &Job, now: Millis) -> u64 {
     let Some(deadline) = job.spec.options.deadline else { return 0 };

@@ -38,6 +38,7 @@ pub use backfills::{Accepted, Plan, accepted, plan};
 pub use calendar::{Calendar, Interval, Length, Unit};
 pub use coverage::{covered, ready};
 pub use cron::Cron;
+pub use deadlines::deadline;
 pub use ledger::{Entry, Failure, Fate, Ledger, MOST_COUNTED};
 pub use names::{Cause, DatasetName, JobName, RUN_PREFIX, RunKey};
 pub use record::{Cursor, Record};

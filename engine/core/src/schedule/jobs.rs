@@ -135,12 +135,13 @@ impl Decider<'_> {
         if self.live_run(run).is_none() {
             return;
         }
-        let rows = u64::from(command.backfill().is_some());
+        let rows = u64::from(command.answers());
         let done = match command {
             Command::Job { event, basis } => self
                 .check_basis(basis.as_ref(), &event)
                 .and_then(|()| self.check_commits(&event))
                 .and_then(|()| self.check_alone(&event))
+                .and_then(|()| self.check_reported(&event))
                 .and_then(|()| self.ask_jobs(*event)),
             Command::CancelRun { run } => self.cancel_run(&run),
         };
@@ -203,6 +204,17 @@ impl Decider<'_> {
         }
     }
 
+    /// A job that publishes into a dataset may have been made since the statement was planned: it knows what it has published.
+    fn check_reported(&self, event: &interval::Event) -> Result<()> {
+        let interval::Event::DatasetCovered { dataset, to, .. } = event else { return Ok(()) };
+        match self.state.jobs.producing(dataset).find(|(_, job)| job.calendar.boundary(0) < *to) {
+            None => Ok(()),
+            Some((job, _)) => Err(Error::conflict(format!(
+                "the job {job} publishes into `{dataset}` by now, which is complete when all its intervals are published"
+            ))),
+        }
+    }
+
     /// One that computes an interval is not tried again, and one that waits for its next try does not get it.
     fn cancel_run(&mut self, run: &RunId) -> Result<()> {
         let Some(known) = self.state.runs.get(run) else {
@@ -230,5 +242,64 @@ impl Decider<'_> {
             Some(run) => _ = self.ask_jobs(interval::Event::RunCancelled { run }),
             None => self.cancelled(run),
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that meets the unexpected should say so and end")]
+mod tests {
+    use super::super::{Event, step};
+    use super::*;
+    use crate::interval::{CatchUp, Cron, DatasetName, Length, Local, Options, Trigger, Unit, Zone};
+    use crate::record::State;
+    use crate::{Epoch, Settings};
+
+    /// What becomes of a statement that asks something of jobs.
+    fn asked(state: &mut State, event: interval::Event) -> Outcome {
+        let (settings, run) = (Settings::default(), RunId(format!("statement-{}", state.runs.len())));
+        let spec =
+            RunSpec { statement: String::new(), request: None, express: true, may_change: true, by: None, job: None };
+        let _submitted = step(state, &settings, Event::Submitted { run: run.clone(), spec }, Millis(0));
+        let command = Command::Job { event: Box::new(event), basis: None };
+        let step = step(state, &settings, Event::Commanded { run, command, kept: None }, Millis(0));
+        let mut ends = step.records.into_iter().filter_map(|record| match record {
+            Record::RunFinished { outcome, .. } => Some(outcome),
+            _ => None,
+        });
+        ends.next().unwrap()
+    }
+
+    #[test]
+    fn what_a_job_publishes_is_not_for_a_statement_to_say_that_was_planned_before_it() {
+        let (mut state, sums) = (State::default(), DatasetName("public.sums".to_owned()));
+        let _elected = step(
+            &mut state,
+            &Settings::default(),
+            Event::Elected { epoch: Epoch(1), build: "1".to_owned() },
+            Millis(0),
+        );
+        let spec = Spec {
+            statement: "CREATE JOB hourly …".to_owned(),
+            output: sums.clone(),
+            trigger: Trigger::Schedule { cron: Cron::parse("@hourly").unwrap() },
+            zone: Zone::UTC,
+            interval: Length { count: 1, unit: Unit::Hour },
+            start: Some(Local(7_200_000)),
+            catch_up: CatchUp::Latest,
+            depends_on: Vec::new(),
+            options: Options::default(),
+            identity: String::new(),
+            by: None,
+        };
+        let created = interval::Event::JobCreated { job: JobName("hourly".to_owned()), spec };
+        assert!(matches!(asked(&mut state, created), Outcome::Succeeded { .. }));
+        let to =
+            |to| interval::Event::DatasetCovered { dataset: sums.clone(), from: Millis(0), to: Millis(to), version: 1 };
+        let Outcome::Failed { error } = asked(&mut state, to(7_200_001)) else { unreachable!("it is refused") };
+        assert!(error.message.contains("the job hourly publishes into `public.sums` by now"), "{error}");
+        assert!(
+            matches!(asked(&mut state, to(7_200_000)), Outcome::Succeeded { .. }),
+            "what was before is not its own"
+        );
     }
 }

@@ -131,7 +131,23 @@ pub enum Command {
 }
 
 impl Command {
-    /// The backfill that it asks for, and of which job: the only command that answers a row.
+    /// Whether it answers a row: the others answer nothing.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.backfill().is_some() || self.execution().is_some()
+    }
+
+    /// The job of which it asks for an interval, and where that begins.
+    #[must_use]
+    pub fn execution(&self) -> Option<(&JobName, Millis)> {
+        let Self::Job { event, .. } = self else { return None };
+        match event.as_ref() {
+            interval::Event::Requested { job, start } => Some((job, *start)),
+            _ => None,
+        }
+    }
+
+    /// The backfill that it asks for, and of which job.
     #[must_use]
     pub fn backfill(&self) -> Option<(&JobName, &interval::Request)> {
         let Self::Job { event, .. } = self else { return None };

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::Millis;
-use tidemill_core::interval::{DatasetName, Inherited, Interval, Job, JobName, RunKey, Standing, held_up_by, standing};
+use tidemill_core::interval::{
+    DatasetName, Inherited, Interval, Job, JobName, RunKey, Standing, deadline, held_up_by, standing,
+};
 use tidemill_core::record::{RunState, State};
 
 use super::Columns;
@@ -26,6 +28,7 @@ struct Row<'a> {
     run: Option<RunKey>,
     published: Option<(u32, Option<u64>)>,
     rows: Option<u64>,
+    deadline: Option<Millis>,
 }
 
 /// The runs of the history that published, by job, incarnation, position and generation.
@@ -98,6 +101,7 @@ impl<'a> Look<'a> {
             run,
             published: entry.map(|entry| (entry.published, job.ledger.version(index))),
             rows: job.ledger.rows(index),
+            deadline: deadline(job, index),
         }
     }
 
@@ -167,6 +171,12 @@ fn error(row: &Row<'_>) -> Option<String> {
     }
 }
 
+/// Whether an interval is not published by its deadline. Nobody waits for what was skipped, or never asked for.
+fn is_late(row: &Row<'_>, now: Millis) -> Option<bool> {
+    let is_awaited = row.published.is_none() && !matches!(row.standing, Standing::Skipped { .. } | Standing::Missing);
+    row.deadline.map(|deadline| is_awaited && deadline <= now)
+}
+
 pub(super) fn rows(state: &State, now: Millis) -> Columns {
     let now = Millis(now.0.saturating_add_signed(state.clock_ahead_ms));
     let look = Look { state, inherited: Inherited::of(&state.jobs), publishers: publishers(state), now };
@@ -187,4 +197,6 @@ pub(super) fn rows(state: &State, now: Millis) -> Columns {
         .number("published_generation", all().map(|row| row.published.map(|(generation, _)| generation)))
         .count("published_version", all().map(|row| row.published.and_then(|(_, version)| version)))
         .count("published_rows", all().map(|row| row.rows))
+        .time("deadline", all().map(|row| row.deadline))
+        .flag("late", all().map(|row| is_late(row, now)))
 }

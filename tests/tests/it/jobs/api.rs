@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use tidemill::ErrorKind;
 
-use super::creates;
+use super::{PATIENCE, creates};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_built_in_rust() {
@@ -30,6 +30,9 @@ async fn a_job_is_built_in_rust() {
         job.statement()
             .starts_with("CREATE JOB counts INTO sums\n  SCHEDULE CRON '5 * * * *' AT TIME ZONE 'Europe/Berlin'")
     );
+    let nameless = session.job("counts").publishes_into("sums").constraint("early").expect("n > 0").query("SELECT 1");
+    let nameless = nameless.create().await.expect_err("there was no check to be named");
+    assert!(nameless.message.contains("`early` names no check"), "{nameless}");
     let job = job.create().await.expect("a job");
     let listed = job.backfill("2026-03-01", "2026-03-02").reverse().dry_run().await.expect("a list");
     assert_eq!(listed.iter().map(RecordBatch::num_rows).sum::<usize>(), 24);
@@ -53,6 +56,8 @@ async fn a_job_is_built_in_rust() {
     let shown = arrow::util::pretty::pretty_format_batches(&shown).expect("a table").to_string();
     assert!(shown.contains("counts") && shown.contains("suspended"), "{shown}");
     job.resume().await.expect("resumed");
+    let started = std::time::Instant::now();
+    assert_eq!(job.execute("2026-03-01 07:00").await.expect("a run"), "job-counts-1-7-1-1");
     let twice = session
         .job("counts")
         .publishes_into("sums")
@@ -61,6 +66,10 @@ async fn a_job_is_built_in_rust() {
         .set("interval_column", "hour");
     let twice = twice.query("SELECT ts AS hour, 1 AS n FROM clicks").create().await.expect_err("it is there");
     assert_eq!(twice.kind, ErrorKind::Conflict, "{twice}");
-    job.drop_job().await.expect("dropped");
+    // What is being published cannot be taken back.
+    while let Err(error) = job.drop_job().await {
+        assert!(error.kind == ErrorKind::Conflict && started.elapsed() < PATIENCE, "{error}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     assert_eq!(job.execute("2026-03-01 07:00").await.expect_err("it is gone").kind, ErrorKind::NotFound);
 }

@@ -22,15 +22,25 @@ async fn a_job_is_created_shown_altered_and_dropped() {
     let again = refused(client, &definition).await;
     assert_eq!(again.kind, ErrorKind::Conflict, "{again}");
     rows(client, &definition.replacen("CREATE JOB", "CREATE OR REPLACE TASK", 1)).await;
+    rows(client, &definition.replacen("CREATE JOB", "CREATE JOB IF NOT EXISTS", 1).replace("'2'", "'7'")).await;
+    assert_eq!(value(client, "SELECT strpos(statement, 'retries = ''2''') > 0 FROM system.jobs").await, "true");
     rows(client, "ALTER JOB counts SET (retries = 5, overlap = 'forbid')").await;
     let altered = value(client, "SELECT statement FROM system.jobs").await;
     assert!(altered.contains("retries = '5'") && altered.contains("overlap = 'forbid'"), "{altered}");
     assert!(!altered.contains("retries = '2'") && altered.contains("interval_column = 'hour'"), "{altered}");
+    rows(client, "ALTER JOB counts UNSET (overlap)").await;
+    let unset = value(client, "SELECT statement FROM system.jobs").await;
+    assert!(unset.contains("retries = '5'") && !unset.contains("overlap"), "{unset}");
+    let needed = refused(client, "ALTER JOB counts UNSET (interval_column)").await;
+    assert!(needed.message.contains("set interval_column"), "{needed}");
+    let unknown = refused(client, "ALTER JOB counts UNSET (retrys)").await;
+    assert!(unknown.message.contains("did you mean `retries`?"), "{unknown}");
     let unknown = refused(client, "ALTER JOB counts SET (retrys = 5)").await;
     assert!(unknown.message.contains("did you mean `retries`?"), "{unknown}");
     rows(client, "ALTER JOB counts SUSPEND").await;
     assert_eq!(value(client, "SELECT state || ' ' || suspended_because FROM system.jobs").await, "suspended by a user");
-    rows(client, "ALTER JOB counts RESUME").await;
+    rows(client, "ALTER JOB IF EXISTS counts RESUME").await;
+    rows(client, "ALTER JOB IF EXISTS nobody RESUME").await;
     assert_eq!(value(client, "SELECT state FROM system.jobs").await, "active");
     let misspelt = refused(client, "DROP JOB count").await;
     assert!(misspelt.message.contains("did you mean `counts`?"), "{misspelt}");
@@ -89,7 +99,8 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
     click(client, folder.path()).await;
     let job = hourly("counts", ", retries = 2, retry_backoff = '100ms'").replace("count(*)", "sum(away(1))");
     rows(client, &job).await;
-    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    let execute = "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'";
+    assert_eq!(value(client, execute).await, "job-counts-1-7-1-1", "the run is named before it has ended");
     let of = |column: &str| {
         format!(
             "SELECT {column} FROM system.intervals WHERE job = 'counts' AND interval_start = TIMESTAMP '2026-03-01T07:00:00Z'"
@@ -104,7 +115,11 @@ async fn an_interval_that_is_asked_for_runs_is_retried_and_says_why_it_failed() 
                 WHERE job = 'counts' AND interval_end = TIMESTAMP '2026-03-01T08:00:00Z'";
     assert_eq!(value(client, runs).await, "3 3 manual failed");
     std::fs::remove_file(&file).expect("the file");
-    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01T08:00:00+01:00'").await;
+    let again = shown(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01T08:00:00+01:00'").await;
+    assert!(
+        again.contains("| job-counts-1-7-2-1 | 2026-03-01T07:00:00Z | 2026-03-01T08:00:00Z |           |"),
+        "{again}"
+    );
     until(client, &of("max(state)"), "published").await;
     assert_eq!(value(client, &of("published_version || ' ' || published_generation")).await, "1 2");
     assert_eq!(value(client, &of("run_id || ' ' || attempt || ' ' || generation")).await, "job-counts-1-7-2-1 1 2");
@@ -154,9 +169,14 @@ async fn a_job_waits_until_its_input_is_complete_for_the_interval() {
     let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
     let client = &mut cluster.client().await;
     tables(client, folder.path()).await;
-    let waiting = hourly("counts", ", retries = 0").replace("WITH", "DEPENDS ON clicks COMPLETE WITH");
+    let waiting =
+        hourly("counts", ", retries = 0, deadline = '90 minutes'").replace("WITH", "DEPENDS ON clicks COMPLETE WITH");
     rows(client, &waiting).await;
-    rows(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    let asked = shown(client, "EXECUTE JOB counts FOR INTERVAL '2026-03-01 07:00'").await;
+    assert!(asked.contains("| clicks to be complete |"), "{asked}");
+    let late = "SELECT late FROM system.intervals WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z' \
+                AND deadline = TIMESTAMP '2026-03-01T09:30:00Z'";
+    assert_eq!(value(client, late).await, "true", "nobody is told, and it is to be seen");
     let stands = "SELECT state || ': ' || coalesce(waits_for, error) FROM system.intervals \
                   WHERE interval_start = TIMESTAMP '2026-03-01T07:00:00Z'";
     assert_eq!(value(client, stands).await, "waiting: clicks to be complete");
@@ -174,6 +194,7 @@ async fn a_job_waits_until_its_input_is_complete_for_the_interval() {
     .await;
     let published = "SELECT count(*) FROM system.intervals WHERE state = 'published'";
     until(client, published, "1").await;
+    assert_eq!(value(client, late).await, "false");
 }
 
 #[tokio::test(flavor = "multi_thread")]

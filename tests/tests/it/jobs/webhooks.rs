@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::{click, hourly, tables};
 
 /// One request, answered with a status.
-async fn served(listener: &TcpListener, status: &str) -> String {
+pub(super) async fn served(listener: &TcpListener, status: &str) -> String {
     let (mut stream, _) =
         tokio::time::timeout(Duration::from_secs(60), listener.accept()).await.expect("in time").expect("a call");
     let mut request = String::new();
