@@ -28,6 +28,7 @@ mod optimize;
 mod pins;
 mod profile;
 mod pruning;
+mod replaced;
 mod statement;
 mod table;
 mod target;
@@ -60,7 +61,7 @@ pub(crate) use target::Target;
 pub(crate) use version::Version;
 
 use crate::session::Planning;
-use statement::Replaced;
+use replaced::Replaced;
 
 /// How rows that are written meet those that are there.
 #[derive(Debug, Clone, PartialEq)]
