@@ -29,6 +29,7 @@ mod pins;
 mod profile;
 mod pruning;
 mod replaced;
+mod restore;
 mod statement;
 mod table;
 mod target;
@@ -138,7 +139,7 @@ pub(crate) async fn carry_out(planning: &Planning<'_>, statement: DatasetStateme
         }
         DatasetStatement::Restore { table, at } => {
             by.require(Role::Write, "RESTORE")?;
-            upkeep::restore(planning, &table, at).await
+            restore::restore(planning, &table, at).await
         }
         DatasetStatement::Optimize { table } => {
             by.require(Role::Write, "OPTIMIZE")?;
@@ -189,7 +190,7 @@ pub(crate) fn answer_columns(statement: &DatasetStatement) -> Arc<Schema> {
     };
     match statement {
         DatasetStatement::History { .. } => history::columns(),
-        DatasetStatement::Restore { .. } => numbers(&upkeep::RESTORED),
+        DatasetStatement::Restore { .. } => numbers(&restore::RESTORED),
         DatasetStatement::Vacuum { .. } => numbers(&upkeep::VACUUMED),
         DatasetStatement::CreateAs(_) | DatasetStatement::Replace { .. } | DatasetStatement::Optimize { .. } => {
             Arc::new(Schema::empty())
