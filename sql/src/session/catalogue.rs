@@ -14,9 +14,9 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
-use tidemill_core::Result;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind};
-use tidemill_engine::error::to_datafusion;
+use tidemill_core::{Error, Result};
+use tidemill_engine::error::{from_datafusion, to_datafusion};
 use tidemill_engine::functions::Functions;
 use tidemill_engine::plan::WindowFilters;
 use tidemill_engine::planner::PlanRequest;
@@ -114,7 +114,7 @@ impl Names {
             _ if *at != AsOf::Newest => {
                 plan_err!("it has no versions: only datasets have, CREATE EXTERNAL TABLE … STORED AS DELTA")
             }
-            CatalogueKind::View => self.view(entry).await,
+            CatalogueKind::View => self.view(entry).await.map_err(|e| in_view(name, &e)),
             CatalogueKind::Schema => plan_err!("a schema is no table"),
             CatalogueKind::Table { rows } => {
                 if let Some(table) = self.cache.get(&rows.0) {
@@ -192,6 +192,18 @@ impl Names {
         let settings = self.settings.seeing(temporaries);
         session_at(&self.request, &settings, &self.runtime, &self.cache, &self.functions, depth).map_err(to_datafusion)
     }
+}
+
+/// What is wrong with a view's own words: tables that it reads changed since, and the statement names only the view. Of nested ones it
+/// is the innermost.
+fn in_view(name: &str, error: &DataFusionError) -> DataFusionError {
+    let error = from_datafusion(error);
+    let is_told = error.message.starts_with("the view `");
+    let shown = name.strip_prefix("public.").unwrap_or(name);
+    to_datafusion(match is_told {
+        true => error,
+        false => Error { message: format!("the view `{shown}` cannot be read: {}", error.message), ..error },
+    })
 }
 
 #[derive(Debug)]

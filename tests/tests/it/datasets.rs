@@ -4,6 +4,7 @@ mod crashes;
 mod engines;
 mod inputs;
 mod intervals;
+mod restore;
 mod upkeep;
 mod writers;
 mod writing;
