@@ -53,7 +53,7 @@ pub(crate) use around::check_outside;
 pub(crate) use as_of::{AsOf, named, table_name};
 pub(crate) use checks::{Before, Check, Checks, Condition, Over, Violation, read};
 pub(crate) use create::{check_external, create_external, is_dataset, reopened, table_of};
-pub(crate) use declared::planned_in;
+pub(crate) use declared::{planned_in, redeclared};
 pub(crate) use inputs::input_versions;
 pub(crate) use pins::{Datasets, Pins};
 pub(crate) use statement::{DatasetStatement, parse};

@@ -139,7 +139,7 @@ impl Names {
     ) -> DataFusionResult<Arc<dyn TableProvider>> {
         let table = match self.cache.get(&entry.definition) {
             Some(table) => table,
-            None => self.made(entry).await?,
+            None => self.made(entry, at).await?,
         };
         if let Some(dataset) = table.downcast_ref::<DatasetTable>() {
             // The newest version when it was first named is not that of this statement.
@@ -152,8 +152,8 @@ impl Names {
         }
     }
 
-    /// The table of a definition, which is kept.
-    async fn made(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
+    /// The table of a definition, which is kept. Of a dataset no other version is looked at: the newest may be none that is read here.
+    async fn made(&self, entry: &CatalogueEntry, at: &AsOf) -> DataFusionResult<Arc<dyn TableProvider>> {
         // It names no other table; of its own name, planning would ask what it means.
         let nothing = PlanRequest { catalogue: Arc::default(), ..self.request.clone() };
         let settings = self.settings.seeing(Temporaries::default());
@@ -164,9 +164,7 @@ impl Names {
             return plan_err!("the definition of an external table is no CREATE EXTERNAL TABLE");
         };
         let table: Arc<dyn TableProvider> = match is_dataset(&command) {
-            true => Arc::new(
-                table_of(&self.settings.pins, &command, &AsOf::Newest, &self.runtime).await.map_err(to_datafusion)?,
-            ),
+            true => Arc::new(table_of(&self.settings.pins, &command, at, &self.runtime).await.map_err(to_datafusion)?),
             false => ddl::external_table(&context, &command).await?,
         };
         self.cache.put(entry.definition.clone(), Arc::clone(&table));

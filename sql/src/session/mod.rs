@@ -143,7 +143,7 @@ impl Planner for SqlPlanner {
             return datasets::carry_out(&planning, statement).await;
         }
         let statement = planning.statement()?;
-        if let Some(answer) = show::create(&planning, &statement)? {
+        if let Some(answer) = show::create(&planning, &statement).await? {
             return Ok(answer);
         }
         if let Some(dropped) = temporary::dropped(&planning, &statement)? {
