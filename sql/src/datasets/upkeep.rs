@@ -23,6 +23,7 @@ use tidemill_engine::planner::{Plan, StateReader};
 
 use super::log::{LOG, Log};
 use super::pins::{Datasets, numbered};
+use super::profile::Profile;
 use super::table::DatasetTable;
 use super::version::{Action, ActiveFile, actions};
 use super::write::dataset;
@@ -96,6 +97,11 @@ impl Vacuum {
         let mut number = self.table.version.number + 1;
         while let Some(entry) = log.entry(number).await? {
             for line in lines_of(log, Some(&entry[..]))? {
+                if let Some(protocol) = line.protocol {
+                    // What its features would need is not known otherwise.
+                    let known = Profile::clone(&self.table.version.profile);
+                    Profile { protocol, ..known }.check_write(self.table.folder.location())?;
+                }
                 let files = line.add.map(ActiveFile::from).into_iter().chain(line.remove.map(ActiveFile::from));
                 for file in files {
                     kept.insert(self.path(&file)?);
@@ -241,11 +247,64 @@ pub(super) fn one_row(names: &[&str], work: impl Future<Output = Result<Vec<u64>
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use datafusion::execution::runtime_env::RuntimeEnv;
+    use serde_json::json;
     use tidemill_core::graph::StageGraph;
     use tidemill_core::record::{InputVersion, Record, RunSpec, Sheet};
     use tidemill_core::{BlobHash, Epoch, Millis};
 
+    use super::super::folder::Folder;
     use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait]
+    impl StateReader for Nobody {
+        async fn state(&self) -> Result<State> {
+            Ok(State::default())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_deleted_where_another_engine_began_to_need_what_is_not_known()
+    -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let root = tempfile::tempdir()?;
+        let place = root.path().join("t");
+        let folder = Folder::open(&place.display().to_string(), &RuntimeEnv::default())?;
+        let log = Log::new(folder.clone());
+        let columns = r#"{"type":"struct","fields":[{"name":"a","type":"long","nullable":true,"metadata":{}}]}"#;
+        let first = [
+            json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }),
+            json!({ "metaData": { "id": "x", "format": { "provider": "parquet", "options": {} }, "schemaString": columns,
+                                  "partitionColumns": [], "configuration": {}, "createdTime": 0 } }),
+        ];
+        log.create(0, Bytes::from(format!("{}\n{}\n", first[0], first[1]))).await?;
+        let version = numbered(&log, 0).await?;
+        let (beside, earlier) = (place.join("vector.bin"), SystemTime::now() - Duration::from_secs(60));
+        std::fs::File::create(&beside)?.set_modified(earlier)?;
+        let vacuum = |features: &[&str]| {
+            let protocol = json!({ "protocol": { "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features,
+                                                 "writerFeatures": features } });
+            let table = DatasetTable { name: "t".to_owned(), folder: folder.clone(), version: version.clone() };
+            let (datasets, run) = (Arc::new(Datasets::default()), RunId("r".to_owned()));
+            let vacuum =
+                Vacuum { table, retention: Duration::ZERO, dry_run: false, state: Arc::new(Nobody), datasets, run };
+            let entry = place.join("_delta_log/00000000000000000001.json");
+            async move {
+                std::fs::write(entry, format!("{protocol}\n")).map_err(|e| Error::internal(e.to_string()))?;
+                vacuum.run().await
+            }
+        };
+        let refused = vacuum(&["deletionVectors"]).await;
+        assert!(refused.as_ref().is_err_and(|e| e.message.contains("`deletionVectors`")), "{refused:?}");
+        assert!(beside.exists());
+        assert_eq!(vacuum(&["timestampNtz"]).await?, [1, 0]);
+        assert!(!beside.exists());
+        Ok(())
+    }
 
     #[test]
     fn what_a_run_reads_is_told_by_its_plan_if_this_build_made_it() {
