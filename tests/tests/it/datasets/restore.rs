@@ -56,6 +56,12 @@ async fn a_version_comes_back_with_its_columns_and_properties() {
     assert_eq!(text(&mut client, "SELECT * FROM t ORDER BY id").await, "1 a ; 2 b 20");
     assert_eq!(lines(&table, 7, "metaData"), lines(&table, 3, "metaData"));
     assert_eq!(value(&mut client, COLUMNS).await, "id v more");
+    // The table's definition declares what the table has now, and can be typed.
+    let shown = text(&mut client, "SHOW CREATE TABLE t").await;
+    let typed = shown.find("CREATE EXTERNAL").and_then(|from| shown.get(from..)).expect("a statement");
+    rows(&mut client, "DROP TABLE t").await;
+    rows(&mut client, typed).await;
+    assert!(typed.contains("VARCHAR, ") && typed.contains("more"), "{typed}");
     // Where nothing of them changed, nothing is said of them.
     assert_eq!(text(&mut client, "RESTORE TABLE t TO VERSION AS OF 3").await, "8 3 0 1");
     assert!(lines(&table, 8, "metaData").is_empty());
@@ -130,6 +136,27 @@ async fn what_cannot_come_back_is_refused_by_name_and_nothing_is_changed() {
     // A version without files needs none.
     assert_eq!(text(&mut client, "RESTORE TABLE t TO VERSION AS OF 0").await, "6 0 0 1");
     assert_eq!(value(&mut client, COLUMNS).await, "id v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_version_is_read_where_the_newest_needs_what_is_not_known() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let table = folder.path().join("t");
+    create_numbers(&mut client, &table.display().to_string()).await;
+    value(&mut client, "INSERT INTO t VALUES (1, 'a')").await;
+    // Nobody has read it under this name yet.
+    rows(&mut client, &format!("CREATE EXTERNAL TABLE again STORED AS DELTA LOCATION '{}'", table.display())).await;
+    let features = json!(["typeWidening"]);
+    let protocol = json!({ "protocol": {
+        "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features,
+    } });
+    add_line(&table, 2, &protocol);
+    for name in ["t", "again"] {
+        assert_eq!(text(&mut client, &format!("SELECT * FROM {name} VERSION AS OF 1")).await, "1 a", "{name}");
+        refused(&mut client, &format!("SELECT * FROM {name}"), ErrorKind::Invalid, &["`typeWidening`"]).await;
+    }
+    refused(&mut client, "RESTORE TABLE t TO VERSION AS OF 1", ErrorKind::Invalid, &["`typeWidening`"]).await;
+    assert!(!entry(&table, 3).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
