@@ -53,7 +53,7 @@ pub use explain::LINES;
 pub(crate) use explain::answer;
 pub(crate) use finish::dataset_finish;
 pub use ingest::{IfMissing, IfPresent, Ingest};
-pub(crate) use names::{check as check_names, check_table, nearest, reads};
+pub(crate) use names::{check as check_names, check_table, definition_of, nearest, reads};
 pub(crate) use parameters::bind_named;
 pub(crate) use query::physical;
 pub use redact::redact;

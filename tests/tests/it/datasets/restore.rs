@@ -157,6 +157,9 @@ async fn an_old_version_is_read_where_the_newest_needs_what_is_not_known() {
     }
     refused(&mut client, "RESTORE TABLE t TO VERSION AS OF 1", ErrorKind::Invalid, &["`typeWidening`"]).await;
     assert!(!entry(&table, 3).exists());
+    // Its history says who did that.
+    assert_eq!(version(&mut client, "t").await, "2");
+    refused(&mut client, "DESCRIBE HISTORY nothing", ErrorKind::NotFound, &["nothing"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
