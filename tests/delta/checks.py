@@ -133,6 +133,33 @@ def append(location, count):
         deltalake.write_deltalake(location, batch, mode="append", storage_options=OPTIONS)
 
 
+def widen(location):
+    """Two columns come: one by itself, and one with a row, which asks more of readers and writers."""
+    more = deltalake.Field("more", deltalake.schema.PrimitiveType("long"))
+    table(location).alter.add_columns([more])
+    batch = pa.table(
+        {
+            "id": pa.array([2], pa.int64()),
+            "v": pa.array(["b"], pa.string()),
+            "more": pa.array([20], pa.int64()),
+            "at": pa.array([datetime.datetime(2026, 1, 1, 12, 30)], pa.timestamp("us")),
+        }
+    )
+    deltalake.write_deltalake(location, batch, mode="append", schema_mode="merge", storage_options=OPTIONS)
+    assert table(location).protocol().min_reader_version == 3, table(location).protocol()
+
+
+def exactly(location, columns, expected):
+    """Both engines see these columns, no others, and these rows. The protocol was never lowered since `widen`."""
+    names = [field.name for field in table(location).schema().fields]
+    assert names == json.loads(columns), f"deltalake has the columns {names}, not {columns}"
+    names = polars.scan_delta(location, storage_options=OPTIONS or None).collect_schema().names()
+    assert names == json.loads(columns), f"polars has the columns {names}, not {columns}"
+    protocol = table(location).protocol()
+    assert (protocol.min_reader_version, protocol.reader_features) == (3, ["timestampNtz"]), protocol
+    read(location, columns, expected)
+
+
 def constrained(location):
     """A table that asks its writers for what we do not do."""
     deltalake.write_deltalake(location, pa.table({"x": pa.array([1], pa.int64())}), storage_options=OPTIONS)

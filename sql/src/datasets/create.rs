@@ -235,7 +235,7 @@ fn only_location(command: &CreateExternalTable) -> Result<&str> {
 }
 
 /// What is declared must be what the table is.
-fn check_same(command: &CreateExternalTable, version: &Version, location: &str) -> Result<()> {
+pub(super) fn check_same(command: &CreateExternalTable, version: &Version, location: &str) -> Result<()> {
     let declared = command.schema.as_arrow();
     if !declared.fields().is_empty() {
         let declared = stored(declared)?;

@@ -73,7 +73,18 @@ impl Entry {
 
     /// It is a table's first.
     pub(super) fn make(&mut self, protocol: &Value, metadata: &Value) {
-        self.lines.extend([json!({ "protocol": protocol }), json!({ "metaData": metadata })]);
+        self.protocol(protocol);
+        self.metadata(metadata);
+    }
+
+    /// What the table asks of its readers and writers from now on.
+    pub(super) fn protocol(&mut self, protocol: &Value) {
+        self.lines.push(json!({ "protocol": protocol }));
+    }
+
+    /// Its columns, partitions and properties from now on.
+    pub(super) fn metadata(&mut self, metadata: &Value) {
+        self.lines.push(json!({ "metaData": metadata }));
     }
 
     pub(super) fn add(&mut self, file: &WrittenFile) {

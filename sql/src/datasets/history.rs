@@ -7,16 +7,19 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::TableReference;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use serde_json::{Map, Value};
-use tidemill_core::Result;
+use tidemill_core::{ErrorKind, Result};
 use tidemill_engine::error::to_datafusion;
 use tidemill_engine::planner::Plan;
 
+use super::create::DELTA;
+use super::folder::Folder;
 use super::log::Log;
 use super::version::actions;
 use super::write::dataset;
-use crate::session::Planning;
+use crate::session::{Planning, definition_of, statements};
 
 /// Versions in one batch.
 const BATCH: usize = 256;
@@ -35,8 +38,7 @@ pub(super) fn columns() -> SchemaRef {
 }
 
 pub(super) async fn history(planning: &Planning<'_>, name: &TableReference, limit: Option<usize>) -> Result<Plan> {
-    let table = dataset(planning, name, "DESCRIBE HISTORY").await?;
-    let log = Log::new(table.folder);
+    let log = Log::new(folder(planning, name).await?);
     let mut versions: Vec<u64> = log.listed().await?.into_iter().map(|(version, _)| version).rev().collect();
     versions.truncate(limit.unwrap_or(usize::MAX));
     let chunks: Vec<Vec<u64>> = versions.chunks(BATCH).map(<[u64]>::to_vec).collect();
@@ -54,6 +56,24 @@ pub(super) async fn history(planning: &Planning<'_>, name: &TableReference, limi
         }
     });
     Ok(Plan::Rows(Box::pin(RecordBatchStreamAdapter::new(columns(), batches))))
+}
+
+/// Where the log is. It tells what happened also where that made a version which is not read here.
+async fn folder(planning: &Planning<'_>, name: &TableReference) -> Result<Folder> {
+    match dataset(planning, name, "DESCRIBE HISTORY").await {
+        Ok(table) => Ok(table.folder),
+        Err(error) if error.kind == ErrorKind::Invalid => declared(planning, name).ok_or(error),
+        Err(error) => Err(error),
+    }
+}
+
+/// The folder that a dataset's definition names.
+fn declared(planning: &Planning<'_>, name: &TableReference) -> Option<Folder> {
+    let statement = statements::parse_one(definition_of(planning, name)?).ok()?;
+    let Statement::CreateExternalTable(table) = statement else { return None };
+    let [location] = table.locations.as_slice() else { return None };
+    let is_dataset = table.file_type.eq_ignore_ascii_case(DELTA);
+    Folder::open(location, &planning.context.runtime_env()).ok().filter(|_| is_dataset)
 }
 
 fn batch(rows: Vec<(u64, Map<String, Value>)>) -> datafusion::error::Result<RecordBatch> {

@@ -28,6 +28,8 @@ mod optimize;
 mod pins;
 mod profile;
 mod pruning;
+mod replaced;
+mod restore;
 mod statement;
 mod table;
 mod target;
@@ -53,7 +55,7 @@ pub(crate) use around::check_outside;
 pub(crate) use as_of::{AsOf, named, table_name};
 pub(crate) use checks::{Before, Check, Checks, Condition, Over, Violation, read};
 pub(crate) use create::{check_external, create_external, is_dataset, reopened, table_of};
-pub(crate) use declared::planned_in;
+pub(crate) use declared::{planned_in, redeclared};
 pub(crate) use inputs::input_versions;
 pub(crate) use pins::{Datasets, Pins};
 pub(crate) use statement::{DatasetStatement, parse};
@@ -62,7 +64,7 @@ pub(crate) use target::Target;
 pub(crate) use version::Version;
 
 use crate::session::Planning;
-use statement::Replaced;
+use replaced::Replaced;
 
 /// How rows that are written meet those that are there.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,7 +150,7 @@ pub(crate) async fn carry_out(planning: &Planning<'_>, statement: DatasetStateme
         }
         DatasetStatement::Restore { table, at } => {
             by.require(Role::Write, "RESTORE")?;
-            upkeep::restore(planning, &table, at).await
+            restore::restore(planning, &table, at).await
         }
         DatasetStatement::Optimize { table } => {
             by.require(Role::Write, "OPTIMIZE")?;
@@ -199,7 +201,7 @@ pub(crate) fn answer_columns(statement: &DatasetStatement) -> Arc<Schema> {
     };
     match statement {
         DatasetStatement::History { .. } => history::columns(),
-        DatasetStatement::Restore { .. } => numbers(&upkeep::RESTORED),
+        DatasetStatement::Restore { .. } => numbers(&restore::RESTORED),
         DatasetStatement::Vacuum { .. } => numbers(&upkeep::VACUUMED),
         DatasetStatement::CreateAs(_) | DatasetStatement::Replace { .. } | DatasetStatement::Optimize { .. } => {
             Arc::new(Schema::empty())

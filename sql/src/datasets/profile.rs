@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tidemill_core::{Error, Result};
 
 /// Features that change nothing for us, or that we do.
@@ -16,6 +17,7 @@ const IF_USED: &[&str] =
     &["changeDataFeed", "checkConstraints", "columnMapping", "generatedColumns", "identityColumns", "invariants"];
 /// Of what versions of the protocol before the lists of features are made.
 const OF_VERSIONS: &[(i64, &str)] = &[
+    (2, "appendOnly"),
     (2, "invariants"),
     (3, "checkConstraints"),
     (4, "changeDataFeed"),
@@ -24,10 +26,16 @@ const OF_VERSIONS: &[(i64, &str)] = &[
     (6, "identityColumns"),
 ];
 
+/// Where a protocol has its versions.
+const READER: &str = "minReaderVersion";
+const WRITER: &str = "minWriterVersion";
+
 /// A table's protocol and metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Profile {
-    pub(super) protocol: serde_json::Value,
+    pub(super) protocol: Value,
+    /// All that the log says of the table, of which the rest is taken.
+    pub(super) metadata: Value,
     pub(super) id: String,
     /// The columns, as the log has them.
     pub(super) columns: String,
@@ -37,7 +45,7 @@ pub(crate) struct Profile {
 
 impl Profile {
     /// From the two entries of the log.
-    pub(super) fn new(protocol: serde_json::Value, metadata: &serde_json::Value) -> Result<Self> {
+    pub(super) fn new(protocol: Value, metadata: Value) -> Result<Self> {
         let text = |key: &str| metadata.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
         let read = |key: &str| metadata.get(key).cloned().unwrap_or_default();
         let damaged = |e: serde_json::Error| Error::invalid(format!("the table's metadata cannot be read: {e}"));
@@ -51,11 +59,53 @@ impl Profile {
             columns: text("schemaString"),
             partition_by: partition_by.unwrap_or_default(),
             properties: properties.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
+            metadata: said(metadata),
         })
     }
 
+    /// This table with the columns and properties of an older version of it. Its protocol is never lowered: what readers and writers
+    /// were told to know stays, and what the older version needs beside that is added.
+    pub(super) fn restored(&self, old: &Self) -> Self {
+        let added = |asked: &[String], of_old: Vec<String>| -> Vec<String> {
+            of_old.into_iter().filter(|feature| !asked.contains(feature) && old.uses(feature)).collect()
+        };
+        let (mut readers, mut writers) = (self.asked_of_readers(), self.asked_of_writers());
+        let of_readers = added(&readers, old.asked_of_readers());
+        let of_writers = added(&writers, old.asked_of_writers());
+        if of_readers.is_empty() && of_writers.is_empty() {
+            return Self { protocol: self.protocol.clone(), ..old.clone() };
+        }
+        readers.extend(of_readers);
+        writers.extend(of_writers);
+        let lists_readers = self.version(READER) == 3 || !readers.is_empty();
+        let protocol = match lists_readers {
+            true => json!({ READER: 3, WRITER: 7, "readerFeatures": readers, "writerFeatures": writers }),
+            false => json!({ READER: 1, WRITER: 7, "writerFeatures": writers }),
+        };
+        Self { protocol, ..old.clone() }
+    }
+
+    /// What readers must know, whether it is listed or comes with the protocol's version.
+    fn asked_of_readers(&self) -> Vec<String> {
+        match self.version(READER) {
+            2 => vec!["columnMapping".to_owned()],
+            _ => self.listed("readerFeatures"),
+        }
+    }
+
+    /// The same of writers.
+    fn asked_of_writers(&self) -> Vec<String> {
+        let (reader, version) = (self.version(READER), self.version(WRITER));
+        if version > 6 {
+            return self.listed("writerFeatures");
+        }
+        // Who writes names of columns that are mapped has to read them.
+        let is_asked = |(from, feature): &&(i64, &str)| version >= *from && (*feature != "columnMapping" || reader > 1);
+        OF_VERSIONS.iter().filter(is_asked).map(|(_, feature)| (*feature).to_owned()).collect()
+    }
+
     fn version(&self, key: &str) -> i64 {
-        self.protocol.get(key).and_then(serde_json::Value::as_i64).unwrap_or_default()
+        self.protocol.get(key).and_then(Value::as_i64).unwrap_or_default()
     }
 
     fn listed(&self, key: &str) -> Vec<String> {
@@ -70,6 +120,7 @@ impl Profile {
     /// Whether a feature is used, of those that can be told.
     fn uses(&self, feature: &str) -> bool {
         match feature {
+            "appendOnly" => self.is_set("delta.appendOnly"),
             "changeDataFeed" => self.is_set("delta.enableChangeDataFeed"),
             "checkConstraints" => self.properties.keys().any(|key| key.starts_with("delta.constraints.")),
             "columnMapping" => {
@@ -102,9 +153,7 @@ impl Profile {
         });
         match unknown {
             Some(feature) => Err(refused(feature)),
-            None if self.version("minReaderVersion") > 3 => {
-                Err(refused(&format!("reader version {}", self.version("minReaderVersion"))))
-            }
+            None if self.version(READER) > 3 => Err(refused(&format!("reader version {}", self.version(READER)))),
             None => Ok(()),
         }
     }
@@ -118,14 +167,12 @@ impl Profile {
                  engine, or write a table without it"
             ))
         };
-        let version = self.version("minWriterVersion");
-        let asked: Vec<String> = match version {
-            ..=6 => OF_VERSIONS.iter().filter(|(from, _)| version >= *from).map(|(_, f)| (*f).to_owned()).collect(),
-            7 => self.listed("writerFeatures"),
-            _ => return Err(refused(&format!("writer version {version}"))),
-        };
+        let version = self.version(WRITER);
+        if version > 7 {
+            return Err(refused(&format!("writer version {version}")));
+        }
         let is_fine = |feature: &str| WRITTEN.contains(&feature) || (IF_USED.contains(&feature) && !self.uses(feature));
-        match asked.iter().find(|feature| !is_fine(feature)) {
+        match self.asked_of_writers().iter().find(|feature| !is_fine(feature)) {
             Some(feature) => Err(refused(feature)),
             None => Ok(()),
         }
@@ -156,17 +203,23 @@ impl Profile {
     }
 }
 
+/// Without what is left open: not all engines read a name that is null.
+fn said(mut metadata: Value) -> Value {
+    if let Value::Object(said) = &mut metadata {
+        said.retain(|_, value| !value.is_null());
+    }
+    metadata
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn profile(protocol: serde_json::Value, properties: serde_json::Value) -> Result<Profile> {
+    fn profile(protocol: Value, properties: Value) -> Result<Profile> {
         let columns = r#"{"type":"struct","fields":[]}"#;
         Profile::new(
             protocol,
-            &json!({ "id": "x", "schemaString": columns, "partitionColumns": [], "configuration": properties }),
+            json!({ "id": "x", "schemaString": columns, "partitionColumns": [], "configuration": properties }),
         )
     }
 
@@ -192,6 +245,35 @@ mod tests {
         let fed = profile(old.clone(), json!({ "delta.enableChangeDataFeed": "true" }))?;
         assert!(fed.check_read("t").is_ok() && named(fed.check_write("t")).contains("`changeDataFeed`"));
         assert_eq!(profile(old, json!({}))?.check_write("t"), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_protocol_is_raised_to_what_an_older_version_needs_and_never_lowered() -> Result<()> {
+        let of = |reader: i64, writer: i64| json!({ READER: reader, WRITER: writer });
+        let lists = |readers: &[&str], writers: &[&str]| json!({ READER: 3, WRITER: 7, "readerFeatures": readers, "writerFeatures": writers });
+        let plain = || lists(&["timestampNtz"], &["timestampNtz"]);
+        let (nothing, kept) = (json!({}), json!({ "delta.appendOnly": "true" }));
+        let legacy = ["appendOnly", "invariants"];
+        let more = ["checkConstraints", "changeDataFeed", "generatedColumns", "columnMapping"];
+        let raised = [&legacy[..], &more[..], &["timestampNtz"][..]].concat();
+        for (new, old, properties, expected) in [
+            (of(1, 2), of(1, 2), &nothing, of(1, 2)),
+            (plain(), of(1, 2), &nothing, plain()),
+            (of(2, 5), of(1, 2), &kept, of(2, 5)),
+            // What it lists and does not use.
+            (of(1, 2), lists(&[], &["checkConstraints"]), &nothing, of(1, 2)),
+            (plain(), of(1, 2), &kept, lists(&["timestampNtz"], &["timestampNtz", "appendOnly"])),
+            (of(1, 2), plain(), &nothing, lists(&["timestampNtz"], &[&legacy[..], &["timestampNtz"][..]].concat())),
+            (of(2, 5), plain(), &nothing, lists(&["columnMapping", "timestampNtz"], &raised)),
+            (of(1, 1), of(1, 2), &kept, json!({ READER: 1, WRITER: 7, "writerFeatures": ["appendOnly"] })),
+        ] {
+            let shown = format!("{new} back to {old} with {properties}");
+            let old = profile(old, properties.clone())?;
+            let restored = profile(new, json!({ "delta.enableChangeDataFeed": "true" }))?.restored(&old);
+            assert_eq!(restored.protocol, expected, "{shown}");
+            assert_eq!((restored.metadata, restored.properties), (old.metadata, old.properties), "{shown}");
+        }
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! `RESTORE` and `VACUUM`.
+//! `VACUUM`, and what `RESTORE` has in common with it.
 //!
 //! Invariant: a file is deleted only if no version of the retention and no live run needs it, and while none comes back.
 
@@ -9,120 +9,32 @@ use std::time::{Duration, SystemTime};
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt};
 use tidemill_core::record::{Run, State};
 use tidemill_core::{Error, Result, RunId};
 use tidemill_engine::dataset::MANIFESTS;
 use tidemill_engine::error::{object_store_error, to_datafusion};
 use tidemill_engine::planner::{Plan, StateReader};
 
-use super::Publication;
-use super::as_of::AsOf;
-use super::checkpoint::checkpoint;
-use super::commit::{MakeEntry, publish};
-use super::entry::{Entry, now};
 use super::log::{LOG, Log};
 use super::pins::{Datasets, numbered};
+use super::profile::Profile;
 use super::table::DatasetTable;
-use super::target::{Mode, Target, writer};
-use super::version::{Action, ActiveFile, Version, actions};
+use super::version::{Action, ActiveFile, actions};
 use super::write::dataset;
 use crate::session::Planning;
 
 /// How long what is not needed any more is kept where neither statement nor table say.
 const RETENTION: Duration = Duration::from_secs(168 * 3600);
-/// What RESTORE and VACUUM answer.
-pub(super) const RESTORED: [&str; 4] = ["version", "restored", "files_added", "files_removed"];
+/// What VACUUM answers.
 pub(super) const VACUUMED: [&str; 2] = ["files", "bytes"];
 /// Requests at once.
-const AT_ONCE: usize = 16;
-
-struct Ready(Entry);
-
-#[async_trait]
-impl MakeEntry for Ready {
-    async fn entry(&self, _: &Log) -> Result<Option<Entry>> {
-        Ok(Some(self.0.clone()))
-    }
-}
-
-/// `RESTORE`: a new version with the files of an old one.
-pub(super) async fn restore(planning: &Planning<'_>, name: &TableReference, at: AsOf) -> Result<Plan> {
-    let table = dataset(planning, name, "RESTORE").await?;
-    let profile = &table.version.profile;
-    profile.check_write(table.folder.location())?;
-    profile.check_removal(table.folder.location())?;
-    if at == AsOf::Newest {
-        return Err(Error::invalid("RESTORE needs a version: write TO VERSION AS OF n"));
-    }
-    // It is noted that the run reads it: a VACUUM that begins now keeps its files.
-    let old = planning.settings.pins.version(&table.folder, &at).await?.ok_or_else(|| table.gone())?;
-    let (datasets, run) = (Arc::clone(planning.settings.pins.datasets()), planning.request.run.clone());
-    one_row(&RESTORED, async move { restored(table, old, &datasets, run).await })
-}
-
-async fn restored(table: DatasetTable, old: Version, datasets: &Arc<Datasets>, run: RunId) -> Result<Vec<u64>> {
-    let log = Log::new(table.folder.clone());
-    let new = &table.version;
-    if old.profile != new.profile {
-        return Err(Error::invalid(format!(
-            "version {} had other columns or properties than version {}: read it with VERSION AS OF and INSERT OVERWRITE",
-            old.number, new.number
-        )));
-    }
-    let gone: Vec<&ActiveFile> = new.files.values().filter(|file| !old.files.contains_key(&file.raw)).collect();
-    let back: Vec<&ActiveFile> = old.files.values().filter(|file| !new.files.contains_key(&file.raw)).collect();
-    let Publication { application, version, mut info, checks } = Publication::of_run(&run);
-    if log.application(new.number, &application).await?.is_some() {
-        // A coordinator did it and could not say so: what was written since stays.
-        return Ok(vec![new.number, old.number, 0, 0]);
-    }
-    // From here until they are a version's again, nobody deletes them.
-    let _alone = datasets.tend(table.folder.location()).await?;
-    check_there(&table, &back).await?;
-    info.insert("restored".to_owned(), old.number.to_string());
-    let target = Target {
-        location: table.folder.location().to_owned(),
-        writer: writer(&run),
-        base: Some(new.number),
-        made: None,
-        mode: Mode::Overwrite,
-        application,
-        version,
-        info,
-        operation: "RESTORE".to_owned(),
-        checkpoint_interval: new.profile.checkpoint_interval(),
-        entry: None,
-        checks,
-    };
-    let mut entry = Entry::new(&target, &run, now());
-    gone.iter().for_each(|file| entry.remove(file));
-    back.iter().for_each(|file| entry.add_again(file));
-    let made = publish(&log, &target, &Ready(entry)).await?.version()?;
-    checkpoint(log, made, target.checkpoint_interval);
-    Ok(vec![made, old.number, back.len() as u64, gone.len() as u64])
-}
-
-/// A version whose files were deleted is not made again.
-async fn check_there(table: &DatasetTable, files: &[&ActiveFile]) -> Result<()> {
-    let look = |path: Path| async move {
-        match table.folder.store.head(&path).await {
-            Ok(_) => Ok(()),
-            Err(object_store::Error::NotFound { .. }) => {
-                Err(Error::not_found(format!("the version cannot be restored: VACUUM deleted {path}")))
-            }
-            Err(error) => Err(object_store_error(&error)),
-        }
-    };
-    let paths = files.iter().map(|file| table.folder.path(file.path()?.as_ref())).collect::<Result<Vec<Path>>>()?;
-    futures::stream::iter(paths).map(look).buffer_unordered(AT_ONCE).try_collect().await
-}
+pub(super) const AT_ONCE: usize = 16;
 
 /// `VACUUM`: deletes what no version of the retention needs, and no live run.
 pub(super) async fn vacuum(
@@ -185,6 +97,11 @@ impl Vacuum {
         let mut number = self.table.version.number + 1;
         while let Some(entry) = log.entry(number).await? {
             for line in lines_of(log, Some(&entry[..]))? {
+                if let Some(protocol) = line.protocol {
+                    // What its features would need is not known otherwise.
+                    let known = Profile::clone(&self.table.version.profile);
+                    Profile { protocol, ..known }.check_write(self.table.folder.location())?;
+                }
                 let files = line.add.map(ActiveFile::from).into_iter().chain(line.remove.map(ActiveFile::from));
                 for file in files {
                     kept.insert(self.path(&file)?);
@@ -315,7 +232,7 @@ fn lines_of(log: &Log, entry: Option<&[u8]>) -> Result<Vec<Action>> {
 }
 
 /// A row of numbers, when they are there.
-fn one_row(names: &[&str], work: impl Future<Output = Result<Vec<u64>>> + Send + 'static) -> Result<Plan> {
+pub(super) fn one_row(names: &[&str], work: impl Future<Output = Result<Vec<u64>>> + Send + 'static) -> Result<Plan> {
     let field = |name: &&str| Field::new(*name, DataType::Int64, false);
     let schema: SchemaRef = Arc::new(Schema::new(names.iter().map(field).collect::<Vec<_>>()));
     let columns = Arc::clone(&schema);
@@ -330,11 +247,64 @@ fn one_row(names: &[&str], work: impl Future<Output = Result<Vec<u64>>> + Send +
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use datafusion::execution::runtime_env::RuntimeEnv;
+    use serde_json::json;
     use tidemill_core::graph::StageGraph;
     use tidemill_core::record::{InputVersion, Record, RunSpec, Sheet};
     use tidemill_core::{BlobHash, Epoch, Millis};
 
+    use super::super::folder::Folder;
     use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait]
+    impl StateReader for Nobody {
+        async fn state(&self) -> Result<State> {
+            Ok(State::default())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_deleted_where_another_engine_began_to_need_what_is_not_known()
+    -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let root = tempfile::tempdir()?;
+        let place = root.path().join("t");
+        let folder = Folder::open(&place.display().to_string(), &RuntimeEnv::default())?;
+        let log = Log::new(folder.clone());
+        let columns = r#"{"type":"struct","fields":[{"name":"a","type":"long","nullable":true,"metadata":{}}]}"#;
+        let first = [
+            json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }),
+            json!({ "metaData": { "id": "x", "format": { "provider": "parquet", "options": {} }, "schemaString": columns,
+                                  "partitionColumns": [], "configuration": {}, "createdTime": 0 } }),
+        ];
+        log.create(0, Bytes::from(format!("{}\n{}\n", first[0], first[1]))).await?;
+        let version = numbered(&log, 0).await?;
+        let (beside, earlier) = (place.join("vector.bin"), SystemTime::now() - Duration::from_secs(60));
+        std::fs::File::create(&beside)?.set_modified(earlier)?;
+        let vacuum = |features: &[&str]| {
+            let protocol = json!({ "protocol": { "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features,
+                                                 "writerFeatures": features } });
+            let table = DatasetTable { name: "t".to_owned(), folder: folder.clone(), version: version.clone() };
+            let (datasets, run) = (Arc::new(Datasets::default()), RunId("r".to_owned()));
+            let vacuum =
+                Vacuum { table, retention: Duration::ZERO, dry_run: false, state: Arc::new(Nobody), datasets, run };
+            let entry = place.join("_delta_log/00000000000000000001.json");
+            async move {
+                std::fs::write(entry, format!("{protocol}\n")).map_err(|e| Error::internal(e.to_string()))?;
+                vacuum.run().await
+            }
+        };
+        let refused = vacuum(&["deletionVectors"]).await;
+        assert!(refused.as_ref().is_err_and(|e| e.message.contains("`deletionVectors`")), "{refused:?}");
+        assert!(beside.exists());
+        assert_eq!(vacuum(&["timestampNtz"]).await?, [1, 0]);
+        assert!(!beside.exists());
+        Ok(())
+    }
 
     #[test]
     fn what_a_run_reads_is_told_by_its_plan_if_this_build_made_it() {

@@ -221,7 +221,7 @@ fn percent_decoded(text: &str) -> Result<String> {
 fn profile_of(snapshot: &Snapshot) -> Result<Profile> {
     let internal = |e: serde_json::Error| Error::internal(format!("a table's metadata: {e}"));
     let protocol = serde_json::to_value(snapshot.protocol()).map_err(internal)?;
-    Profile::new(protocol, &serde_json::to_value(snapshot.metadata()).map_err(internal)?)
+    Profile::new(protocol, serde_json::to_value(snapshot.metadata()).map_err(internal)?)
 }
 
 /// The columns in Delta Lake's own words.

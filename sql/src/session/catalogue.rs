@@ -14,9 +14,9 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
-use tidemill_core::Result;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind};
-use tidemill_engine::error::to_datafusion;
+use tidemill_core::{Error, Result};
+use tidemill_engine::error::{from_datafusion, to_datafusion};
 use tidemill_engine::functions::Functions;
 use tidemill_engine::plan::WindowFilters;
 use tidemill_engine::planner::PlanRequest;
@@ -114,7 +114,7 @@ impl Names {
             _ if *at != AsOf::Newest => {
                 plan_err!("it has no versions: only datasets have, CREATE EXTERNAL TABLE … STORED AS DELTA")
             }
-            CatalogueKind::View => self.view(entry).await,
+            CatalogueKind::View => self.view(entry).await.map_err(|e| in_view(name, &e)),
             CatalogueKind::Schema => plan_err!("a schema is no table"),
             CatalogueKind::Table { rows } => {
                 if let Some(table) = self.cache.get(&rows.0) {
@@ -139,7 +139,7 @@ impl Names {
     ) -> DataFusionResult<Arc<dyn TableProvider>> {
         let table = match self.cache.get(&entry.definition) {
             Some(table) => table,
-            None => self.made(entry).await?,
+            None => self.made(entry, at).await?,
         };
         if let Some(dataset) = table.downcast_ref::<DatasetTable>() {
             // The newest version when it was first named is not that of this statement.
@@ -152,8 +152,8 @@ impl Names {
         }
     }
 
-    /// The table of a definition, which is kept.
-    async fn made(&self, entry: &CatalogueEntry) -> DataFusionResult<Arc<dyn TableProvider>> {
+    /// The table of a definition, which is kept. Of a dataset no other version is looked at: the newest may be none that is read here.
+    async fn made(&self, entry: &CatalogueEntry, at: &AsOf) -> DataFusionResult<Arc<dyn TableProvider>> {
         // It names no other table; of its own name, planning would ask what it means.
         let nothing = PlanRequest { catalogue: Arc::default(), ..self.request.clone() };
         let settings = self.settings.seeing(Temporaries::default());
@@ -164,9 +164,7 @@ impl Names {
             return plan_err!("the definition of an external table is no CREATE EXTERNAL TABLE");
         };
         let table: Arc<dyn TableProvider> = match is_dataset(&command) {
-            true => Arc::new(
-                table_of(&self.settings.pins, &command, &AsOf::Newest, &self.runtime).await.map_err(to_datafusion)?,
-            ),
+            true => Arc::new(table_of(&self.settings.pins, &command, at, &self.runtime).await.map_err(to_datafusion)?),
             false => ddl::external_table(&context, &command).await?,
         };
         self.cache.put(entry.definition.clone(), Arc::clone(&table));
@@ -192,6 +190,18 @@ impl Names {
         let settings = self.settings.seeing(temporaries);
         session_at(&self.request, &settings, &self.runtime, &self.cache, &self.functions, depth).map_err(to_datafusion)
     }
+}
+
+/// What is wrong with a view's own words: tables that it reads changed since, and the statement names only the view. Of nested ones it
+/// is the innermost.
+fn in_view(name: &str, error: &DataFusionError) -> DataFusionError {
+    let error = from_datafusion(error);
+    let is_told = error.message.starts_with("the view `");
+    let shown = name.strip_prefix("public.").unwrap_or(name);
+    to_datafusion(match is_told {
+        true => error,
+        false => Error { message: format!("the view `{shown}` cannot be read: {}", error.message), ..error },
+    })
 }
 
 #[derive(Debug)]

@@ -53,7 +53,7 @@ pub use explain::LINES;
 pub(crate) use explain::answer;
 pub(crate) use finish::dataset_finish;
 pub use ingest::{IfMissing, IfPresent, Ingest};
-pub(crate) use names::{check as check_names, check_table, nearest, reads};
+pub(crate) use names::{check as check_names, check_table, definition_of, nearest, reads};
 pub(crate) use query::physical;
 pub use redact::redact;
 pub(crate) use redact::{HOOKS, opens_by_itself, sounds_secret};
@@ -142,7 +142,7 @@ impl Planner for SqlPlanner {
             return datasets::carry_out(&planning, statement).await;
         }
         let statement = planning.statement()?;
-        if let Some(answer) = show::create(&planning, &statement)? {
+        if let Some(answer) = show::create(&planning, &statement).await? {
             return Ok(answer);
         }
         if let Some(dropped) = temporary::dropped(&planning, &statement)? {

@@ -69,6 +69,16 @@ pub(crate) fn check_table(planning: &Planning<'_>, reference: &TableReference) -
     if is_known { Ok(()) } else { Err(unknown(planning, reference, &name)) }
 }
 
+/// The words that made what a name means: the session's own, or what all see.
+pub(crate) fn definition_of<'a>(planning: &'a Planning<'_>, reference: &TableReference) -> Option<&'a str> {
+    if let Some((_, temporary)) = planning.settings.temporaries.named(reference) {
+        return Some(&temporary.definition);
+    }
+    let name = reference.clone().resolve(CATALOG, SCHEMA);
+    let entry = planning.request.catalogue.entries.get(&format!("{}.{}", name.schema, name.table))?;
+    Some(&entry.definition)
+}
+
 /// Where a statement first names a table.
 fn place_of(statement: &Statement, table: &str) -> Option<Place> {
     let named = |name: &ObjectName| {

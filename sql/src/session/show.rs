@@ -1,4 +1,5 @@
-//! `SHOW CREATE TABLE`: the statement that made a table or a view, as the session or the catalogue has it.
+//! `SHOW CREATE TABLE`: the statement that made a table or a view, as the session or the catalogue has it; of a dataset with the
+//! columns that it has now.
 
 use std::sync::Arc;
 
@@ -18,9 +19,10 @@ use tidemill_engine::runtime::{CATALOG, SCHEMA};
 
 use super::create_table::create_table;
 use super::{Planning, ddl, explain, ingest, memory_table, temporary};
+use crate::datasets::redeclared;
 
 /// The answer, if that is what the statement asks for.
-pub(super) fn create(planning: &Planning<'_>, statement: &Statement) -> Result<Option<Plan>> {
+pub(super) async fn create(planning: &Planning<'_>, statement: &Statement) -> Result<Option<Plan>> {
     let Statement::Statement(sql) = statement else { return Ok(None) };
     let Sql::ShowCreate { obj_type, obj_name } = sql.as_ref() else { return Ok(None) };
     if !matches!(obj_type, ShowCreateObject::Table | ShowCreateObject::View) {
@@ -42,7 +44,7 @@ pub(super) fn create(planning: &Planning<'_>, statement: &Statement) -> Result<O
         Error::not_found(format!("there is no table or view `{name}`: SHOW TABLES lists what there is"))
     })?;
     let (schema, table) = qualified.split_once('.').unwrap_or_default();
-    answer(schema, table, &definition(planning, schema, table, entry)?).map(Some)
+    answer(schema, table, &definition(planning, schema, table, entry).await?).map(Some)
 }
 
 fn answer(schema: &str, table: &str, definition: &str) -> Result<Plan> {
@@ -54,7 +56,10 @@ fn answer(schema: &str, table: &str, definition: &str) -> Result<Plan> {
 }
 
 /// A statement that can be typed.
-fn definition(planning: &Planning<'_>, schema: &str, table: &str, entry: &CatalogueEntry) -> Result<String> {
+async fn definition(planning: &Planning<'_>, schema: &str, table: &str, entry: &CatalogueEntry) -> Result<String> {
+    if entry.kind == CatalogueKind::ExternalTable {
+        return Ok(redeclared(planning, TableReference::partial(schema, table), &entry.definition).await);
+    }
     let CatalogueKind::Table { rows } = &entry.kind else { return Ok(entry.definition.clone()) };
     if ingest::parse(&entry.definition)?.is_none() {
         return Ok(entry.definition.clone());

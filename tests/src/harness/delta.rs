@@ -1,8 +1,10 @@
 //! Python with other engines that read and write Delta tables, which `cargo run -p tidemill-tests` sets up from PyPI.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use super::adbc::run;
 
@@ -34,4 +36,42 @@ pub fn is_set_up() -> bool {
 pub fn check(name: &str, location: &str, arguments: &[&str], environment: &[(&'static str, String)]) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/delta/checks.py");
     run(&python(), script, &[&[name, location], arguments].concat(), environment, LIMIT);
+}
+
+/// Adds a column to a table in a folder, as another engine does: by an entry of its own, whose number it answers. Its type is in
+/// Delta's words.
+///
+/// # Panics
+/// There is no table.
+pub fn add_column(table: &Path, name: &str, kind: &str) -> u64 {
+    alter(table, |metadata| {
+        let columns = metadata["schemaString"].as_str().expect("columns");
+        let mut columns: Value = serde_json::from_str(columns).expect("columns");
+        let field = json!({ "name": name, "type": kind, "nullable": true, "metadata": {} });
+        columns["fields"].as_array_mut().expect("fields").push(field);
+        metadata["schemaString"] = columns.to_string().into();
+    })
+}
+
+/// Changes what a table in a folder says of itself, in the same way.
+///
+/// # Panics
+/// There is no table.
+pub fn alter(table: &Path, change: impl FnOnce(&mut Value)) -> u64 {
+    let lines = |version: u64| -> Vec<Value> {
+        let text = std::fs::read_to_string(entry(table, version)).expect("an entry");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect()
+    };
+    let next = (0..).find(|version| !entry(table, *version).exists()).expect("a version");
+    let mut known = (0..next).rev().flat_map(lines);
+    let mut line = known.find(|line| line.get("metaData").is_some()).expect("a table");
+    change(&mut line["metaData"]);
+    std::fs::write(entry(table, next), format!("{line}\n")).expect("an entry");
+    next
+}
+
+/// Where an entry of a table's log is.
+#[must_use]
+pub fn entry(table: &Path, version: u64) -> PathBuf {
+    table.join(format!("_delta_log/{version:020}.json"))
 }

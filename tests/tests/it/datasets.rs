@@ -7,6 +7,7 @@ mod inputs;
 mod intervals;
 mod live;
 mod readers;
+mod restore;
 mod upkeep;
 mod writers;
 mod writing;

@@ -16,6 +16,7 @@ async fn dx3_other_engines_read_and_write_the_same_tables_in_a_folder() {
     ours(&mut client, &folder.path().join("ours").display().to_string(), &Environment::new()).await;
     theirs(&mut client, &folder.path().join("theirs").display().to_string(), &Environment::new()).await;
     together(&mut client, &folder.path().join("both").display().to_string(), &Environment::new()).await;
+    back(&mut client, &folder.path().join("wide").display().to_string(), &Environment::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,6 +32,7 @@ async fn dx3_other_engines_read_and_write_the_same_tables_on_s3() {
     ours(&mut client, "s3://lake/ours", &environment).await;
     theirs(&mut client, "s3://lake/theirs", &environment).await;
     together(&mut client, "s3://lake/both", &environment).await;
+    back(&mut client, "s3://lake/wide", &environment).await;
 }
 
 /// Runs a check beside the test's own cluster.
@@ -119,6 +121,24 @@ async fn together(client: &mut Client, location: &str, environment: &Environment
     tokio::join!(theirs, ours);
     assert_eq!(text(client, "SELECT v, count(*) FROM both GROUP BY v ORDER BY v").await, "ours 8; theirs 8");
     assert_eq!(version(client, "both").await, "16");
+}
+
+/// Columns that others added are taken back, and brought back again.
+async fn back(client: &mut Client, location: &str, environment: &Environment) {
+    let create = format!("CREATE EXTERNAL TABLE wide (id BIGINT, v VARCHAR) STORED AS DELTA LOCATION '{location}'");
+    rows(client, &create).await;
+    assert_eq!(value(client, "INSERT INTO wide VALUES (1, 'a')").await, "1");
+    check("widen", location, &[], environment).await;
+    let all = "SELECT * FROM wide ORDER BY id";
+    assert_eq!(text(client, all).await, "1 a  ; 2 b 20 2026-01-01T12:30:00");
+    assert_eq!(text(client, "RESTORE TABLE wide TO VERSION AS OF 1").await, "4 1 0 1");
+    assert_eq!(value(client, "INSERT INTO wide VALUES (3, 'c')").await, "1");
+    assert_eq!(text(client, all).await, "1 a; 3 c");
+    check("exactly", location, &[r#"["id", "v"]"#, r#"[[1, "a"], [3, "c"]]"#], environment).await;
+    assert_eq!(text(client, "RESTORE TABLE wide TO VERSION AS OF 3").await, "6 3 1 1");
+    assert_eq!(text(client, all).await, "1 a  ; 2 b 20 2026-01-01T12:30:00");
+    let rows = r#"[[1, "a", null, null], [2, "b", 20, "2026-01-01T12:30:00"]]"#;
+    check("exactly", location, &[r#"["id", "v", "more", "at"]"#, rows], environment).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

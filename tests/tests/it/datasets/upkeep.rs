@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidemill_core::ErrorKind;
+use tidemill_tests::harness::delta::add_column;
 use tidemill_tests::harness::{ProcessCluster, logged, rows, value};
 
 use super::{cluster, count, create_numbers, files, refused, text, version};
@@ -41,6 +42,25 @@ async fn small_files_become_large_ones_and_the_rows_stay() {
     assert_eq!(text(&mut client, sums).await, before);
     let old = "SELECT count(v) FROM t VERSION AS OF 3";
     refused(&mut client, old, ErrorKind::Conflict, &["was deleted", "newer"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_from_before_a_column_came_are_divided_and_joined_like_others() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let table = folder.path().join("t");
+    create_numbers(&mut client, &table.display().to_string()).await;
+    value(&mut client, "INSERT INTO t VALUES (1, 'a'), (2, 'b')").await;
+    assert_eq!(add_column(&table, "more", "long"), 2);
+    // The file of both rows goes, and one of them stays.
+    let replace = "INSERT INTO t REPLACE WHERE id >= 2 AND id < 3 SELECT 2, 'B', 20";
+    assert_eq!(value(&mut client, replace).await, "1");
+    value(&mut client, "INSERT INTO t VALUES (3, 'c', 30)").await;
+    let all = "SELECT * FROM t ORDER BY id";
+    assert_eq!(text(&mut client, all).await, "1 a ; 2 B 20; 3 c 30");
+    assert_eq!(value(&mut client, "OPTIMIZE t").await, "3");
+    assert_eq!(text(&mut client, all).await, "1 a ; 2 B 20; 3 c 30");
+    assert_eq!(text(&mut client, "SELECT id FROM t WHERE more IS NULL").await, "1");
+    assert_eq!(text(&mut client, "SELECT * FROM t VERSION AS OF 1 ORDER BY id").await, "1 a; 2 b");
 }
 
 #[tokio::test(flavor = "multi_thread")]
