@@ -114,6 +114,27 @@ fn exit_codes_say_whether_to_try_again() {
 }
 
 #[test]
+fn what_servers_are_told_wrongly_is_wrong_use() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file").display().to_string();
+    std::fs::write(&file, "x").expect("a file");
+    let here = ["--bind", "127.0.0.1:0"];
+    let executor = ["executor", "--connect", "http://127.0.0.1:1"];
+    for (args, named) in [
+        (vec!["executor", "--connect", "nonsense"], "nonsense"),
+        ([&executor[..], &["--bind", "0.0.0.0:0", "--insecure"]].concat(), "--advertise"),
+        ([&executor[..], &["--work-dir", &file]].concat(), "file"),
+        ([&["server"][..], &here, &["--state", "nonsense"]].concat(), "--state nonsense"),
+        ([&["server"][..], &here, &["--work-dir", &file]].concat(), "file"),
+        ([&["coordinator"][..], &here, &["--state", "hdfs://host/x"]].concat(), "hdfs"),
+        ([&["coordinator"][..], &here, &["--users", "/no/such/file"]].concat(), "/no/such/file"),
+    ] {
+        let output = Process::run(&args);
+        assert!(output.code == Some(2) && output.stderr.contains(named), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
 fn wrong_values_are_blamed_on_what_gave_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("config.toml").display().to_string();
