@@ -252,6 +252,21 @@ fn several_statements_and_files_run_in_order() {
 }
 
 #[test]
+fn files_of_other_editors_are_read_or_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("q.sql");
+    let run = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).expect("a file");
+        Process::run(&["sql", "-f", &file.display().to_string(), "--format", "csv"])
+    };
+    let marked = run(b"\xEF\xBB\xBFSELECT 1 AS a;\r\n");
+    assert_eq!((marked.code, marked.stdout.as_str()), (Some(0), "a\n1\n"), "{}", marked.stderr);
+    let utf_16 = run(b"\xFF\xFES\0E\0L\0");
+    assert_eq!(utf_16.code, Some(2), "{}", utf_16.stderr);
+    assert!(utf_16.stderr.contains("q.sql cannot be read: it is UTF-16"), "{}", utf_16.stderr);
+}
+
+#[test]
 fn relative_locations_start_at_the_client() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("t.csv"), "a,b\n1,2\n3,4\n").expect("a file");
