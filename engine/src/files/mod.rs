@@ -102,11 +102,11 @@ impl FileAccess {
         if climbs(location) {
             return Err(Error::denied(format!("`{location}` has `..` in it: write the path that it means")));
         }
-        let fixed = fixed_part(location);
-        let is_allowed = match Url::parse(fixed).ok().filter(|_| fixed.contains("://")) {
+        // URLs are no patterns.
+        let is_allowed = match Url::parse(location).ok().filter(|_| location.contains("://")) {
             Some(url) if url.scheme() == "file" => file_path(&url).is_some_and(|path| allowed.has_path(&path)),
             Some(url) => ObjectPath::from_url_path(url.path()).is_ok_and(|path| allowed.has(&Prefix::of(&url, path))),
-            None => std::path::absolute(fixed).is_ok_and(|path| allowed.has_path(&path)),
+            None => std::path::absolute(fixed_part(location)).is_ok_and(|path| allowed.has_path(&path)),
         };
         if is_allowed { Ok(()) } else { Err(allowed.refusal(location)) }
     }

@@ -1,6 +1,5 @@
 //! Changes of the catalogue.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::catalog::{TableProvider, TableProviderFactory};
@@ -17,7 +16,7 @@ use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
 
-use super::{Planning, options, schemas, system, temporary};
+use super::{Planning, locations, options, schemas, system, temporary};
 use crate::datasets::{check_external, create_external as create_external_dataset, is_dataset};
 use crate::{connectors, jobs};
 
@@ -107,9 +106,14 @@ fn anywhere(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result
     let quoted = |l: &str| format!("'{}'", l.replace('\'', "''"));
     // What must not be kept was refused: what is kept means the same later, also where a folder is called `token=5`.
     let mut definition = planning.request.statement.clone();
+    let is_dataset = is_dataset(&command);
     for location in &mut command.locations {
         let written = quoted(location);
-        *location = absolute(location, planning.settings.directory.as_deref());
+        let directory = planning.settings.directory.as_deref();
+        *location = match is_dataset {
+            true => locations::to_write(location, directory)?,
+            false => locations::to_read(location, directory, &planning.files)?,
+        };
         definition = definition.replacen(&written, &quoted(location), 1);
     }
     command.locations.iter().try_for_each(|location| planning.files.check(location))?;
@@ -140,6 +144,7 @@ pub(super) async fn external_table(
     for location in &command.locations {
         match Url::parse(location) {
             Ok(url) => register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?,
+            Err(_) if location.contains(locations::PATTERN) => {}
             Err(_) => check_path(location).map_err(to_datafusion)?,
         }
     }
@@ -157,12 +162,7 @@ pub(super) fn still_there(table: Arc<dyn TableProvider>) -> Result<Arc<dyn Table
 
 /// A local path must exist: a table of nothing would read as empty.
 fn check_path(location: &str) -> Result<()> {
-    let has_glob = location.contains(['*', '?', '[']);
-    let path = Path::new(location);
-    if has_glob {
-        return Ok(());
-    }
-    match std::fs::metadata(path) {
+    match std::fs::metadata(location) {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Error::not_found(format!("{location} does not exist: check the LOCATION")))
@@ -171,17 +171,6 @@ fn check_path(location: &str) -> Result<()> {
             Err(Error::denied(format!("{location} may not be read by the server: check its permissions")))
         }
         Err(e) => Err(Error::unavailable(format!("{location} cannot be read: {e}"))),
-    }
-}
-
-/// A location that means the same wherever it is read: relative paths start where the client is.
-pub(crate) fn absolute(location: &str, directory: Option<&Path>) -> String {
-    let has_scheme = location.contains("://");
-    match directory {
-        Some(directory) if !has_scheme && !Path::new(location).is_absolute() => {
-            directory.join(location).display().to_string()
-        }
-        _ => location.to_owned(),
     }
 }
 

@@ -23,6 +23,7 @@ mod hostile;
 mod jobs;
 mod kept;
 mod late_log;
+mod locations;
 mod memory;
 mod object_store;
 mod packs;

@@ -1,0 +1,55 @@
+//! What locations mean: names with signs of patterns and URLs in them.
+
+use tidemill_tests::harness::{LocalCluster, Shape, rows, value};
+
+/// Names of files and folders, as somebody may have them.
+const NAMES: [&str; 7] = ["a?b", "a*b", "a[1]b", "a#b", "a%41b", "a~b", "a b"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_is_read_and_written_whatever_it_is_called() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 2 }).await;
+    let mut client = cluster.client().await;
+    let root = tempfile::tempdir().expect("a folder");
+    for (number, name) in NAMES.iter().enumerate() {
+        let folder = root.path().join(name);
+        let file = folder.join(format!("{name}.parquet"));
+        for to in [file.display().to_string(), format!("{}/many/", folder.display())] {
+            let copy = format!("COPY (SELECT {number} AS x) TO '{to}' STORED AS PARQUET");
+            assert_eq!(value(&mut client, &copy).await, "1", "{to}");
+            rows(&mut client, &format!("CREATE OR REPLACE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{to}'")).await;
+            assert_eq!(value(&mut client, "SELECT x FROM t").await, number.to_string(), "{to}");
+        }
+        assert!(file.is_file() && folder.join("many/_SUCCESS").is_file(), "{name}");
+    }
+    let mut found: Vec<String> = std::fs::read_dir(root.path())
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .collect();
+    found.sort();
+    let mut expected = NAMES.map(str::to_owned);
+    expected.sort();
+    assert_eq!(found, expected);
+    // A pattern is one where nothing is called like that.
+    let plain = root.path().join("plain");
+    std::fs::create_dir(&plain).expect("a folder");
+    for name in ["aXb.parquet", "aYb.parquet"] {
+        std::fs::copy(root.path().join("a*b/a*b.parquet"), plain.join(name)).expect("a copy");
+    }
+    let pattern = plain.join("a?b.parquet").display().to_string();
+    rows(&mut client, &format!("CREATE EXTERNAL TABLE some STORED AS PARQUET LOCATION '{pattern}'")).await;
+    assert_eq!(value(&mut client, "SELECT count(*) FROM some").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dataset_is_a_folder_and_no_pattern() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let mut client = cluster.client().await;
+    let root = tempfile::tempdir().expect("a folder");
+    let place = root.path().join("a?b");
+    let create = format!("CREATE TABLE d STORED AS DELTA LOCATION '{}' AS SELECT 7 AS x", place.display());
+    rows(&mut client, &create).await;
+    assert!(place.join("_delta_log").is_dir());
+    rows(&mut client, &format!("CREATE EXTERNAL TABLE e STORED AS DELTA LOCATION '{}'", place.display())).await;
+    rows(&mut client, "INSERT INTO e VALUES (8)").await;
+    assert_eq!(value(&mut client, "SELECT sum(x) FROM d").await, "15");
+}
