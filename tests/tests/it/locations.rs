@@ -1,5 +1,6 @@
-//! What locations mean: names with signs of patterns and URLs in them.
+//! What locations mean: names with signs of patterns and URLs in them, and what is not served.
 
+use tidemill_core::ErrorKind;
 use tidemill_tests::harness::{LocalCluster, Shape, rows, value};
 
 /// Names of files and folders, as somebody may have them.
@@ -52,4 +53,22 @@ async fn a_dataset_is_a_folder_and_no_pattern() {
     rows(&mut client, &format!("CREATE EXTERNAL TABLE e STORED AS DELTA LOCATION '{}'", place.display())).await;
     rows(&mut client, "INSERT INTO e VALUES (8)").await;
     assert_eq!(value(&mut client, "SELECT sum(x) FROM d").await, "15");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_served_is_said_before_anything_is_done() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let mut client = cluster.client().await;
+    for statement in [
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'https://host/t.csv'",
+        "CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION 'http://host/t/'",
+        "CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION 'https://host/t'",
+        "CREATE TABLE t STORED AS DELTA LOCATION 'https://host/t' AS SELECT 1 AS a",
+        "COPY (SELECT 1 AS a) TO 'https://host/t.csv'",
+        "COPY (SELECT 1 AS a) TO 'https://host/t/' STORED AS CSV",
+    ] {
+        let refused = client.execute(statement).await.err().expect(statement);
+        let is_told = refused.message.contains(":// is not served: download");
+        assert!(refused.kind == ErrorKind::Invalid && is_told, "{statement}: {refused:?}");
+    }
 }
