@@ -43,3 +43,4 @@ mod slt;
 mod standby;
 mod system_tables;
 mod temporary;
+mod wrong_use;
