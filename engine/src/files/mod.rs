@@ -10,6 +10,7 @@
 //! Invariant: where there are prefixes, every object store of the process's runtime is behind a [`GuardedStore`].
 
 mod guarded;
+mod probe;
 
 use std::io::ErrorKind as Io;
 use std::path::{Component, Path, PathBuf};
@@ -22,6 +23,7 @@ use tidemill_core::{Error, Result};
 use url::Url;
 
 pub use guarded::GuardedStore;
+pub use probe::check_writable;
 
 /// Characters that begin a pattern.
 const PATTERN: [char; 3] = ['*', '?', '['];
@@ -167,6 +169,12 @@ fn allowed_path(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).ok().and_then(|path| without_links(&path));
     absolute
         .ok_or_else(|| Error::invalid(format!("--allow-path {}: it cannot be found out what it is", path.display())))
+}
+
+/// The path of a place, where it is on a disk of this machine.
+#[must_use]
+pub fn on_disk(url: &Url) -> Option<PathBuf> {
+    (url.scheme() == "file").then(|| file_path(url))?
 }
 
 /// The path of a `file://` URL.

@@ -1,7 +1,7 @@
 //! What locations mean: names with signs of patterns and URLs in them, and what is not served.
 
 use tidemill_core::ErrorKind;
-use tidemill_tests::harness::{LocalCluster, Shape, rows, value};
+use tidemill_tests::harness::{LocalCluster, Process, Shape, rows, value};
 
 /// Names of files and folders, as somebody may have them.
 const NAMES: [&str; 7] = ["a?b", "a*b", "a[1]b", "a#b", "a%41b", "a~b", "a b"];
@@ -71,4 +71,22 @@ async fn what_is_not_served_is_said_before_anything_is_done() {
         let is_told = refused.message.contains(":// is not served: download");
         assert!(refused.kind == ErrorKind::Invalid && is_told, "{statement}: {refused:?}");
     }
+}
+
+#[test]
+fn a_folder_that_takes_no_files_is_an_error_and_no_hang() {
+    for (statement, told) in [
+        ("COPY (SELECT 1 AS x) TO '/proc/x.parquet'", "no file can be made in /proc: write to another place"),
+        ("COPY (SELECT 1 AS x) TO '/proc/x/' STORED AS CSV", "no file can be made in /proc/x"),
+        ("COPY (SELECT 1 AS x) TO '/dev/null/x.csv'", "/dev/null"),
+        ("CREATE TABLE t STORED AS DELTA LOCATION '/proc/t' AS SELECT 1 AS x", "no file can be made in /proc/t"),
+        ("CREATE EXTERNAL TABLE t (x INT) STORED AS DELTA LOCATION '/proc/t'", "no file can be made in /proc/t"),
+    ] {
+        let output = Process::run(&["sql", "-c", statement]);
+        assert!(output.code == Some(1) && output.stderr.contains(told), "{statement}: {output:?}");
+    }
+    let output = Process::run(&["sql", "-c", "SELECT 1", "--work-dir", "/proc/x"]);
+    assert!(output.code == Some(2) && output.stderr.contains("--work-dir /proc/x cannot be used"), "{output:?}");
+    let output = Process::run(&["coordinator", "--bind", "127.0.0.1:0", "--state", "file:///proc/x"]);
+    assert!(output.code == Some(2) && output.stderr.contains("--state /proc/x cannot be used"), "{output:?}");
 }
