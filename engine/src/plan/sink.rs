@@ -121,6 +121,12 @@ pub fn file_of(sink: &dyn DataSink) -> Option<PathBuf> {
     on_disk(config_of(sink)?.table_paths.first()?.get_url())
 }
 
+/// How the files of a sink end, without the dot: `csv.gz` where they are compressed.
+#[must_use]
+pub fn extension_of(sink: &dyn DataSink) -> Option<String> {
+    config_of(sink).map(|config| config.file_extension.clone())
+}
+
 fn config_of(sink: &dyn DataSink) -> Option<&FileSinkConfig> {
     let config = sink.downcast_ref::<ParquetSink>().map(FileSink::config);
     let config = config.or_else(|| sink.downcast_ref::<CsvSink>().map(FileSink::config));

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::{Attempt, Error, Result, RunId};
 use tidemill_engine::crash;
 use tidemill_engine::error::{from_datafusion, object_store_error};
-use tidemill_engine::plan::{SinkTarget, StageSink, encode, stage};
+use tidemill_engine::plan::{SinkTarget, StageSink, encode, extension_of, stage};
 use tidemill_engine::planner::{Commit, Pass, Plan, StagedPlan};
 use tidemill_engine::runtime::register_stores;
 use tidemill_engine::secrets::check_location;
@@ -66,6 +66,9 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     let Some(sink) = physical.downcast_ref::<DataSinkExec>() else {
         return Err(Error::invalid("this format cannot be written: use PARQUET, CSV or JSON"));
     };
+    if let Some(extension) = extension_of(sink.sink()) {
+        target.extension = extension;
+    }
     let input = if single { Arc::clone(sink.input()) } else { divided(sink.input()) };
     let staged = stage(input, &planning.context).await.map_err(|e| from_datafusion(&e))?;
     let exchange = planning.settings.exchange;

@@ -16,12 +16,12 @@ use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
 
-use super::{Planning, locations, options, schemas, system, temporary};
+use super::{Planning, endings, locations, options, schemas, system, temporary};
 use crate::datasets::{check_external, create_external as create_external_dataset, is_dataset};
 use crate::{connectors, jobs};
 
 /// The formats that are read.
-const FORMATS: &[&str] = &["PARQUET", "CSV", "JSON", "NDJSON", "ARROW"];
+const FORMATS: &[&str] = &["PARQUET", "CSV", "JSON", "NDJSON", "JSONL", "ARROW"];
 
 pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> Result<Plan> {
     match statement {
@@ -94,7 +94,11 @@ pub(super) async fn external_definition(planning: &Planning<'_>, command: Create
     let shown = command.locations.join(", ");
     let table = external_table(&planning.context, &command).await.map_err(|e| located(&e, &shown))?;
     if table.schema().fields().is_empty() {
-        return Err(Error::not_found(format!("{shown} holds no {} file to read columns from", command.file_type)));
+        return Err(Error::not_found(format!(
+            "{shown} holds no {} file to read columns from: of a folder, files with the format's ending are read, others by a \
+             pattern, such as LOCATION 'FOLDER/*.csv.gz'",
+            command.file_type
+        )));
     }
     planning.tables.put(definition.clone(), table);
     Ok(definition)
@@ -140,7 +144,8 @@ pub(super) async fn external_table(
     if connectors::is_connector(command) {
         return connectors::table_of(command).map_err(to_datafusion);
     }
-    let command = &options::with_secret(command).map_err(to_datafusion)?;
+    let command = options::with_secret(command).map_err(to_datafusion)?;
+    let command = &endings::completed(&command).map_err(to_datafusion)?;
     for location in &command.locations {
         match Url::parse(location) {
             Ok(url) => register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?,
@@ -148,7 +153,7 @@ pub(super) async fn external_table(
             Err(_) => check_path(location).map_err(to_datafusion)?,
         }
     }
-    ListingTableFactory::new().create(&context.state(), command.as_ref()).await
+    ListingTableFactory::new().create(&context.state(), command).await
 }
 
 /// The table, if its local files or folders still exist: DataFusion would read a missing one as empty.

@@ -8,6 +8,7 @@ mod copy;
 mod create_table;
 mod ddl;
 mod describe;
+mod endings;
 mod explain;
 mod finish;
 mod ingest;
@@ -214,7 +215,7 @@ impl Planning<'_> {
 
     /// The statement's logical plan, with its placeholders.
     async fn logical(&self, statement: Statement) -> Result<LogicalPlan> {
-        let statement = temporary::plain(statement, &self.settings.temporaries);
+        let statement = endings::completed_copy(temporary::plain(statement, &self.settings.temporaries));
         let state = datasets::planned_in(self.context.state(), &statement);
         state.statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))
     }

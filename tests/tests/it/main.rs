@@ -13,6 +13,7 @@ mod dataframe;
 mod datasets;
 mod differential;
 mod durable;
+mod endings;
 mod executor_loss;
 mod explain;
 mod faults;
