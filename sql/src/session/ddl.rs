@@ -12,6 +12,7 @@ use datafusion::prelude::SessionContext;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::{from_datafusion, to_datafusion};
+use tidemill_engine::files::on_disk;
 use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
@@ -148,7 +149,12 @@ pub(super) async fn external_table(
     let command = &endings::completed(&command).map_err(to_datafusion)?;
     for location in &command.locations {
         match Url::parse(location) {
-            Ok(url) => register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?,
+            Ok(url) => {
+                register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?;
+                if let Some(path) = on_disk(&url) {
+                    check_path(&path.display().to_string()).map_err(to_datafusion)?;
+                }
+            }
             Err(_) if location.contains(locations::PATTERN) => {}
             Err(_) => check_path(location).map_err(to_datafusion)?,
         }

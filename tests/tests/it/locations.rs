@@ -56,6 +56,21 @@ async fn a_dataset_is_a_folder_and_no_pattern() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_url_of_nothing_is_no_empty_table() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let mut client = cluster.client().await;
+    let root = tempfile::tempdir().expect("a folder");
+    std::fs::write(root.path().join("x.csv"), "a\n1\n").expect("a file");
+    for below in ["*.csv", "y.csv", "none/"] {
+        let url = format!("file://{}/{below}", root.path().display());
+        let create = format!("CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '{url}'");
+        let refused = client.execute(&create).await.err().expect(below);
+        let is_told = refused.message.contains(&format!("/{below} does not exist"));
+        assert!(refused.kind == ErrorKind::NotFound && is_told, "{url}: {refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_served_is_said_before_anything_is_done() {
     let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
     let mut client = cluster.client().await;
