@@ -11,7 +11,6 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Attempt, Error, Result, RunId};
@@ -241,9 +240,9 @@ impl Directory {
     /// Removes this run's files but for `kept`. The listing finds only leftovers: it decides nothing.
     async fn remove_others(&self, kept: &[String]) -> Result<()> {
         let of_run = format!("-{}-", self.run);
-        let files: Vec<_> =
-            self.store.list(Some(&self.path)).try_collect().await.map_err(|e| object_store_error(&e))?;
-        for file in files {
+        // They lie in the folder itself: what is below it may be of any size.
+        let listed = self.store.list_with_delimiter(Some(&self.path)).await.map_err(|e| object_store_error(&e))?;
+        for file in listed.objects {
             let name = file.location.filename().unwrap_or_default();
             if name.contains(&of_run) && !kept.iter().any(|k| k == name) {
                 delete(self.store.as_ref(), &file.location).await?;

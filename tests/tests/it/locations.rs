@@ -93,6 +93,7 @@ fn a_folder_that_takes_no_files_is_an_error_and_no_hang() {
     for (statement, told) in [
         ("COPY (SELECT 1 AS x) TO '/proc/x.parquet'", "no file can be made in /proc: write to another place"),
         ("COPY (SELECT 1 AS x) TO '/proc/x/' STORED AS CSV", "no file can be made in /proc/x"),
+        ("COPY (SELECT 1 AS x) TO '/proc/' STORED AS CSV", "no file can be made in /proc"),
         ("COPY (SELECT 1 AS x) TO '/dev/null/x.csv'", "/dev/null"),
         ("CREATE TABLE t STORED AS DELTA LOCATION '/proc/t' AS SELECT 1 AS x", "no file can be made in /proc/t"),
         ("CREATE EXTERNAL TABLE t (x INT) STORED AS DELTA LOCATION '/proc/t'", "no file can be made in /proc/t"),
