@@ -29,6 +29,11 @@ fn absolute(location: &str, directory: Option<&Path>) -> String {
 pub(super) fn to_read(location: &str, directory: Option<&Path>, files: &FileAccess) -> Result<String> {
     let location = absolute(location, directory);
     check_url(&location)?;
+    if is_url(&location) && location.contains('*') {
+        return Err(Error::invalid(format!(
+            "{location} is a URL, and those are no patterns: name the folder, or write %2A for a `*` in a name"
+        )));
+    }
     // Who may not touch a place learns nothing of what is there.
     let Some(url) = literal(&location).filter(|url| files.check(url.as_str()).is_ok()) else { return Ok(location) };
     let found = url.to_file_path().ok().and_then(|path| std::fs::metadata(path).ok());
@@ -58,10 +63,15 @@ fn literal(location: &str) -> Option<Url> {
     }
 }
 
-/// Refuses a URL of which a part would be left out. Those of schemes that are not served have their own refusal.
+/// Whether a location is a URL of a scheme that may be served: the web's has a refusal of its own.
+fn is_url(location: &str) -> bool {
+    location.contains("://") && Url::parse(location).is_ok_and(|url| !url.scheme().starts_with("http"))
+}
+
+/// Refuses a URL of which a part would be left out.
 fn check_url(location: &str) -> Result<()> {
-    let url = Url::parse(location).ok().filter(|url| location.contains("://") && !url.scheme().starts_with("http"));
-    let Some(sign) = url.and_then(|_| location.chars().find(|sign| matches!(sign, '?' | '#'))) else { return Ok(()) };
+    let sign = location.chars().find(|sign| matches!(sign, '?' | '#'));
+    let Some(sign) = sign.filter(|_| is_url(location)) else { return Ok(()) };
     // What follows may be a secret.
     let shown = location.split(sign).next().unwrap_or_default();
     let (meant, encoded) = (format!("{shown}{sign}…"), if sign == '?' { "%3F" } else { "%23" });
@@ -95,6 +105,19 @@ mod tests {
         let nothing = FileAccess::only(&[], &[])?;
         let hidden = to_read("a?b [1] 100%", Some(root.path()), &nothing)?;
         assert_eq!(hidden, root.path().join("a?b [1] 100%").display().to_string());
+        Ok(())
+    }
+
+    #[test]
+    fn a_url_is_no_pattern() -> Result<()> {
+        let read = |location: &str| to_read(location, None, &FileAccess::everything());
+        for pattern in ["s3://lake/*.csv", "file:///lake/*/x.csv"] {
+            let refused = read(pattern).err().map(|e| e.message).unwrap_or_default();
+            assert!(refused.contains("no patterns: name the folder"), "{pattern}: {refused}");
+        }
+        for fine in ["s3://lake/%2A.csv", "s3://lake/a[1]/", "/lake/*.csv"] {
+            assert_eq!(read(fine)?, fine);
+        }
         Ok(())
     }
 

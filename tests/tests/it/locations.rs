@@ -61,7 +61,7 @@ async fn a_url_of_nothing_is_no_empty_table() {
     let mut client = cluster.client().await;
     let root = tempfile::tempdir().expect("a folder");
     std::fs::write(root.path().join("x.csv"), "a\n1\n").expect("a file");
-    for below in ["*.csv", "y.csv", "none/"] {
+    for below in ["y.csv", "none/"] {
         let url = format!("file://{}/{below}", root.path().display());
         let create = format!("CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '{url}'");
         let refused = client.execute(&create).await.err().expect(below);
