@@ -38,8 +38,8 @@ pub(super) fn to_read(location: &str, directory: Option<&Path>, files: &FileAcce
     let Some(url) = literal(&location).filter(|url| files.check(url.as_str()).is_ok()) else { return Ok(location) };
     let found = url.to_file_path().ok().and_then(|path| std::fs::metadata(path).ok());
     Ok(match found {
-        Some(found) if found.is_dir() && !url.path().ends_with('/') => format!("{url}/"),
-        Some(_) => url.into(),
+        Some(found) if found.is_dir() && !url.path().ends_with('/') => format!("{}/", spelled(&url)),
+        Some(_) => spelled(&url),
         None => location,
     })
 }
@@ -48,7 +48,7 @@ pub(super) fn to_read(location: &str, directory: Option<&Path>, files: &FileAcce
 pub(crate) fn to_write(location: &str, directory: Option<&Path>) -> Result<String> {
     let location = absolute(location, directory);
     check_url(&location)?;
-    Ok(literal(&location).map_or(location, String::from))
+    Ok(literal(&location).map_or(location, |url| spelled(&url)))
 }
 
 /// The URL of a path that looks like a pattern.
@@ -61,6 +61,11 @@ fn literal(location: &str) -> Option<Url> {
         true => Url::from_directory_path(path).ok(),
         false => Url::from_file_path(path).ok(),
     }
+}
+
+/// The URL as it is kept and may be typed again.
+fn spelled(url: &Url) -> String {
+    url.as_str().replace('*', "%2A")
 }
 
 /// Whether a location is a URL of a scheme that may be served: the web's has a refusal of its own.
@@ -95,7 +100,7 @@ mod tests {
         let url = format!("file://{}/a%3Fb%20[1]%20100%25/", root.path().display());
         assert_eq!(read("a?b [1] 100%")?, url);
         assert_eq!(read("a?b [1] 100%/")?, url);
-        assert_eq!(read("a?b [1] 100%/x*.csv")?, format!("{url}x*.csv"));
+        assert_eq!(read("a?b [1] 100%/x*.csv")?, format!("{url}x%2A.csv"));
         assert_eq!(to_write("a?b [1] 100%/new.csv", Some(root.path()))?, format!("{url}new.csv"));
         assert_eq!(to_write("new?/", Some(root.path()))?, format!("file://{}/new%3F/", root.path().display()));
         // What is not, is.
