@@ -121,7 +121,26 @@ fn classify_arrow(error: &ArrowError, whole: &DataFusionError) -> TaskError {
         ArrowError::ExternalError(inner) => classify_source(inner.as_ref(), whole),
         ArrowError::IoError(_, inner) => io_error(inner).into(),
         ArrowError::MemoryError(message) => Error::resources_exhausted(message.clone()).into(),
-        other => Error::invalid(first_line(&other.to_string())).into(),
+        ArrowError::DivideByZero => {
+            Error::invalid("Divide by zero: with NULLIF(divisor, 0) as the divisor such rows are NULL").into()
+        }
+        other => Error::invalid(format!("{}{}", first_line(&other.to_string()), advice(other))).into(),
+    }
+}
+
+/// What to do about a value that does not fit, behind what Arrow says of it. Where a type is what is wrong, nothing helps.
+fn advice(error: &ArrowError) -> &'static str {
+    let is_value = |what: &str| {
+        let beginnings =
+            ["Cannot cast string", "Cannot cast value", "Can't cast value", "Error parsing timestamp from"];
+        beginnings.iter().any(|beginning| what.starts_with(beginning)) || what.contains("Overflowing on")
+    };
+    match error {
+        ArrowError::CastError(what) | ArrowError::ParseError(what) if is_value(what) => {
+            "; TRY_CAST gives NULL for such values"
+        }
+        ArrowError::ArithmeticOverflow(_) => "; CAST an operand to a wider type, such as DECIMAL(38, 0) or DOUBLE",
+        _ => "",
     }
 }
 
@@ -246,6 +265,24 @@ mod tests {
         let error = object_store_error(&object_store::Error::Generic { store: "disk", source });
         let told = "input or output failed: unable to open /a/b: not a directory; check the location";
         assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Invalid, told));
+    }
+
+    #[test]
+    fn values_that_do_not_fit_come_with_advice_and_types_without() {
+        let told = |error: ArrowError| {
+            let error = from_datafusion(&DataFusionError::ArrowError(Box::new(error), None));
+            assert_eq!(error.kind, ErrorKind::Invalid);
+            error.message
+        };
+        let zero = "Divide by zero: with NULLIF(divisor, 0) as the divisor such rows are NULL";
+        assert_eq!(told(ArrowError::DivideByZero), zero);
+        let value = "Cannot cast string 'x' to value of Int32 type";
+        let advised = format!("Cast error: {value}; TRY_CAST gives NULL for such values");
+        assert_eq!(told(ArrowError::CastError(value.to_owned())), advised);
+        let unsupported = "Casting from Date32 to Boolean not supported";
+        assert_eq!(told(ArrowError::CastError(unsupported.to_owned())), format!("Cast error: {unsupported}"));
+        let sum = told(ArrowError::ArithmeticOverflow("Overflow happened on: 9 + 1".to_owned()));
+        assert!(sum.starts_with("Arithmetic overflow: Overflow happened on: 9 + 1; CAST an operand"), "{sum}");
     }
 
     #[test]

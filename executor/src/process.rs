@@ -109,8 +109,9 @@ impl Executor {
     pub fn new(config: ExecutorConfig, link: Arc<dyn ControlLink>) -> Result<Self> {
         // Before the runtime, which must not be dropped here.
         let functions = config.functions.registry()?;
-        let unusable =
-            |e: &dyn std::fmt::Display| Error::invalid(format!("{} cannot be used: {e}", config.work_dir.display()));
+        let unusable = |e: &dyn std::fmt::Display| {
+            Error::invalid(format!("--work-dir {} cannot be used: {e}", config.work_dir.display()))
+        };
         let work_dir = WorkDir::new(&config.work_dir, &config.executor.0).map_err(|e| unusable(&e))?;
         let own = work_dir.path();
         let store = BlockStore::new(config.executor.clone(), config.memory.exchange, &own.join("exchange"));

@@ -10,6 +10,7 @@
 //! Invariant: where there are prefixes, every object store of the process's runtime is behind a [`GuardedStore`].
 
 mod guarded;
+mod probe;
 
 use std::io::ErrorKind as Io;
 use std::path::{Component, Path, PathBuf};
@@ -22,6 +23,7 @@ use tidemill_core::{Error, Result};
 use url::Url;
 
 pub use guarded::GuardedStore;
+pub use probe::check_writable;
 
 /// Characters that begin a pattern.
 const PATTERN: [char; 3] = ['*', '?', '['];
@@ -102,11 +104,11 @@ impl FileAccess {
         if climbs(location) {
             return Err(Error::denied(format!("`{location}` has `..` in it: write the path that it means")));
         }
-        let fixed = fixed_part(location);
-        let is_allowed = match Url::parse(fixed).ok().filter(|_| fixed.contains("://")) {
+        // URLs are no patterns.
+        let is_allowed = match Url::parse(location).ok().filter(|_| location.contains("://")) {
             Some(url) if url.scheme() == "file" => file_path(&url).is_some_and(|path| allowed.has_path(&path)),
             Some(url) => ObjectPath::from_url_path(url.path()).is_ok_and(|path| allowed.has(&Prefix::of(&url, path))),
-            None => std::path::absolute(fixed).is_ok_and(|path| allowed.has_path(&path)),
+            None => std::path::absolute(fixed_part(location)).is_ok_and(|path| allowed.has_path(&path)),
         };
         if is_allowed { Ok(()) } else { Err(allowed.refusal(location)) }
     }
@@ -167,6 +169,12 @@ fn allowed_path(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).ok().and_then(|path| without_links(&path));
     absolute
         .ok_or_else(|| Error::invalid(format!("--allow-path {}: it cannot be found out what it is", path.display())))
+}
+
+/// The path of a place, where it is on a disk of this machine.
+#[must_use]
+pub fn on_disk(url: &Url) -> Option<PathBuf> {
+    (url.scheme() == "file").then(|| file_path(url))?
 }
 
 /// The path of a `file://` URL.

@@ -43,7 +43,7 @@ pub use draw::{OperatorDrawing, ReadDrawing, StageDrawing, draw};
 pub use encode::{EncodedGraph, ExchangeSettings, StageSink, encode, stage_codec};
 pub use gathers::{Gather, gathers};
 pub use narrow::{TaskPlan, task_plan};
-pub use sink::{SinkTarget, redirect};
+pub use sink::{SinkTarget, extension_of, file_of, redirect};
 pub use window_filter::WindowFilters;
 
 /// A stage before it is encoded.

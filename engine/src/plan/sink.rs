@@ -10,10 +10,12 @@ use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::datasource::physical_plan::{FileOutputMode, FileSink, FileSinkConfig};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::Result;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tidemill_core::{Attempt, RunId};
 
 use crate::dataset::DatasetSink;
+use crate::files::on_disk;
 
 /// The file that one attempt writes: rule 14.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,13 +109,28 @@ pub(super) fn store_url(exec: &DataSinkExec) -> Result<String> {
     if let Some(dataset) = sink.downcast_ref::<DatasetSink>() {
         return Ok(dataset.write().folder()?.object_store().as_str().to_owned());
     }
-    let config = sink.downcast_ref::<ParquetSink>().map(FileSink::config);
-    let config = config.or_else(|| sink.downcast_ref::<CsvSink>().map(FileSink::config));
-    let config = config.or_else(|| sink.downcast_ref::<JsonSink>().map(FileSink::config));
-    match config {
+    match config_of(sink) {
         Some(config) => Ok(config.object_store_url.as_str().to_owned()),
         None => not_impl_err!("this format cannot be written: use PARQUET, CSV or JSON"),
     }
+}
+
+/// The file that a sink was redirected to, where it is on a disk of this machine.
+#[must_use]
+pub fn file_of(sink: &dyn DataSink) -> Option<PathBuf> {
+    on_disk(config_of(sink)?.table_paths.first()?.get_url())
+}
+
+/// How the files of a sink end, without the dot: `csv.gz` where they are compressed.
+#[must_use]
+pub fn extension_of(sink: &dyn DataSink) -> Option<String> {
+    config_of(sink).map(|config| config.file_extension.clone())
+}
+
+fn config_of(sink: &dyn DataSink) -> Option<&FileSinkConfig> {
+    let config = sink.downcast_ref::<ParquetSink>().map(FileSink::config);
+    let config = config.or_else(|| sink.downcast_ref::<CsvSink>().map(FileSink::config));
+    config.or_else(|| sink.downcast_ref::<JsonSink>().map(FileSink::config))
 }
 
 fn redirected(config: &FileSinkConfig, target: impl FnOnce(&FileSinkConfig) -> SinkTarget) -> Result<FileSinkConfig> {

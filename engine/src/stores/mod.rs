@@ -60,6 +60,12 @@ fn one(url: &Url, secret: Option<&NamedSecret>) -> Result<Arc<dyn ObjectStore>> 
         "s3" | "s3a" => Arc::new(aws::builder(secret)?.with_url(address).build().map_err(closed("AWS_*"))?),
         "gs" => Arc::new(google(secret)?.with_url(address).build().map_err(closed("GOOGLE_*"))?),
         "az" => Arc::new(azure::builder(secret)?.with_url(address).build().map_err(closed("AZURE_*"))?),
+        web @ ("http" | "https") => {
+            return Err(Error::invalid(format!(
+                "{web}:// is not served: download the file, or copy it to an object store, and use a path, file://, s3://, \
+                 gs:// or az://"
+            )));
+        }
         other => {
             let message = format!("{other}:// is not served: use a path, file://, s3://, gs:// or az://");
             return Err(Error::invalid(message));

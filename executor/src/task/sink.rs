@@ -15,7 +15,8 @@ use tidemill_engine::crash;
 use tidemill_engine::dataset::DatasetSink;
 use tidemill_engine::error::TaskError;
 use tidemill_engine::exchange::{BlockSink, ExchangeWriterExec, IoMetrics};
-use tidemill_engine::plan::{SinkTarget, redirect, stage_codec};
+use tidemill_engine::files::{check_writable, on_disk};
+use tidemill_engine::plan::{SinkTarget, file_of, redirect, stage_codec};
 
 use super::{AttemptSpec, Prepared};
 
@@ -26,6 +27,7 @@ pub(super) async fn write(spec: &AttemptSpec, prepared: &Prepared) -> Result<Opt
         return Err(Error::internal("rule 14: a sink decoded as something else").into());
     };
     let sink = sink_of(spec, prepared, exec)?;
+    check_place(spec, sink.as_ref()).await?;
     let Some(writer) = prepared.plan.downcast_ref::<ExchangeWriterExec>() else {
         return Err(Error::internal("a stage's plan has no exchange writer").into());
     };
@@ -68,6 +70,21 @@ fn sink_of(spec: &AttemptSpec, prepared: &Prepared, exec: &DataSinkExec) -> Resu
         return Err(refused.into());
     }
     Ok(sink)
+}
+
+/// Sees that files can be made where the sink writes.
+async fn check_place(spec: &AttemptSpec, sink: &dyn DataSink) -> Result<(), TaskError> {
+    let file = match sink.downcast_ref::<DatasetSink>() {
+        Some(dataset) => {
+            let own = format!(".{}-{}-{}", spec.run, spec.task.index, spec.attempt);
+            on_disk(dataset.write().folder()?.get_url()).map(|folder| folder.join(own))
+        }
+        None => file_of(sink),
+    };
+    match file {
+        Some(file) => Ok(check_writable(file).await?),
+        None => Ok(()),
+    }
 }
 
 /// All partitions as one, in their order if they have one.

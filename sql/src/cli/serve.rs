@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tidemill_coordinator::LocalLink;
-use tidemill_coordinator::log::{self, Leader};
+use tidemill_coordinator::log::{self, Leader, Objects};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tidemill_engine::coordinators::without_password;
 use tidemill_engine::exchange::LocalBlocks;
@@ -17,8 +17,8 @@ use tidemill_executor::GrpcLink;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::Done;
 use super::security::SecurityArgs;
+use super::{Done, not_begun};
 use crate::compose::{
     CoordinatorOptions, CoordinatorProcess, EmbeddedConfig, ExecutorProcess, LateBlocks, Listener, default_memory,
     default_slots, default_work_dir, parse_memory,
@@ -162,6 +162,12 @@ pub(super) struct ServerArgs {
     pub(super) coordinator: CoordinatorArgs,
 }
 
+/// What a coordinator's flags name: who may call it, and where its log lies, if anything lasts.
+struct Prepared {
+    security: Security,
+    objects: Option<Arc<dyn Objects>>,
+}
+
 impl CoordinatorArgs {
     fn settings(&self) -> Settings {
         Settings {
@@ -177,14 +183,13 @@ impl CoordinatorArgs {
     async fn start(
         &self,
         role: &str,
-        security: &Security,
+        Prepared { security, objects }: &Prepared,
         local: Option<Arc<dyn LocalBlocks>>,
     ) -> Result<(CoordinatorProcess, Listener)> {
-        let objects = log::open(&self.state)?;
         let mut listener = Listener::bind(self.bind).await?;
         let (settings, functions, scheme) = (self.settings(), self.functions.clone(), security.scheme());
         let options = CoordinatorOptions { settings, functions, security: security.clone(), local };
-        let Some(objects) = objects else {
+        let Some(objects) = objects.clone() else {
             return Ok((CoordinatorProcess::with(options)?, listener));
         };
         let address = listener.address;
@@ -201,8 +206,9 @@ impl CoordinatorArgs {
         Ok((process, listener))
     }
 
-    fn security(&self, listens: Listens) -> Result<Security> {
-        self.security.config(self.users.clone())?.load(listens, self.bind)
+    fn prepared(&self, listens: Listens) -> Result<Prepared> {
+        let security = self.security.config(self.users.clone())?.load(listens, self.bind)?;
+        Ok(Prepared { security, objects: log::open(&self.state)? })
     }
 
     /// What survives a restart, for the line that says that it is ready.
@@ -215,13 +221,16 @@ impl CoordinatorArgs {
 }
 
 pub(super) async fn coordinator(args: CoordinatorArgs) -> Result<Done> {
-    let security = args.security(Listens::Coordinator)?;
+    let prepared = match args.prepared(Listens::Coordinator) {
+        Ok(prepared) => prepared,
+        Err(error) => return not_begun(error),
+    };
     let (process, listener) = tokio::select! {
-        started = args.start("coordinator", &security, None) => started?,
+        started = args.start("coordinator", &prepared, None) => started?,
         terminated = terminated() => return terminated.map(|()| Done::Well),
     };
     let server = process.serve(listener)?;
-    ready("coordinator", &security, server.address, &args.survives());
+    ready("coordinator", &prepared.security, server.address, &args.survives());
     let coordinator = server.coordinator().clone();
     let ended = tokio::select! {
         terminated = terminated() => terminated.map(|()| Done::Well),
@@ -231,12 +240,25 @@ pub(super) async fn coordinator(args: CoordinatorArgs) -> Result<Done> {
     ended
 }
 
+impl ExecutorArgs {
+    fn prepared(&self) -> Result<(Security, Arc<GrpcLink>)> {
+        let security = self.security.config(None)?.load(Listens::Executor, self.bind)?;
+        let link = Arc::new(GrpcLink::through(&self.connect, security.peers())?);
+        Ok((security, link))
+    }
+}
+
 pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
-    let security = args.security.config(None)?.load(Listens::Executor, args.bind)?;
-    let link = Arc::new(GrpcLink::through(&args.connect, security.peers())?);
+    let (security, link) = match args.prepared() {
+        Ok(prepared) => prepared,
+        Err(error) => return not_begun(error),
+    };
     let process = args.memory.executor(args.bind, security.clone());
     let mut process = ExecutorProcess { advertise: args.advertise, ..process };
-    let mut server = process.clone().start(Arc::clone(&link) as _).await?;
+    let mut server = match process.clone().start(Arc::clone(&link) as _).await {
+        Ok(server) => server,
+        Err(error) => return not_begun(error),
+    };
     process.bind = server.address;
     let coordinators = without_password(&args.connect);
     let place = format!("; {} slots for {coordinators}", args.memory.slots());
@@ -276,20 +298,28 @@ pub(super) async fn executor(args: ExecutorArgs) -> Result<Done> {
 }
 
 pub(super) async fn server(args: ServerArgs) -> Result<Done> {
-    let security = args.coordinator.security(Listens::Server)?;
+    let prepared = match args.coordinator.prepared(Listens::Server) {
+        Ok(prepared) => prepared,
+        Err(error) => return not_begun(error),
+    };
+    let security = &prepared.security;
     let blocks = Arc::new(LateBlocks::default());
     let (coordinator, listener) = tokio::select! {
-        started = args.coordinator.start("server", &security, Some(Arc::clone(&blocks) as _)) => started?,
+        started = args.coordinator.start("server", &prepared, Some(Arc::clone(&blocks) as _)) => started?,
         terminated = terminated() => return terminated.map(|()| Done::Well),
     };
     let leading = coordinator.coordinator().clone();
     let link = Arc::new(LocalLink::new(coordinator.coordinator().clone()));
-    let mut executor = args.memory.executor(blocks_at(args.coordinator.bind), security.clone()).start(link).await?;
+    let executor = args.memory.executor(blocks_at(args.coordinator.bind), security.clone());
+    let mut executor = match executor.start(link).await {
+        Ok(executor) => executor,
+        Err(error) => return not_begun(error),
+    };
     blocks.set(executor.executor().shared().blocks());
     let server = coordinator.serve(listener)?;
     ready(
         "server",
-        &security,
+        security,
         server.address,
         &format!("; {} slots{}", args.memory.slots(), args.coordinator.survives()),
     );

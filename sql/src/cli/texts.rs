@@ -32,12 +32,13 @@ impl Texts {
     pub(super) fn read(self) -> Result<Vec<String>> {
         let read = |text| match text {
             Text::Command(text) => Ok(text),
-            Text::File(path) => std::fs::read_to_string(&path).map_err(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => {
-                    Error::not_found(format!("{} does not exist: check -f", path.display()))
+            Text::File(path) => match std::fs::read(&path) {
+                Ok(bytes) => decoded(bytes, &path.display().to_string()),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    Err(Error::not_found(format!("{} does not exist: check -f", path.display())))
                 }
-                _ => Error::invalid(format!("{} cannot be read: {e}", path.display())),
-            }),
+                Err(e) => Err(Error::invalid(format!("{} cannot be read: {e}", path.display()))),
+            },
         };
         self.0.into_iter().map(read).collect()
     }
@@ -45,11 +46,28 @@ impl Texts {
 
 /// The text to run where none was given.
 pub(super) fn standard_input() -> Result<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     std::io::stdin()
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(|e| Error::invalid(format!("standard input cannot be read: {e}")))?;
-    Ok(text)
+    decoded(bytes, "standard input")
+}
+
+/// UTF-8 as a text, without the mark that some editors begin it with.
+fn decoded(bytes: Vec<u8>, from: &str) -> Result<String> {
+    let is_utf_16 = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) || bytes.contains(&0);
+    if is_utf_16 {
+        return Err(Error::invalid(format!("{from} cannot be read: it is UTF-16 or no text; save it as UTF-8")));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let before = e.as_bytes().iter().take(e.utf8_error().valid_up_to());
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        Error::invalid(format!("{from} cannot be read: line {line} is not UTF-8; save it as UTF-8"))
+    })?;
+    match text.strip_prefix('\u{feff}') {
+        Some(rest) => Ok(rest.to_owned()),
+        None => Ok(text),
+    }
 }
 
 impl Args for Texts {
@@ -81,5 +99,23 @@ impl FromArgMatches for Texts {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_utf_8_with_or_without_a_mark() {
+        let read = |bytes: &[u8]| decoded(bytes.to_vec(), "q.sql").map_err(|e| e.message);
+        assert_eq!(read("\u{feff}SELECT '\u{feff}'".as_bytes()), Ok("SELECT '\u{feff}'".to_owned()));
+        assert_eq!(read("SELECT 'ü'".as_bytes()), Ok("SELECT 'ü'".to_owned()));
+        let utf_16 = Err("q.sql cannot be read: it is UTF-16 or no text; save it as UTF-8".to_owned());
+        for bytes in [&b"\xFF\xFE1\0"[..], b"\xFE\xFF\x001", b"1\0;\0"] {
+            assert_eq!(read(bytes), utf_16);
+        }
+        let latin_1 = Err("q.sql cannot be read: line 2 is not UTF-8; save it as UTF-8".to_owned());
+        assert_eq!(read(b"SELECT 1;\nSELECT '\xFC'"), latin_1);
     }
 }

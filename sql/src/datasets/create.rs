@@ -26,7 +26,7 @@ use super::target::{Made, Mode, Named, Target, writer};
 use super::types::{new_table, stored};
 use super::write::{in_columns, sorted, staged, with_inputs};
 use super::{Publication, Version};
-use crate::session::{Planning, absolute, check_names, check_new, physical, qualified};
+use crate::session::{Planning, check_names, check_new, physical, qualified, to_write};
 
 /// The format's name in `STORED AS`.
 pub(super) const DELTA: &str = "DELTA";
@@ -112,7 +112,7 @@ pub(super) async fn create_as(planning: &Planning<'_>, create: CreateAs) -> Resu
         return Ok(done);
     }
     check_location(&create.location)?;
-    let location = absolute(&create.location, planning.settings.directory.as_deref());
+    let location = to_write(&create.location, planning.settings.directory.as_deref())?;
     planning.files.check(&location)?;
     let runtime = planning.context.runtime_env();
     let (folder, version) = pins::open(&planning.settings.pins, &location, &AsOf::Newest, &runtime).await?;

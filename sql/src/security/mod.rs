@@ -220,12 +220,12 @@ impl Security {
     /// Refuses to listen where others reach it, unless it is guarded, or was told that it need not be.
     ///
     /// # Errors
-    /// `Denied`; the error says what is missing.
+    /// `Invalid`; the error says what is missing.
     pub fn check_bind(&self, address: SocketAddr) -> Result<()> {
         if is_loopback(address) || self.insecure || self.lacks.is_empty() {
             return Ok(());
         }
-        Err(Error::denied(format!(
+        Err(Error::invalid(format!(
             "{address} can be reached by other machines, and there is no {}: set that up (docs/security.md), listen on \
              127.0.0.1, or say --insecure",
             self.lacks.join(", and no ")

@@ -11,20 +11,19 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Attempt, Error, Result, RunId};
 use tidemill_engine::crash;
 use tidemill_engine::error::{from_datafusion, object_store_error};
-use tidemill_engine::plan::{SinkTarget, StageSink, encode, stage};
+use tidemill_engine::plan::{SinkTarget, StageSink, encode, extension_of, stage};
 use tidemill_engine::planner::{Commit, Pass, Plan, StagedPlan};
 use tidemill_engine::runtime::register_stores;
 use tidemill_engine::secrets::check_location;
 use url::Url;
 
 use super::finish::FinishSpec;
-use super::{Planning, ddl, query};
+use super::{Planning, query, to_write};
 use crate::datasets::{check_outside, input_versions};
 
 /// The file that says that a directory is complete.
@@ -33,7 +32,8 @@ const SUCCESS: &str = "_SUCCESS";
 const SINGLE_FILE: &str = "single_file_output";
 
 pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result<Plan> {
-    copy.output_url = ddl::absolute(&copy.output_url, planning.settings.directory.as_deref());
+    check_location(&copy.output_url)?;
+    copy.output_url = to_write(&copy.output_url, planning.settings.directory.as_deref())?;
     if !copy.partition_by.is_empty() {
         return Err(Error::invalid("COPY … PARTITIONED BY is not built yet: write one directory per value"));
     }
@@ -49,12 +49,13 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     if !single && !copy.output_url.ends_with('/') {
         copy.output_url.push('/');
     }
-    check_location(&copy.output_url)?;
     planning.files.check(&copy.output_url)?;
     check_outside(&copy.output_url, &planning.context.runtime_env()).await?;
     let extension = copy.file_type.get_ext();
     let url = ListingTableUrl::parse(&copy.output_url).map_err(|e| from_datafusion(&e))?;
     let mut target = Target { url: url.as_str().to_owned(), single, extension, is_new: false };
+    // What cannot be opened is said now, and not when all rows are there.
+    target.location(&planning.context.runtime_env())?;
     if !single {
         target.directory(&planning.request.run, &planning.context.runtime_env())?.check_free(&copy.output_url).await?;
         target.is_new = target.on_disk().is_some_and(|folder| !folder.exists());
@@ -64,6 +65,9 @@ pub(super) async fn copy_to(planning: &Planning<'_>, mut copy: CopyTo) -> Result
     let Some(sink) = physical.downcast_ref::<DataSinkExec>() else {
         return Err(Error::invalid("this format cannot be written: use PARQUET, CSV or JSON"));
     };
+    if let Some(extension) = extension_of(sink.sink()) {
+        target.extension = extension;
+    }
     let input = if single { Arc::clone(sink.input()) } else { divided(sink.input()) };
     let staged = stage(input, &planning.context).await.map_err(|e| from_datafusion(&e))?;
     let exchange = planning.settings.exchange;
@@ -169,7 +173,9 @@ impl Commit for SingleFile {
         let SinkTarget::Hidden(name) = SinkTarget::hidden(self.file(), &self.run, *winner) else {
             return Err(Error::internal("rule 14: a single file has another name"));
         };
-        let written = self.folder().join(name);
+        // A name is joined as it is: in a part of a path, some signs would be encoded.
+        let written = object_store::path::Path::parse(format!("{}/{name}", self.folder()))
+            .map_err(|e| Error::invalid(format!("{name} is no name of a file: {e}")))?;
         match self.store.rename(&written, &self.path).await {
             // It has the name already: an earlier commit came so far and could not say so.
             Err(object_store::Error::NotFound { .. }) if again && self.store.head(&self.path).await.is_ok() => {}
@@ -234,9 +240,9 @@ impl Directory {
     /// Removes this run's files but for `kept`. The listing finds only leftovers: it decides nothing.
     async fn remove_others(&self, kept: &[String]) -> Result<()> {
         let of_run = format!("-{}-", self.run);
-        let files: Vec<_> =
-            self.store.list(Some(&self.path)).try_collect().await.map_err(|e| object_store_error(&e))?;
-        for file in files {
+        // They lie in the folder itself: what is below it may be of any size.
+        let listed = self.store.list_with_delimiter(Some(&self.path)).await.map_err(|e| object_store_error(&e))?;
+        for file in listed.objects {
             let name = file.location.filename().unwrap_or_default();
             if name.contains(&of_run) && !kept.iter().any(|k| k == name) {
                 delete(self.store.as_ref(), &file.location).await?;

@@ -1,6 +1,5 @@
 //! Changes of the catalogue.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::catalog::{TableProvider, TableProviderFactory};
@@ -13,16 +12,17 @@ use datafusion::prelude::SessionContext;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::{Error, Result};
 use tidemill_engine::error::{from_datafusion, to_datafusion};
+use tidemill_engine::files::on_disk;
 use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::{CATALOG, SCHEMA, register_stores};
 use url::Url;
 
-use super::{Planning, options, schemas, system, temporary, text_literal};
+use super::{Planning, endings, locations, options, schemas, system, temporary, text_literal};
 use crate::datasets::{check_external, create_external as create_external_dataset, is_dataset};
 use crate::{connectors, jobs};
 
 /// The formats that are read.
-const FORMATS: &[&str] = &["PARQUET", "CSV", "JSON", "NDJSON", "ARROW"];
+const FORMATS: &[&str] = &["PARQUET", "CSV", "JSON", "NDJSON", "JSONL", "ARROW"];
 
 pub(super) async fn change(planning: &Planning<'_>, statement: DdlStatement) -> Result<Plan> {
     match statement {
@@ -95,7 +95,11 @@ pub(super) async fn external_definition(planning: &Planning<'_>, command: Create
     let shown = command.locations.join(", ");
     let table = external_table(&planning.context, &command).await.map_err(|e| located(&e, &shown))?;
     if table.schema().fields().is_empty() {
-        return Err(Error::not_found(format!("{shown} holds no {} file to read columns from", command.file_type)));
+        return Err(Error::not_found(format!(
+            "{shown} holds no {} file to read columns from: of a folder, files with the format's ending are read, others by a \
+             pattern, such as LOCATION 'FOLDER/*.csv.gz'",
+            command.file_type
+        )));
     }
     planning.tables.put(definition.clone(), table);
     Ok(definition)
@@ -106,9 +110,14 @@ fn anywhere(planning: &Planning<'_>, mut command: CreateExternalTable) -> Result
     options::refuse_secrets(&command)?;
     // What must not be kept was refused: what is kept means the same later, also where a folder is called `token=5`.
     let mut definition = planning.request.statement.clone();
+    let is_dataset = is_dataset(&command);
     for location in &mut command.locations {
         let written = text_literal(location);
-        *location = absolute(location, planning.settings.directory.as_deref());
+        let directory = planning.settings.directory.as_deref();
+        *location = match is_dataset {
+            true => locations::to_write(location, directory)?,
+            false => locations::to_read(location, directory, &planning.files)?,
+        };
         definition = definition.replacen(&written, &text_literal(location), 1);
     }
     command.locations.iter().try_for_each(|location| planning.files.check(location))?;
@@ -135,14 +144,21 @@ pub(super) async fn external_table(
     if connectors::is_connector(command) {
         return connectors::table_of(command).map_err(to_datafusion);
     }
-    let command = &options::with_secret(command).map_err(to_datafusion)?;
+    let command = options::with_secret(command).map_err(to_datafusion)?;
+    let command = &endings::completed(&command).map_err(to_datafusion)?;
     for location in &command.locations {
         match Url::parse(location) {
-            Ok(url) => register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?,
+            Ok(url) => {
+                register_stores(&context.runtime_env(), [&url]).map_err(to_datafusion)?;
+                if let Some(path) = on_disk(&url) {
+                    check_path(&path.display().to_string()).map_err(to_datafusion)?;
+                }
+            }
+            Err(_) if location.contains(locations::PATTERN) => {}
             Err(_) => check_path(location).map_err(to_datafusion)?,
         }
     }
-    ListingTableFactory::new().create(&context.state(), command.as_ref()).await
+    ListingTableFactory::new().create(&context.state(), command).await
 }
 
 /// The table, if its local files or folders still exist: DataFusion would read a missing one as empty.
@@ -156,12 +172,7 @@ pub(super) fn still_there(table: Arc<dyn TableProvider>) -> Result<Arc<dyn Table
 
 /// A local path must exist: a table of nothing would read as empty.
 fn check_path(location: &str) -> Result<()> {
-    let has_glob = location.contains(['*', '?', '[']);
-    let path = Path::new(location);
-    if has_glob {
-        return Ok(());
-    }
-    match std::fs::metadata(path) {
+    match std::fs::metadata(location) {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Error::not_found(format!("{location} does not exist: check the LOCATION")))
@@ -170,17 +181,6 @@ fn check_path(location: &str) -> Result<()> {
             Err(Error::denied(format!("{location} may not be read by the server: check its permissions")))
         }
         Err(e) => Err(Error::unavailable(format!("{location} cannot be read: {e}"))),
-    }
-}
-
-/// A location that means the same wherever it is read: relative paths start where the client is.
-pub(crate) fn absolute(location: &str, directory: Option<&Path>) -> String {
-    let has_scheme = location.contains("://");
-    match directory {
-        Some(directory) if !has_scheme && !Path::new(location).is_absolute() => {
-            directory.join(location).display().to_string()
-        }
-        _ => location.to_owned(),
     }
 }
 

@@ -8,10 +8,12 @@ mod copy;
 mod create_table;
 mod ddl;
 mod describe;
+mod endings;
 mod explain;
 mod finish;
 mod ingest;
 pub(crate) mod keep;
+mod locations;
 pub(crate) mod memory_table;
 mod names;
 mod options;
@@ -47,12 +49,13 @@ use crate::jobs;
 use crate::security::check_plan;
 use catalogue::TableCache;
 pub(crate) use create_table::{quoted, sql_type, text_literal};
-pub(crate) use ddl::{absolute, check_new, qualified};
+pub(crate) use ddl::{check_new, qualified};
 pub use describe::{Description, ListedTable, Listing, TABLE_KINDS};
 pub use explain::LINES;
 pub(crate) use explain::answer;
 pub(crate) use finish::dataset_finish;
 pub use ingest::{IfMissing, IfPresent, Ingest};
+pub(crate) use locations::to_write;
 pub(crate) use names::{check as check_names, check_table, definition_of, nearest, reads};
 pub(crate) use query::physical;
 pub use redact::redact;
@@ -211,7 +214,7 @@ impl Planning<'_> {
 
     /// The statement's logical plan, with its placeholders.
     async fn logical(&self, statement: Statement) -> Result<LogicalPlan> {
-        let statement = temporary::plain(statement, &self.settings.temporaries);
+        let statement = endings::completed_copy(temporary::plain(statement, &self.settings.temporaries));
         let state = datasets::planned_in(self.context.state(), &statement);
         state.statement_to_plan(statement).await.map_err(|e| from_datafusion(&e))
     }

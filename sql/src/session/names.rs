@@ -128,6 +128,11 @@ fn unknown(planning: &Planning<'_>, reference: &TableReference, name: &ResolvedT
     // What all names have in common makes none of them more alike.
     let own = |name: &str| name.trim_start_matches(&format!("{SCHEMA}.")).to_owned();
     let known: Vec<String> = known.map(|name| own(&name)).collect();
+    let written = reference.to_string();
+    let is_free = reference.schema().is_none_or(|schema| !planning.request.catalogue.has_schema(schema));
+    if let Some(hint) = super::endings::as_table(&written).filter(|_| is_free) {
+        return Error::not_found(format!("there is no table `{written}`: {hint}"));
+    }
     let hint = match nearest(&own(&wanted), known.iter().map(String::as_str)) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => "SHOW TABLES lists what there is".to_owned(),

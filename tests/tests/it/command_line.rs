@@ -250,7 +250,8 @@ fn wrong_sql_is_one_clear_sentence() {
     fails_with(&["sql", "-c", "SELECT 'unfinished"], &["Unterminated"]);
     fails_with(&["sql", "-c", "SELECT 1", "--set", "datafusion.no.such=1"], &["no.such"]);
     fails_with(&["sql", "-c", "SELECT 1", "--set", "tidemill.nonsense=1"], &["tidemill.nonsense"]);
-    fails_with(&["sql", "-c", "SELECT 1/0"], &["ivide"]);
+    fails_with(&["sql", "-c", "SELECT 1/0"], &["Divide by zero", "NULLIF(divisor, 0)"]);
+    fails_with(&["sql", "-c", "SELECT CAST('x' || column1 AS INT) FROM (VALUES ('y'))"], &["'xy'", "TRY_CAST"]);
     fails_with(&["sql", "-c", "INSERT INTO t VALUES (1)"], &["t"]);
 }
 

@@ -86,6 +86,25 @@ fn tables_are_listed_described_and_completed() {
 }
 
 #[test]
+fn patterns_choose_which_tables_and_functions_are_listed() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut terminal = shell(home.path(), &[]);
+    terminal.types("CREATE VIEW forest AS SELECT 1 AS a; CREATE VIEW fores_t AS SELECT 2 AS b;");
+    terminal.sees("done in ");
+    terminal.sees("done in ");
+    for listed in ["\\dv Fores_*", "\\d fores_*", "\\dv public.fores?t"] {
+        terminal.types(listed);
+        terminal.sees("│ public │ fores_t │ view │");
+        terminal.sees("1 row in ");
+    }
+    terminal.types("\\df nosuch*");
+    terminal.sees("0 rows in ");
+    terminal.types("\\df Abs");
+    terminal.sees("│ abs ");
+    terminal.sees(" in ");
+}
+
+#[test]
 fn formats_and_files_are_chosen_by_commands() {
     let home = tempfile::tempdir().expect("a folder");
     let mut terminal = shell(home.path(), &[]);

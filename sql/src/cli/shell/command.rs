@@ -16,9 +16,9 @@ use crate::output::Format;
 /// Shown by `\?`.
 const HELP: &str = "  \\d            tables and views
   \\d NAME       columns of a table or view
-  \\dt           tables
-  \\dv           views
-  \\df           functions
+  \\dt [PATTERN] tables, all or those like tpch_*
+  \\dv [PATTERN] views
+  \\df [PATTERN] functions
   \\f [FORMAT]   how results are printed: box, table, markdown, csv, tsv, json, jsonl, arrow
   \\o [FILE]     results go to a file, in the format of its ending unless \\f follows; without one, here again
   \\rows [N|all] how many rows of a result are shown
@@ -92,13 +92,47 @@ fn known(name: &str, argument: Option<&str>) -> Result<Command> {
             Ok(rows) if rows > 0 => Ok(Command::Rows(Some(Shown::Some(rows)))),
             _ => Err(Error::invalid(format!("`{rows}` is no number of rows: write \\rows 40 or \\rows all"))),
         },
+        ("d", Some(pattern)) if pattern.contains(['*', '?']) && !pattern.contains('"') => Ok(tables("", Some(pattern))),
         ("d", Some(table)) => Ok(Command::Ask(format!("DESCRIBE {table}"))),
-        ("d", None) => Ok(Command::Ask(format!("{ALL} ORDER BY 1, 2"))),
-        ("dt", _) => Ok(Command::Ask(format!("{ALL} AND table_type <> 'VIEW' ORDER BY 1, 2"))),
-        ("dv", _) => Ok(Command::Ask(format!("{ALL} AND table_type = 'VIEW' ORDER BY 1, 2"))),
-        ("df", _) => Ok(Command::Ask("SHOW FUNCTIONS".to_owned())),
+        ("d", None) => Ok(tables("", None)),
+        ("dt", pattern) => Ok(tables(" AND table_type <> 'VIEW'", pattern)),
+        ("dv", pattern) => Ok(tables(" AND table_type = 'VIEW'", pattern)),
+        ("df", pattern) => Ok(functions(pattern)),
         _ => Err(Error::invalid(format!("there is no command \\{name}: \\? lists them"))),
     }
+}
+
+/// The tables and views for which a condition holds, all of them or those that a pattern names.
+fn tables(condition: &str, pattern: Option<&str>) -> Command {
+    let named = pattern.map(|pattern| {
+        let name = if pattern.contains('.') { "concat(table_schema, '.', table_name)" } else { "table_name" };
+        format!(" AND {name} ILIKE '{}'", like(pattern))
+    });
+    Command::Ask(format!("{ALL}{condition}{} ORDER BY 1, 2", named.unwrap_or_default()))
+}
+
+/// The functions, all of them or those that a pattern names.
+fn functions(pattern: Option<&str>) -> Command {
+    let named = pattern.map(|pattern| {
+        // DataFusion writes it into a query of its own as it is.
+        format!(" LIKE '{}'", like(&pattern.to_lowercase()).replace('\'', "''"))
+    });
+    Command::Ask(format!("SHOW FUNCTIONS{}", named.unwrap_or_default()))
+}
+
+/// A pattern of `psql` within a string of SQL: `*` is anything, `?` one character.
+fn like(pattern: &str) -> String {
+    let mut like = String::new();
+    for sign in pattern.chars() {
+        match sign {
+            '*' => like.push('%'),
+            '?' => like.push('_'),
+            '%' | '_' | '\\' => like.extend(['\\', sign]),
+            '\'' => like.push_str("''"),
+            other => like.push(other),
+        }
+    }
+    like
 }
 
 fn formats() -> Vec<String> {
@@ -167,5 +201,30 @@ fn output(path: Option<PathBuf>, screen: &mut Screen) {
                 super::report(&error, "");
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_choose_what_is_listed() {
+        let asked = |text: &str| match parse(text) {
+            Some(Ok(Command::Ask(statement))) => statement,
+            other => format!("{other:?}"),
+        };
+        assert_eq!(asked("\\df"), "SHOW FUNCTIONS");
+        assert_eq!(asked("\\df Date_*"), "SHOW FUNCTIONS LIKE 'date\\_%'");
+        assert_eq!(asked("\\df a'b"), "SHOW FUNCTIONS LIKE 'a''''b'");
+        assert!(
+            asked("\\dt o?ders;").contains("<> 'VIEW' AND table_name ILIKE 'o_ders' ORDER"),
+            "{}",
+            asked("\\dt o?ders;")
+        );
+        assert!(asked("\\dv system.*").contains("concat(table_schema, '.', table_name) ILIKE 'system.%'"));
+        assert!(asked("\\d n*").contains("'information_schema' AND table_name ILIKE 'n%'"), "{}", asked("\\d n*"));
+        assert_eq!(asked("\\d nation"), "DESCRIBE nation");
+        assert_eq!(asked("\\d \"n*\""), "DESCRIBE \"n*\"");
     }
 }

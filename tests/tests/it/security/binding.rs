@@ -11,7 +11,7 @@ use super::secured::{Authority, secret_file};
 /// Runs a command that is refused; answers what it says.
 fn refused(args: &[&str]) -> String {
     let output = Process::run(args);
-    assert_eq!(output.code, Some(1), "{args:?}: {}", output.stderr);
+    assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);
     output.stderr
 }
 
