@@ -125,11 +125,16 @@ impl Decider<'_> {
         }
     }
 
-    /// What the inputs of a new job cover already counts as an update.
+    /// What the inputs of a new job cover already counts as an update: it waits for what else the job depends on.
     fn catch_up_with_inputs(&mut self, job: JobName) {
         let Some(created) = self.state.jobs.get(&job) else { return };
-        let all = 0..created.calendar.first_from(Millis(CALENDAR_END.0 - 1));
-        let due = coverage::ready(self.state, created, all);
+        let since = Interval { start: created.calendar.boundary(0), end: CALENDAR_END };
+        let mut due = Ranges::default();
+        for input in created.spec.triggers() {
+            for piece in coverage::covered(self.state, input, since).iter() {
+                due.insert(created.touched(Millis(piece.start), Millis(piece.end)));
+            }
+        }
         if !due.is_empty() {
             let (again, missed) = (Ranges::default(), Ranges::default());
             self.record(Record::InputUpdated { job, due, again, missed, at: self.now });

@@ -98,16 +98,8 @@ impl Model {
 
     pub(crate) fn check_updated(&mut self, job: &JobName, said: [&Ranges; 3], x: &mut Context) -> Check {
         let known = self.jobs.get(job).ok_or("an unknown job is updated")?;
-        let expected = match x.owed.iter().position(|(name, _)| name == job) {
-            Some(at) => x.owed.remove(at).1,
-            // A new job that catches up with what is there.
-            None if matches!(x.event, Event::JobCreated { .. } | Event::JobReplaced { .. }) => {
-                let last = known.bounds.len() as u64 - 1;
-                let due = (0..last).filter(|k| !known.is_empty(*k) && self.is_ready(known, *k)).collect();
-                [due, Set::new(), Set::new()]
-            }
-            None => return Err(format!("{job} is updated by nothing")),
-        };
+        let owed = x.owed.iter().position(|(name, _)| name == job);
+        let (_, expected) = x.owed.remove(owed.ok_or_else(|| format!("{job} is updated by nothing"))?);
         for (expected, said) in expected.iter().zip(said) {
             let mut said = set(said);
             said.retain(|k| *k < known.bounds.len() as u64 - 1 && !known.is_empty(*k));
@@ -222,7 +214,7 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn create(&mut self, record: &Record, x: &Context) -> Check {
+    pub(crate) fn create(&mut self, record: &Record, x: &mut Context) -> Check {
         let Record::JobCreated { job, incarnation, spec, start, cursor, at } = record else { return Ok(()) };
         self.created += 1;
         ensure(*incarnation == self.created, || format!("incarnation {incarnation} of {job} is not the next"))?;
@@ -254,6 +246,11 @@ impl Model {
             fates: Vec::new(),
         };
         created.agrees(job, *cursor)?;
+        if spec.catch_up == CatchUp::All {
+            let due = self.begun_by_inputs(&created);
+            let owed = (!due.is_empty()).then(|| (job.clone(), [due, Set::new(), Set::new()]));
+            x.owed.extend(owed);
+        }
         self.jobs.insert(job.clone(), Rc::new(created));
         Ok(())
     }

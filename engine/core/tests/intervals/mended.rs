@@ -245,3 +245,19 @@ fn a_deadline_of_a_job_that_waits_for_its_turn_is_told_all_the_same() {
     shell.tick("2026-03-01 10:10");
     assert_eq!(shell.notices().len(), 1);
 }
+
+#[test]
+fn a_new_job_that_catches_up_waits_for_what_is_late_and_leaves_nothing_out() {
+    let mut shell = Shell::new("2026-03-01 05:30");
+    shell.cover("clicks", "2026-03-01 02:00", "2026-03-01 04:30");
+    shell.cover("ads", "2026-03-01", "2026-03-01 03:00");
+    let spec = hourly("joined", &["ads"]).triggered(by_update()).catching_up().with(|o| o.max_active_runs = 9);
+    shell.create("join", spec);
+    assert_eq!(shell.began(), ["join 2026-03-01 02:00"]);
+    assert_eq!(shell.strip("join", "2026-03-01", 6), ["missing", "missing", "running", "waiting", "waiting", "future"]);
+    // What it only depends on makes nothing due, and need not: it is due.
+    shell.cover("ads", "2026-03-01 03:00", "2026-03-01 06:00");
+    assert_eq!(shell.began(), ["join 2026-03-01 03:00"]);
+    shell.cover("clicks", "2026-03-01 04:30", "2026-03-01 05:00");
+    assert_eq!(shell.began(), ["join 2026-03-01 04:00"]);
+}
