@@ -154,12 +154,14 @@ impl Decider<'_> {
         self.record(Record::JobAltered { job, spec, cursor, at: self.now });
     }
 
-    /// What it alone had published stays complete: the rows are there.
+    /// What it alone had published stays complete: the rows are there. Of what others publish, too, these say what is complete:
+    /// from where the first of them begins.
     fn drop_job(&mut self, job: &JobName) {
         let Some(gone) = self.state.jobs.get(job) else { return };
-        let is_alone = self.state.producers.get(&gone.spec.output).is_none_or(|producers| producers.len() == 1);
-        let always = Interval { start: Millis(0), end: CALENDAR_END };
-        let covered = if is_alone { coverage::published(gone, always) } else { Ranges::default() };
+        let others = self.state.producing(&gone.spec.output).filter(|(name, _)| *name != job);
+        let alone_to = others.map(|(_, other)| other.calendar.boundary(0)).min().unwrap_or(CALENDAR_END);
+        let alone = Interval { start: Millis(0), end: alone_to };
+        let covered = coverage::published(gone, alone).within(0..alone_to.0);
         let running = gone.active.iter().filter(|(_, active)| match active.state {
             ActiveState::Running | ActiveState::Stopping { .. } => true,
             ActiveState::Retrying { .. } => false,

@@ -121,10 +121,11 @@ impl Model {
 
     fn drop_job(&mut self, job: &JobName, covered: &tidemill_core::interval::Ranges) -> Check {
         let gone = self.jobs.remove(job).ok_or("an unknown job is dropped")?;
-        let is_alone = !self.jobs.values().any(|other| other.spec.output == gone.spec.output);
-        let published: Vec<u64> = gone.published_intervals().filter(|_| is_alone).collect();
+        let others = self.jobs.values().filter(|other| other.spec.output == gone.spec.output);
+        let alone_to = others.map(|other| other.bounds[0]).min().unwrap_or(u64::MAX);
+        let published = gone.published_intervals().filter(|k| gone.start(*k) < alone_to);
         let expected: tidemill_core::interval::Ranges =
-            published.iter().map(|k| gone.start(*k)..gone.end(*k)).collect();
+            published.map(|k| gone.start(k)..gone.end(k).min(alone_to)).collect();
         ensure(expected == *covered, || format!("{job} leaves {expected:?}, not {covered:?}"))?;
         if !covered.is_empty() {
             let known: &mut Known = self.dataset(&gone.spec.output);

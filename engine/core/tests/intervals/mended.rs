@@ -261,3 +261,24 @@ fn a_new_job_that_catches_up_waits_for_what_is_late_and_leaves_nothing_out() {
     shell.cover("clicks", "2026-03-01 04:30", "2026-03-01 05:00");
     assert_eq!(shell.began(), ["join 2026-03-01 04:00"]);
 }
+
+#[test]
+fn the_last_of_two_producers_keeps_what_the_other_had_published_alone() {
+    let mut shell = Shell::new("2026-03-01 01:30");
+    shell.create("east", hourly("regions", &[]));
+    shell.tell(Event::Requested { job: job("east"), start: at("2026-03-01") });
+    shell.publish("east");
+    let start = Some(Local::parse("2026-03-01 01:00").unwrap());
+    shell.create("west", tidemill_core::interval::Spec { start, ..hourly("regions", &[]) });
+    shell.create("report", hourly("report", &["regions"]));
+    shell.now = at("2026-03-01 02:30");
+    shell.tell(Event::Requested { job: job("east"), start: at("2026-03-01 01:00") });
+    shell.publish("east");
+    shell.tell(Event::JobDropped { job: job("east") });
+    // Its rows are there; of the hour in which both were to publish, the other one's are not.
+    for (hour, expected) in [("00:00", "running"), ("01:00", "waiting")] {
+        let start = format!("2026-03-01 {hour}");
+        shell.tell(Event::Requested { job: job("report"), start: at(&start) });
+        assert_eq!(shell.strip("report", &start, 1), [expected]);
+    }
+}
