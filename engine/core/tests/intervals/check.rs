@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use chrono_tz::Tz;
-use tidemill_core::interval::{Action, DatasetName, Event, JobName, Limits, Plan, Record, Step};
+use tidemill_core::interval::{Action, DatasetName, Event, JobName, Limits, Options, Plan, Record, Step};
 
-use crate::model::{Doing, Known, Model, Set};
+use crate::model::{ActiveModel, Doing, Known, Model, Set};
 
 /// A clock that is behind by less than this is not set back.
 pub(crate) const SLACK_MS: u64 = 60_000;
@@ -52,7 +52,23 @@ impl Model {
         let submits = step.actions.iter().filter(|action| matches!(action, Action::Submit { .. })).count();
         let starts = step.records.iter().filter(|record| matches!(record, Record::RunStarted { .. })).count();
         ensure(submits == starts || *x.event == Event::Restarted, || format!("{starts} starts, {submits} submitted"))?;
+        self.check_notices(step)?;
         self.nothing_is_left_out(x)
+    }
+
+    /// Whoever wants to be told is told, and nobody else.
+    fn check_notices(&self, step: &Step) -> Check {
+        let wants = |job: &JobName, wants: fn(&Options) -> bool| {
+            self.jobs.get(job).is_some_and(|known| wants(&known.spec.options))
+        };
+        let asked = step.records.iter().filter(|record| match record {
+            Record::IntervalPublished { job, .. } => wants(job, |o| o.on_success.is_some()),
+            Record::IntervalFailed { job, .. } => wants(job, |o| o.on_failure.is_some()),
+            Record::DeadlinesPassed { job, late, .. } => !late.is_empty() && wants(job, |o| o.on_late.is_some()),
+            _ => false,
+        });
+        let (asked, told) = (asked.count(), step.actions.iter().filter(|a| matches!(a, Action::Notify { .. })).count());
+        ensure(asked == told, || format!("{told} notices, not {asked}"))
     }
 
     fn record(&mut self, record: &Record, x: &mut Context) -> Check {
@@ -158,6 +174,13 @@ impl Model {
             if *x.event == Event::Tick {
                 let fired = job.suspended.is_some() || job.fire(x.now).is_none();
                 ensure(fired, || format!("{name} should have fired before {}", x.now))?;
+                let is_overdue = |active: &&ActiveModel| match active.state {
+                    Doing::Runs => active.begun && x.now >= active.since + job.spec.options.timeout_ms,
+                    Doing::Waits { wait_ms } => x.now >= active.since + wait_ms,
+                    Doing::Stops(_) => false,
+                };
+                let overdue = job.active.values().find(is_overdue).map(|active| active.state);
+                ensure(overdue.is_none(), || format!("an interval of {name} {overdue:?} for too long"))?;
                 let judged = job.suspended.is_some() || job.passed(x.now) <= job.judged_to;
                 ensure(judged, || format!("deadlines of {name} were not looked at"))?;
             }
