@@ -8,14 +8,16 @@ use super::names::JobName;
 use super::record::Record;
 use super::spans::Ranges;
 use super::spec::Deadline;
-use super::state::Job;
+use super::state::{Job, SuspendReason};
 use super::zone::{CALENDAR_END, DAY_MS, Local, MINUTE_MS};
 use crate::Millis;
 
 impl Decider<'_> {
     pub(super) fn judge_deadlines(&mut self) {
         let now = self.now;
-        let has_passed = |job: &Job| job.suspended.is_none() && passed(job, now) > job.cursor.judged_to;
+        // Who suspends a job knows it; who waits for its rows does not know that the machine did.
+        let is_awaited = |job: &Job| job.suspended.as_ref().is_none_or(|s| s.reason != SuspendReason::ByUser);
+        let has_passed = |job: &Job| is_awaited(job) && passed(job, now) > job.cursor.judged_to;
         for name in self.jobs_where(has_passed) {
             self.judge(name);
         }

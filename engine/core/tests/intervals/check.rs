@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use chrono_tz::Tz;
-use tidemill_core::interval::{Action, DatasetName, Event, JobName, Limits, Options, Plan, Record, Step};
+use tidemill_core::interval::{
+    Action, DatasetName, Event, JobName, Limits, Options, Plan, Record, Step, SuspendReason,
+};
 
 use crate::model::{ActiveModel, Doing, Known, Model, Set};
 
@@ -181,7 +183,8 @@ impl Model {
                 };
                 let overdue = job.active.values().find(is_overdue).map(|active| active.state);
                 ensure(overdue.is_none(), || format!("an interval of {name} {overdue:?} for too long"))?;
-                let judged = job.suspended.is_some() || job.passed(x.now) <= job.judged_to;
+                let is_off = job.suspended == Some(SuspendReason::ByUser);
+                let judged = is_off || job.passed(x.now) <= job.judged_to;
                 ensure(judged, || format!("deadlines of {name} were not looked at"))?;
             }
             if job.live() < job.most_runs() {

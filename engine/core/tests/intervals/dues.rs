@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidemill_core::interval::{
-    Backfill, CatchUp, Cursor, DatasetName, Event, Fate, JobName, Mode, Ranges, Record, Reprocess, Trigger,
+    Backfill, CatchUp, Cursor, DatasetName, Event, Fate, JobName, Mode, Ranges, Record, Reprocess, SuspendReason,
+    Trigger,
 };
 
 use crate::check::{Check, Context, SLACK_MS, ensure};
@@ -206,6 +207,7 @@ impl Model {
         let passed = known.passed(x.now);
         ensure(judged_to == passed, || format!("{passed} deadlines of {job} have passed, not {judged_to}"))?;
         if *x.event == Event::Tick {
+            ensure(known.suspended != Some(SuspendReason::ByUser), || format!("{job} is late while it is suspended"))?;
             let is_late = |k: &u64| known.fate(*k).is_none_or(|f| f.published == 0 && f.fate != Fate::Skipped);
             let expected: Set = (known.judged_to..passed).filter(is_late).collect();
             ensure(expected == set(late), || format!("{expected:?} of {job} are late, not {late:?}"))?;

@@ -282,3 +282,24 @@ fn the_last_of_two_producers_keeps_what_the_other_had_published_alone() {
         assert_eq!(shell.strip("report", &start, 1), [expected]);
     }
 }
+
+#[test]
+fn a_job_that_the_machine_suspended_is_late_all_the_same() {
+    let mut shell = Shell::new("2026-03-01 09:30");
+    let late = |o: &mut tidemill_core::interval::Options| {
+        (o.deadline, o.suspend_after_failures) = (Some(Deadline::After { ms: 600_000 }), 1);
+        o.on_late = Some("hook".to_owned());
+    };
+    for name in ["failed", "off"] {
+        shell.create(name, hourly(name, &[]).with(late));
+    }
+    shell.tick("2026-03-01 10:05");
+    shell.fail("failed", Error::invalid("a check"));
+    shell.tell(Event::JobSuspended { job: job("off") });
+    shell.publish("off");
+    let mut told = |now: &str| {
+        shell.tick(now);
+        shell.notices().len()
+    };
+    assert_eq!([told("2026-03-01 10:10"), told("2026-03-01 11:10"), told("2026-03-01 11:11")], [1, 1, 0]);
+}
