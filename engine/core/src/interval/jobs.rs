@@ -121,22 +121,30 @@ impl Decider<'_> {
             self.record(Record::DeadlinesPassed { job: job.clone(), judged_to, late: Ranges::default(), at: self.now });
         }
         if catches_up {
-            self.catch_up_with_inputs(job);
+            self.look_at_inputs(job, 0);
         }
     }
 
-    /// What the inputs of a new job cover already counts as an update: it waits for what else the job depends on.
-    fn catch_up_with_inputs(&mut self, job: JobName) {
-        let Some(created) = self.state.jobs.get(&job) else { return };
-        let since = Interval { start: created.calendar.boundary(0), end: CALENDAR_END };
-        let mut due = Ranges::default();
-        for input in created.spec.triggers() {
+    /// What inputs cover already counts as an update of the intervals from one on that nobody has looked at: they wait for what else
+    /// the job depends on.
+    fn look_at_inputs(&mut self, job: JobName, from: u64) {
+        let Some(known) = self.state.jobs.get(&job) else { return };
+        let since = Interval { start: known.window(from).start, end: CALENDAR_END };
+        let mut new = Ranges::default();
+        for input in known.spec.triggers() {
             for piece in coverage::covered(self.state, input, since).iter() {
-                due.insert(created.touched(Millis(piece.start), Millis(piece.end)));
+                let touched = known.touched(Millis(piece.start), Millis(piece.end));
+                new.insert(touched.start.max(from)..touched.end);
             }
         }
-        if !due.is_empty() {
-            let (again, missed) = (Ranges::default(), Ranges::default());
+        new.remove_all(&known.ledger.which(from..u64::MAX, |_| true));
+        new.remove_all(&known.in_progress());
+        if known.spec.catch_up == CatchUp::Latest {
+            new.remove(0..known.calendar.complete_to(known.created_at));
+        }
+        if !new.is_empty() {
+            let (again, is_suspended) = (Ranges::default(), known.suspended.is_some());
+            let (due, missed) = if is_suspended { (Ranges::default(), new) } else { (new, Ranges::default()) };
             self.record(Record::InputUpdated { job, due, again, missed, at: self.now });
         }
     }
@@ -151,7 +159,12 @@ impl Decider<'_> {
         let judged_to = deadlines::passed(&altered, self.now);
         let next_fire = next_fire(&spec, fired_to);
         let cursor = Cursor { fired_to, next_fire, judged_to, ..old.cursor };
-        self.record(Record::JobAltered { job, spec, cursor, at: self.now });
+        let loses_schedule = old.spec.triggers().is_empty() && !spec.triggers().is_empty();
+        self.record(Record::JobAltered { job: job.clone(), spec, cursor, at: self.now });
+        if loses_schedule {
+            // No fire will, and their updates may have been.
+            self.look_at_inputs(job, cursor.scheduled_to);
+        }
     }
 
     /// What it alone had published stays complete: the rows are there. Of what others publish, too, these say what is complete:

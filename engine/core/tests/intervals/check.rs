@@ -88,7 +88,12 @@ impl Model {
                     known.fired_to = x.now;
                 }
                 known.judged_to = known.passed(x.now);
-                known.agrees(job, *cursor)
+                known.agrees(job, *cursor)?;
+                if had_schedule && !spec.triggers().is_empty() {
+                    let known = self.jobs.get(job).ok_or("an unknown job is altered")?;
+                    x.owed.extend(self.owed_to_inputs(job, known, known.scheduled_to));
+                }
+                Ok(())
             }
             Record::JobDropped { job, covered, .. } => self.drop_job(job, covered),
             Record::JobSuspended { job, reason, .. } => self.check_suspended(job, *reason, x),

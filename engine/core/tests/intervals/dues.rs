@@ -97,10 +97,20 @@ impl Model {
         owed
     }
 
+    /// What a job owes to what its inputs cover already, of the intervals from one on that nobody has looked at.
+    pub(crate) fn owed_to_inputs(&self, name: &JobName, job: &JobModel, from: u64) -> Option<(JobName, [Set; 3])> {
+        let mut new = self.begun_by_inputs(job);
+        new.retain(|k| *k >= from && job.fate(*k).is_none() && !job.active.contains_key(k));
+        new.retain(|k| job.spec.catch_up == CatchUp::All || job.end(*k) > job.created_at);
+        let is_owed = !new.is_empty();
+        let (due, missed) = if job.suspended.is_none() { (new, Set::new()) } else { (Set::new(), new) };
+        is_owed.then(|| (name.clone(), [due, Set::new(), missed]))
+    }
+
     pub(crate) fn check_updated(&mut self, job: &JobName, said: [&Ranges; 3], x: &mut Context) -> Check {
         let known = self.jobs.get(job).ok_or("an unknown job is updated")?;
         let owed = x.owed.iter().position(|(name, _)| name == job);
-        let (_, expected) = x.owed.remove(owed.ok_or_else(|| format!("{job} is updated by nothing"))?);
+        let expected: [Set; 3] = owed.map(|at| x.owed.remove(at).1).unwrap_or_default();
         for (expected, said) in expected.iter().zip(said) {
             let mut said = set(said);
             said.retain(|k| *k < known.bounds.len() as u64 - 1 && !known.is_empty(*k));
@@ -249,9 +259,7 @@ impl Model {
         };
         created.agrees(job, *cursor)?;
         if spec.catch_up == CatchUp::All {
-            let due = self.begun_by_inputs(&created);
-            let owed = (!due.is_empty()).then(|| (job.clone(), [due, Set::new(), Set::new()]));
-            x.owed.extend(owed);
+            x.owed.extend(self.owed_to_inputs(job, &created, 0));
         }
         self.jobs.insert(job.clone(), Rc::new(created));
         Ok(())

@@ -303,3 +303,25 @@ fn a_job_that_the_machine_suspended_is_late_all_the_same() {
     };
     assert_eq!([told("2026-03-01 10:10"), told("2026-03-01 11:10"), told("2026-03-01 11:11")], [1, 1, 0]);
 }
+
+#[test]
+fn a_job_that_waits_for_updates_instead_of_fires_looks_at_what_no_fire_will() {
+    let replaced = |is_suspended| {
+        let mut shell = Shell::new("2026-03-01 09:30");
+        shell.create("clean", hourly("cleaned", &[]));
+        shell.cover("clicks", "2026-03-01", "2026-03-01 11:00");
+        shell.tick("2026-03-01 10:05");
+        shell.publish("clean");
+        shell.now = at("2026-03-01 11:02");
+        if is_suspended {
+            shell.tell(Event::JobSuspended { job: job("clean") });
+        }
+        shell.tell(Event::JobReplaced { job: job("clean"), spec: hourly("cleaned", &[]).triggered(by_update()) });
+        shell
+    };
+    assert_eq!(replaced(false).began(), ["clean 2026-03-01 10:00"]);
+    let mut shell = replaced(true);
+    assert!(shell.began().is_empty());
+    shell.tell(Event::JobResumed { job: job("clean") });
+    assert_eq!(shell.began(), ["clean 2026-03-01 10:00"]);
+}
