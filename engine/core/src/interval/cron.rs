@@ -44,7 +44,6 @@ impl Cron {
             )));
         }
         let parsed = parse(&text).map_err(|why| refused(&text, &why))?;
-        check_names(&text)?;
         let fields = &parsed.pattern;
         let dates = [&fields.days, &fields.days_of_week];
         let empty = [&fields.minutes, &fields.hours, &fields.months].iter().any(|field| field.values().is_empty())
@@ -55,6 +54,25 @@ impl Cron {
             return Err(Error::invalid(format!("cron '{text}' never fires: no date is like that")));
         }
         Ok(Self(text))
+    }
+
+    /// Whether names stand where they mean something: the library takes JAN for the number 1 in any field, and as Monday. Asked of
+    /// what somebody types; jobs that are there go on.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if one does not, naming the field.
+    pub fn check_names(&self) -> Result<()> {
+        let text = &self.0;
+        for (field, given) in FIELDS.iter().zip(text.split_whitespace()).filter(|_| !text.starts_with('@')) {
+            let is_misplaced =
+                |part: &&str| part.contains(char::is_alphabetic) && !is_name(field, &part.to_uppercase());
+            if let Some(part) = given.split([',', '-', '/', '#']).find(is_misplaced) {
+                let place = format!("in its {field} field '{given}'");
+                return Err(Error::invalid(format!("cron '{text}' cannot be read {place}: '{part}' is no {field}")));
+            }
+        }
+        Ok(())
     }
 
     /// Its five fields, or its name.
@@ -162,21 +180,6 @@ fn refused(text: &str, why: &str) -> Error {
     Error::invalid(format!("cron '{text}' cannot be read{place}: {}", why.trim_end_matches('.').to_lowercase()))
 }
 
-/// Refuses names where they do not belong: the library takes JAN for the number 1 in any field, and as Monday.
-fn check_names(text: &str) -> Result<()> {
-    if text.starts_with('@') {
-        return Ok(());
-    }
-    for (field, given) in FIELDS.iter().zip(text.split_whitespace()) {
-        let is_misplaced = |part: &&str| part.contains(char::is_alphabetic) && !is_name(field, &part.to_uppercase());
-        if let Some(part) = given.split([',', '-', '/', '#']).find(is_misplaced) {
-            let place = format!("in its {field} field '{given}'");
-            return Err(Error::invalid(format!("cron '{text}' cannot be read {place}: '{part}' is no {field}")));
-        }
-    }
-    Ok(())
-}
-
 /// Whether a part of a field that is not only numbers means something there.
 fn is_name(field: &str, part: &str) -> bool {
     let is_number = |text: &str| text.chars().all(|c| c.is_ascii_digit());
@@ -185,8 +188,7 @@ fn is_name(field: &str, part: &str) -> bool {
         "day of month" => matches!(part, "L" | "LW") || part.strip_suffix('W').is_some_and(is_number),
         "day of week" => {
             let part = part.strip_prefix('+').unwrap_or(part);
-            let is_last = |day: &str| !day.is_empty() && (is_number(day) || DAYS.contains(&day));
-            DAYS.contains(&part) || part.strip_suffix('L').is_some_and(is_last)
+            DAYS.contains(&part) || part.strip_suffix('L').is_some_and(|day| is_number(day) || DAYS.contains(&day))
         }
         _ => false,
     }
@@ -306,7 +308,6 @@ mod tests {
         check("0 0 * JUÄ *", "month field 'JUÄ'");
         check("0 0 30 2 *", "never fires");
         check("0 0 31 2,4,6,9,11 *", "never fires");
-        check("0 0 * * L", "day of week field 'L'");
         check(", 0 * * *", "never fires");
         check("0 0 , * ,", "never fires");
         check(&"0,".repeat(200), "characters");
@@ -315,7 +316,7 @@ mod tests {
     #[test]
     fn a_name_stands_in_its_own_field_only() {
         let check = |text: &str, expected: &str| {
-            let error = Cron::parse(text).unwrap_err();
+            let error = Cron::parse(text).unwrap().check_names().unwrap_err();
             assert!(error.message.contains(expected), "{error}");
         };
         check("0 0 * * JAN", "day of week field 'JAN': 'JAN' is no day of week");
@@ -325,8 +326,9 @@ mod tests {
         check("0 0 * * 0MON", "day of week field '0MON'");
         check("0 0 * * SUNMON", "day of week field 'SUNMON'");
         for text in ["0 0 * jan-mar,NOV mon-fri", "0 0 L,15W,LW * *", "0 0 * * FRIL,5L,sun#2", "0 0 1 */3 +TUE"] {
-            assert!(Cron::parse(text).is_ok(), "{text}");
+            assert_eq!(Cron::parse(text).unwrap().check_names(), Ok(()), "{text}");
         }
+        assert_eq!(Cron::parse("@Weekly").unwrap().check_names(), Ok(()));
     }
 
     #[test]
