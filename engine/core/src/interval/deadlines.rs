@@ -3,11 +3,12 @@
 use super::Notice;
 use super::calendar::Calendar;
 use super::decide::Decider;
+use super::fires::first_due;
 use super::ledger::Fate;
 use super::names::JobName;
 use super::record::Record;
 use super::spans::Ranges;
-use super::spec::Deadline;
+use super::spec::{CatchUp, Deadline, Trigger};
 use super::state::{Job, SuspendReason};
 use super::zone::{CALENDAR_END, DAY_MS, Local, MINUTE_MS};
 use crate::Millis;
@@ -59,6 +60,16 @@ pub(super) fn passed(job: &Job, now: Millis) -> u64 {
             low
         }
     }
+}
+
+/// How many intervals of a new job, from the first, nobody waits for: their deadlines have passed, or nothing will make them due.
+pub(super) fn unawaited(job: &Job, now: Millis) -> u64 {
+    let left_out = match job.spec.trigger {
+        _ if job.spec.options.deadline.is_none() || job.spec.catch_up == CatchUp::All => 0,
+        Trigger::Schedule { .. } => first_due(job),
+        Trigger::Update { .. } => job.calendar.complete_to(now),
+    };
+    passed(job, now).max(left_out)
 }
 
 /// When the clocks first show a time of day at or after an interval's end.

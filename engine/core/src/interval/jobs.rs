@@ -99,7 +99,8 @@ impl Decider<'_> {
                 (newest, skipped)
             }
         };
-        let cursor = Cursor { judged_to: deadlines::passed(known, self.now), ..known.cursor };
+        let judged_to = deadlines::passed(known, self.now).max(known.cursor.judged_to);
+        let cursor = Cursor { judged_to, ..known.cursor };
         self.record(Record::JobResumed { job, due, skipped, cursor, at: self.now });
         Ok(())
     }
@@ -116,7 +117,7 @@ impl Decider<'_> {
         let catches_up = spec.catch_up == CatchUp::All && !spec.triggers().is_empty();
         self.record(Record::JobCreated { job: job.clone(), incarnation, spec, start, cursor, at: self.now });
         let Some(created) = self.state.jobs.get(&job) else { return };
-        let judged_to = deadlines::passed(created, self.now);
+        let judged_to = deadlines::unawaited(created, self.now);
         if judged_to > 0 {
             self.record(Record::DeadlinesPassed { job: job.clone(), judged_to, late: Ranges::default(), at: self.now });
         }

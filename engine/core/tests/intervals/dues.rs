@@ -155,7 +155,7 @@ impl Model {
         known.missed.clear();
         known.due.extend(expected);
         known.skip(&left);
-        known.judged_to = known.passed(now);
+        known.judged_to = known.passed(now).max(known.judged_to);
         known.agrees(job, cursor)
     }
 
@@ -214,7 +214,9 @@ impl Model {
 
     pub(crate) fn check_deadlines(&mut self, job: &JobName, judged_to: u64, late: &Ranges, x: &Context) -> Check {
         let known = self.job(job)?;
-        let passed = known.passed(x.now);
+        // Nobody waits for what a new job leaves out.
+        let left_out = if *x.event == Event::Tick { 0 } else { known.left_out(x.now) };
+        let passed = known.passed(x.now).max(left_out);
         ensure(judged_to == passed, || format!("{passed} deadlines of {job} have passed, not {judged_to}"))?;
         if *x.event == Event::Tick {
             ensure(known.suspended != Some(SuspendReason::ByUser), || format!("{job} is late while it is suspended"))?;

@@ -325,3 +325,20 @@ fn a_job_that_waits_for_updates_instead_of_fires_looks_at_what_no_fire_will() {
     shell.tell(Event::JobResumed { job: job("clean") });
     assert_eq!(shell.began(), ["clean 2026-03-01 10:00"]);
 }
+
+#[test]
+fn what_a_new_job_leaves_out_is_not_late() {
+    let mut shell = Shell::new("2026-03-01 09:30");
+    let late = |o: &mut tidemill_core::interval::Options| {
+        o.deadline = Some(Deadline::After { ms: 6 * 3_600_000 });
+        o.on_late = Some("hook".to_owned());
+    };
+    shell.create("clean", hourly("cleaned", &[]).with(late));
+    shell.create("next", hourly("next", &[]).triggered(by_update()).with(late));
+    for now in ["10:00", "10:05", "12:00", "15:59"] {
+        shell.tick(&format!("2026-03-01 {now}"));
+        assert!(shell.notices().is_empty(), "{now}");
+    }
+    shell.tick("2026-03-01 16:00");
+    assert_eq!(shell.notices().len(), 2, "the hour from 9 on, of both");
+}

@@ -264,6 +264,17 @@ impl JobModel {
         passed
     }
 
+    /// How many intervals of a new job nothing will make due.
+    pub(crate) fn left_out(&self, now: u64) -> u64 {
+        let next = self.fires.iter().find(|fire| **fire > self.fired_to);
+        let by_fires = next.and_then(|next| self.fire(*next)).map_or(0, |fired| fired.skipped.len() as u64);
+        match self.spec.trigger {
+            _ if self.spec.catch_up == CatchUp::All => 0,
+            Trigger::Schedule { .. } => by_fires,
+            Trigger::Update { .. } => self.ended(now),
+        }
+    }
+
     /// What the last fire until now makes due, and what it skips; nothing if none was missed.
     pub(crate) fn fire(&self, now: u64) -> Option<Fired> {
         let count = self.fires.partition_point(|at| *at <= now);
