@@ -64,9 +64,11 @@ impl Model {
             self.jobs.get(job).is_some_and(|known| wants(&known.spec.options))
         };
         let asked = step.records.iter().filter(|record| match record {
-            Record::IntervalPublished { job, .. } => wants(job, |o| o.on_success.is_some()),
-            Record::IntervalFailed { job, .. } => wants(job, |o| o.on_failure.is_some()),
-            Record::DeadlinesPassed { job, late, .. } => !late.is_empty() && wants(job, |o| o.on_late.is_some()),
+            Record::IntervalPublished { job, .. } => wants(job, |o: &Options| o.on_success.is_some()),
+            Record::IntervalFailed { job, .. } => wants(job, |o: &Options| o.on_failure.is_some()),
+            Record::DeadlinesPassed { job, late, .. } => {
+                !late.is_empty() && wants(job, |o: &Options| o.on_late.is_some())
+            }
             _ => false,
         });
         let (asked, told) = (asked.count(), step.actions.iter().filter(|a| matches!(a, Action::Notify { .. })).count());

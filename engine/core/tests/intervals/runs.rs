@@ -111,11 +111,11 @@ impl World {
             let runs = self.state.jobs.iter().flat_map(|(name, job)| runs_of(name, job, is_such));
             runs.collect::<Vec<RunKey>>()
         };
-        for key in all(|active| matches!(active.state, ActiveState::Stopping { .. })) {
+        for key in all(|active: &Active| matches!(active.state, ActiveState::Stopping { .. })) {
             let was_told = self.runs.get(&key).is_none_or(|run| run.is_cancelled);
             ensure(was_told, || format!("nobody told {key} to end"))?;
         }
-        for key in all(|active| active.state == ActiveState::Running && !active.begun) {
+        for key in all(|active: &Active| active.state == ActiveState::Running && !active.begun) {
             // Some wait longer for their turn.
             if self.is_calm || self.rng.chance(700) {
                 self.tell(Event::RunBegan { run: key })?;
