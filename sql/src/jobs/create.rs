@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use datafusion::logical_expr::LogicalPlan;
-use tidemill_core::interval::{Calendar, Event, Interval, Job, JobName, Mode, Spec, State, is_retried};
+use tidemill_core::interval::{Calendar, Event, Interval, Job, JobName, Mode, Spec, State, Trigger, is_retried};
 use tidemill_core::record::JobRun;
 use tidemill_core::schedule::{Basis, Command};
 use tidemill_core::{Error, Millis, Result, Role};
@@ -14,7 +14,7 @@ use super::parser::parse;
 use super::query::{bound, fitted};
 use super::settings::{Settings, check_hooks, check_key, check_use};
 use super::spec::spec_of;
-use super::statement::{At, CreateJob, JobStatement, Setting};
+use super::statement::{At, CreateJob, JobStatement, Setting, TriggerClause};
 use super::target::{Target, check_alone};
 use crate::datasets::{self, Checks, Publication, WriteMode};
 use crate::session::{Planning, redact};
@@ -103,10 +103,13 @@ async fn check(planning: &Planning<'_>, jobs: &State, create: &CreateJob, spec: 
     for input in &create.depends_on {
         planning.check_table(&input.value).map_err(|e| e.at(input.place))?;
     }
-    if let Some(super::statement::TriggerClause::Update(of)) = &create.trigger {
+    if let Some(TriggerClause::Update(of)) = &create.trigger {
         for input in of {
             planning.check_table(&input.value).map_err(|e| e.at(input.place))?;
         }
+    }
+    if let (Trigger::Schedule { cron }, Some(TriggerClause::Cron(text))) = (&spec.trigger, &create.trigger) {
+        cron.check_names().map_err(|e| e.at(text.place))?;
     }
     check_alone(jobs, &create.job.value, spec, &create.output)?;
     checks::check_names(create)?;

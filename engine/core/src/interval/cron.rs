@@ -18,6 +18,8 @@ use crate::{Error, Millis, Result};
 /// A cron expression is shorter than this.
 const MAX_CHARS: usize = 200;
 const FIELDS: [&str; 5] = ["minute", "hour", "day of month", "month", "day of week"];
+const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 /// The years in which every date and weekday comes together that ever does.
 const FROM: &str = "2000-01-01";
 /// Clocks are never put back by more minutes than this.
@@ -52,6 +54,25 @@ impl Cron {
             return Err(Error::invalid(format!("cron '{text}' never fires: no date is like that")));
         }
         Ok(Self(text))
+    }
+
+    /// Whether names stand where they mean something: the library takes JAN for the number 1 in any field, and as Monday. Asked of
+    /// what somebody types; jobs that are there go on.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if one does not, naming the field.
+    pub fn check_names(&self) -> Result<()> {
+        let text = &self.0;
+        for (field, given) in FIELDS.iter().zip(text.split_whitespace()).filter(|_| !text.starts_with('@')) {
+            let is_misplaced =
+                |part: &&str| part.contains(char::is_alphabetic) && !is_name(field, &part.to_uppercase());
+            if let Some(part) = given.split([',', '-', '/', '#']).find(is_misplaced) {
+                let place = format!("in its {field} field '{given}'");
+                return Err(Error::invalid(format!("cron '{text}' cannot be read {place}: '{part}' is no {field}")));
+            }
+        }
+        Ok(())
     }
 
     /// Its five fields, or its name.
@@ -142,9 +163,13 @@ fn parse(text: &str) -> Result<croner::Cron, String> {
 
 fn refused(text: &str, why: &str) -> Error {
     let given: Vec<&str> = text.split_whitespace().collect();
+    if text.starts_with('@') {
+        return Error::invalid(format!("cron '{text}' is none of @hourly, @daily, @weekly, @monthly and @yearly"));
+    }
     if given.len() != FIELDS.len() {
         let hint = "minute, hour, day of month, month and day of week, such as '15 2 * * *'";
-        return Error::invalid(format!("cron '{text}' has {} fields and must have five: {hint}", given.len()));
+        let plural = if given.len() == 1 { "" } else { "s" };
+        return Error::invalid(format!("cron '{text}' has {} field{plural} and must have five: {hint}", given.len()));
     }
     // The library does not say where: each field alone does.
     let wrong = (0..FIELDS.len()).find(|field| {
@@ -153,6 +178,20 @@ fn refused(text: &str, why: &str) -> Error {
     });
     let place = wrong.map_or_else(String::new, |i| format!(" in its {} field '{}'", FIELDS[i], given[i]));
     Error::invalid(format!("cron '{text}' cannot be read{place}: {}", why.trim_end_matches('.').to_lowercase()))
+}
+
+/// Whether a part of a field that is not only numbers means something there.
+fn is_name(field: &str, part: &str) -> bool {
+    let is_number = |text: &str| text.chars().all(|c| c.is_ascii_digit());
+    match field {
+        "month" => MONTHS.contains(&part),
+        "day of month" => matches!(part, "L" | "LW") || part.strip_suffix('W').is_some_and(is_number),
+        "day of week" => {
+            let part = part.strip_prefix('+').unwrap_or(part);
+            DAYS.contains(&part) || part.strip_suffix('L').is_some_and(|day| is_number(day) || DAYS.contains(&day))
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -256,11 +295,50 @@ mod tests {
         check("* * * *", "4 fields");
         check("0 0 12 * * *", "6 fields");
         check("", "0 fields");
-        check("@never", "1 fields");
+        check("5", "1 field and");
+        check("@never", "'@never' is none of @hourly");
+        check("@every 5m", "is none of @hourly");
+        check("*/0 * * * *", "minute field '*/0'");
+        check("/5 * * * *", "minute field '/5'");
+        check("*/99999 * * * *", "minute field '*/99999'");
+        check("0 0 L-3 * *", "day of month field 'L-3'");
+        check("0 0 * * 8", "day of week field '8'");
+        check("0 0 * * SAT-MON", "day of week field 'SAT-MON'");
+        check("0 0 * * 1#6", "day of week field '1#6'");
+        check("0 0 * JUÄ *", "month field 'JUÄ'");
         check("0 0 30 2 *", "never fires");
+        check("0 0 31 2,4,6,9,11 *", "never fires");
         check(", 0 * * *", "never fires");
         check("0 0 , * ,", "never fires");
         check(&"0,".repeat(200), "characters");
+    }
+
+    #[test]
+    fn a_name_stands_in_its_own_field_only() {
+        let check = |text: &str, expected: &str| {
+            let error = Cron::parse(text).unwrap().check_names().unwrap_err();
+            assert!(error.message.contains(expected), "{error}");
+        };
+        check("0 0 * * JAN", "day of week field 'JAN': 'JAN' is no day of week");
+        check("0 0 * MON *", "month field 'MON'");
+        check("0 TUE * * *", "hour field 'TUE'");
+        check("0 0 FEB * *", "day of month field 'FEB'");
+        check("0 0 * * 0MON", "day of week field '0MON'");
+        check("0 0 * * SUNMON", "day of week field 'SUNMON'");
+        for text in ["0 0 * jan-mar,NOV mon-fri", "0 0 L,15W,LW * *", "0 0 * * FRIL,5L,sun#2", "0 0 1 */3 +TUE"] {
+            assert_eq!(Cron::parse(text).unwrap().check_names(), Ok(()), "{text}");
+        }
+        assert_eq!(Cron::parse("@Weekly").unwrap().check_names(), Ok(()));
+    }
+
+    #[test]
+    fn sunday_is_0_and_7_and_steps_begin_anew_with_each_hour() {
+        check("0 0 * * 7", "UTC", "2026-02-01", &["2026-02-08 00:00", "2026-02-15 00:00"]);
+        assert_eq!(fires("0 0 * * 0", "UTC", "2026-02-01", 3), fires("0 0 * * 7", "UTC", "2026-02-01", 3));
+        assert_eq!(fires("0 0 * * FRI-SUN", "UTC", "2026-02-01", 9), fires("0 0 * * 0,5,6", "UTC", "2026-02-01", 9));
+        let expected = ["2026-02-01 00:49", "2026-02-01 00:56", "2026-02-01 01:00", "2026-02-01 01:07"];
+        check("*/7 * * * *", "UTC", "2026-02-01 00:42", &expected);
+        check("0 0 31 * *", "UTC", "2026-02-01", &["2026-03-31 00:00", "2026-05-31 00:00"]);
     }
 
     #[test]

@@ -3,19 +3,22 @@
 use super::Notice;
 use super::calendar::Calendar;
 use super::decide::Decider;
+use super::fires::first_due;
 use super::ledger::Fate;
 use super::names::JobName;
 use super::record::Record;
 use super::spans::Ranges;
-use super::spec::Deadline;
-use super::state::Job;
+use super::spec::{CatchUp, Deadline, Trigger};
+use super::state::{Job, SuspendReason};
 use super::zone::{CALENDAR_END, DAY_MS, Local, MINUTE_MS};
 use crate::Millis;
 
 impl Decider<'_> {
     pub(super) fn judge_deadlines(&mut self) {
         let now = self.now;
-        let has_passed = |job: &Job| job.suspended.is_none() && passed(job, now) > job.cursor.judged_to;
+        // Who suspends a job knows it; who waits for its rows does not know that the machine did.
+        let is_awaited = |job: &Job| job.suspended.as_ref().is_none_or(|s| s.reason != SuspendReason::ByUser);
+        let has_passed = |job: &Job| is_awaited(job) && passed(job, now) > job.cursor.judged_to;
         for name in self.jobs_where(has_passed) {
             self.judge(name);
         }
@@ -66,6 +69,16 @@ pub(super) fn passed(job: &Job, now: Millis) -> u64 {
             low
         }
     }
+}
+
+/// How many intervals of a new job, from the first, nobody waits for: their deadlines have passed, or nothing will make them due.
+pub(super) fn unawaited(job: &Job, now: Millis) -> u64 {
+    let left_out = match job.spec.trigger {
+        _ if job.spec.options.deadline.is_none() || job.spec.catch_up == CatchUp::All => 0,
+        Trigger::Schedule { .. } => first_due(job),
+        Trigger::Update { .. } => job.calendar.complete_to(now),
+    };
+    passed(job, now).max(left_out)
 }
 
 /// When the clocks first show a time of day at or after an interval's end.

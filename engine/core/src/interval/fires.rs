@@ -93,6 +93,12 @@ fn outcome(job: &Job, cron: &Fires, at: Millis, now: Millis) -> Outcome {
     Outcome { due: due_from..to, skipped: from..due_from, scheduled_to: to }
 }
 
+/// The first interval that the next fire of a job will make due.
+pub(super) fn first_due(job: &Job) -> u64 {
+    let (Trigger::Schedule { cron }, Some(at)) = (&job.spec.trigger, job.cursor.next_fire) else { return 0 };
+    cron.read().map_or(0, |cron| outcome(job, &cron, at, at).due.start)
+}
+
 /// The first interval that was not over at the last fire that was looked at, if the one behind it was missed by less than
 /// [`GRACE_MS`]: a leader that changes, or a store that stalls, leaves no hole.
 fn stalled(job: &Job, now: Millis) -> u64 {

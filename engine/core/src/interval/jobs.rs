@@ -99,7 +99,8 @@ impl Decider<'_> {
                 (newest, skipped)
             }
         };
-        let cursor = Cursor { judged_to: deadlines::passed(known, self.now), ..known.cursor };
+        let judged_to = deadlines::passed(known, self.now).max(known.cursor.judged_to);
+        let cursor = Cursor { judged_to, ..known.cursor };
         self.record(Record::JobResumed { job, due, skipped, cursor, at: self.now });
         Ok(())
     }
@@ -116,22 +117,35 @@ impl Decider<'_> {
         let catches_up = spec.catch_up == CatchUp::All && !spec.triggers().is_empty();
         self.record(Record::JobCreated { job: job.clone(), incarnation, spec, start, cursor, at: self.now });
         let Some(created) = self.state.jobs.get(&job) else { return };
-        let judged_to = deadlines::passed(created, self.now);
+        let judged_to = deadlines::unawaited(created, self.now);
         if judged_to > 0 {
             self.record(Record::DeadlinesPassed { job: job.clone(), judged_to, late: Ranges::default(), at: self.now });
         }
         if catches_up {
-            self.catch_up_with_inputs(job);
+            self.look_at_inputs(job, 0);
         }
     }
 
-    /// What the inputs of a new job cover already counts as an update.
-    fn catch_up_with_inputs(&mut self, job: JobName) {
-        let Some(created) = self.state.jobs.get(&job) else { return };
-        let all = 0..created.calendar.first_from(Millis(CALENDAR_END.0 - 1));
-        let due = coverage::ready(self.state, created, all);
-        if !due.is_empty() {
-            let (again, missed) = (Ranges::default(), Ranges::default());
+    /// What inputs cover already counts as an update of the intervals from one on that nobody has looked at: they wait for what else
+    /// the job depends on.
+    fn look_at_inputs(&mut self, job: JobName, from: u64) {
+        let Some(known) = self.state.jobs.get(&job) else { return };
+        let since = Interval { start: known.window(from).start, end: CALENDAR_END };
+        let mut new = Ranges::default();
+        for input in known.spec.triggers() {
+            for piece in coverage::covered(self.state, input, since).iter() {
+                let touched = known.touched(Millis(piece.start), Millis(piece.end));
+                new.insert(touched.start.max(from)..touched.end);
+            }
+        }
+        new.remove_all(&known.ledger.which(from..u64::MAX, |_| true));
+        new.remove_all(&known.in_progress());
+        if known.spec.catch_up == CatchUp::Latest {
+            new.remove(0..known.calendar.complete_to(known.created_at));
+        }
+        if !new.is_empty() {
+            let (again, is_suspended) = (Ranges::default(), known.suspended.is_some());
+            let (due, missed) = if is_suspended { (Ranges::default(), new) } else { (new, Ranges::default()) };
             self.record(Record::InputUpdated { job, due, again, missed, at: self.now });
         }
     }
@@ -146,15 +160,22 @@ impl Decider<'_> {
         let judged_to = deadlines::passed(&altered, self.now);
         let next_fire = next_fire(&spec, fired_to);
         let cursor = Cursor { fired_to, next_fire, judged_to, ..old.cursor };
-        self.record(Record::JobAltered { job, spec, cursor, at: self.now });
+        let loses_schedule = old.spec.triggers().is_empty() && !spec.triggers().is_empty();
+        self.record(Record::JobAltered { job: job.clone(), spec, cursor, at: self.now });
+        if loses_schedule {
+            // No fire will, and their updates may have been.
+            self.look_at_inputs(job, cursor.scheduled_to);
+        }
     }
 
-    /// What it alone had published stays complete: the rows are there.
+    /// What it alone had published stays complete: the rows are there. Of what others publish, too, these say what is complete:
+    /// from where the first of them begins.
     fn drop_job(&mut self, job: &JobName) {
         let Some(gone) = self.state.jobs.get(job) else { return };
-        let is_alone = self.state.producers.get(&gone.spec.output).is_none_or(|producers| producers.len() == 1);
-        let always = Interval { start: Millis(0), end: CALENDAR_END };
-        let covered = if is_alone { coverage::published(gone, always) } else { Ranges::default() };
+        let others = self.state.producing(&gone.spec.output).filter(|(name, _)| *name != job);
+        let alone_to = others.map(|(_, other)| other.calendar.boundary(0)).min().unwrap_or(CALENDAR_END);
+        let alone = Interval { start: Millis(0), end: alone_to };
+        let covered = coverage::published(gone, alone).within(0..alone_to.0);
         let running = gone.active.iter().filter(|(_, active)| match active.state {
             ActiveState::Running | ActiveState::Stopping { .. } => true,
             ActiveState::Retrying { .. } => false,

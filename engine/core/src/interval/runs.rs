@@ -3,7 +3,7 @@
 use super::check::duration;
 use super::decide::Decider;
 use super::ledger::MOST_PIECES;
-use super::names::{JobName, RunKey};
+use super::names::{Cause, JobName, RunKey};
 use super::record::Record;
 use super::retry::{is_retried, wait_ms};
 use super::state::{Active, ActiveState, Job, StopReason, SuspendReason};
@@ -19,7 +19,9 @@ impl Decider<'_> {
     }
 
     pub(super) fn run_ended(&mut self, run: &RunKey, ended: Ended) {
-        let Some(expected) = self.in_progress(run).and_then(stop_reason) else { return };
+        let Some(active) = self.in_progress(run) else { return };
+        let (cause, Some(expected)) = (active.cause, stop_reason(active)) else { return };
+        let before = self.pieces(&run.job);
         match (ended, expected) {
             // Past the point where it could be stopped.
             (Ended::Published { version, rows }, Expected(_)) => self.published(run, version, rows),
@@ -36,7 +38,7 @@ impl Decider<'_> {
             (Ended::Failed { .. } | Ended::Cancelled, Expected(Some(reason))) => self.stopped(run, reason),
         }
         self.end_backfills(&run.job);
-        self.check_ledger(&run.job);
+        self.check_ledger(&run.job, cause, before);
     }
 
     fn published(&mut self, run: &RunKey, version: u64, rows: Option<u64>) {
@@ -145,10 +147,23 @@ impl Decider<'_> {
         }
     }
 
-    /// A job that ends no two intervals alike is not working.
-    fn check_ledger(&mut self, name: &JobName) {
-        let Some(job) = self.state.jobs.get(name) else { return };
-        if job.suspended.is_none() && job.ledger.pieces() > MOST_PIECES {
+    fn pieces(&self, name: &JobName) -> usize {
+        self.state.jobs.get(name).map_or(0, |job| job.ledger.pieces())
+    }
+
+    /// A job that ends no two intervals alike is not working. Suspended it goes on with backfills, but for one that makes that
+    /// worse.
+    fn check_ledger(&mut self, name: &JobName, cause: Cause, before: usize) {
+        let pieces = self.pieces(name);
+        let Some(job) = self.state.jobs.get(name).filter(|_| pieces > MOST_PIECES) else { return };
+        let is_suspended = job.suspended.is_some();
+        if let Cause::Backfill { backfill: id } = cause
+            && pieces > before
+            && job.backfills.contains_key(&id)
+        {
+            self.record(Record::BackfillEnded { job: name.clone(), id });
+        }
+        if !is_suspended {
             self.suspend(name, SuspendReason::Ledger);
         }
     }

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use chrono_tz::Tz;
-use tidemill_core::interval::{Action, DatasetName, Event, JobName, Limits, Plan, Record, Step};
+use tidemill_core::interval::{
+    Action, DatasetName, Event, JobName, Limits, Options, Plan, Record, Step, SuspendReason,
+};
 
-use crate::model::{Doing, Known, Model, Set};
+use crate::model::{ActiveModel, Doing, Known, Model, Set};
 
 /// A clock that is behind by less than this is not set back.
 pub(crate) const SLACK_MS: u64 = 60_000;
@@ -52,7 +54,25 @@ impl Model {
         let submits = step.actions.iter().filter(|action| matches!(action, Action::Submit { .. })).count();
         let starts = step.records.iter().filter(|record| matches!(record, Record::RunStarted { .. })).count();
         ensure(submits == starts || *x.event == Event::Restarted, || format!("{starts} starts, {submits} submitted"))?;
+        self.check_notices(step)?;
         self.nothing_is_left_out(x)
+    }
+
+    /// Whoever wants to be told is told, and nobody else.
+    fn check_notices(&self, step: &Step) -> Check {
+        let wants = |job: &JobName, wants: fn(&Options) -> bool| {
+            self.jobs.get(job).is_some_and(|known| wants(&known.spec.options))
+        };
+        let asked = step.records.iter().filter(|record| match record {
+            Record::IntervalPublished { job, .. } => wants(job, |o: &Options| o.on_success.is_some()),
+            Record::IntervalFailed { job, .. } => wants(job, |o: &Options| o.on_failure.is_some()),
+            Record::DeadlinesPassed { job, late, .. } => {
+                !late.is_empty() && wants(job, |o: &Options| o.on_late.is_some())
+            }
+            _ => false,
+        });
+        let (asked, told) = (asked.count(), step.actions.iter().filter(|a| matches!(a, Action::Notify { .. })).count());
+        ensure(asked == told, || format!("{told} notices, not {asked}"))
     }
 
     fn record(&mut self, record: &Record, x: &mut Context) -> Check {
@@ -70,7 +90,12 @@ impl Model {
                     known.fired_to = x.now;
                 }
                 known.judged_to = known.passed(x.now);
-                known.agrees(job, *cursor)
+                known.agrees(job, *cursor)?;
+                if had_schedule && !spec.triggers().is_empty() {
+                    let known = self.jobs.get(job).ok_or("an unknown job is altered")?;
+                    x.owed.extend(self.owed_to_inputs(job, known, known.scheduled_to));
+                }
+                Ok(())
             }
             Record::JobDropped { job, covered, .. } => self.drop_job(job, covered),
             Record::JobSuspended { job, reason, .. } => self.check_suspended(job, *reason, x),
@@ -121,10 +146,11 @@ impl Model {
 
     fn drop_job(&mut self, job: &JobName, covered: &tidemill_core::interval::Ranges) -> Check {
         let gone = self.jobs.remove(job).ok_or("an unknown job is dropped")?;
-        let is_alone = !self.jobs.values().any(|other| other.spec.output == gone.spec.output);
-        let published: Vec<u64> = gone.published_intervals().filter(|_| is_alone).collect();
+        let others = self.jobs.values().filter(|other| other.spec.output == gone.spec.output);
+        let alone_to = others.map(|other| other.bounds[0]).min().unwrap_or(u64::MAX);
+        let published = gone.published_intervals().filter(|k| gone.start(*k) < alone_to);
         let expected: tidemill_core::interval::Ranges =
-            published.iter().map(|k| gone.start(*k)..gone.end(*k)).collect();
+            published.map(|k| gone.start(k)..gone.end(k).min(alone_to)).collect();
         ensure(expected == *covered, || format!("{job} leaves {expected:?}, not {covered:?}"))?;
         if !covered.is_empty() {
             let known: &mut Known = self.dataset(&gone.spec.output);
@@ -157,7 +183,15 @@ impl Model {
             if *x.event == Event::Tick {
                 let fired = job.suspended.is_some() || job.fire(x.now).is_none();
                 ensure(fired, || format!("{name} should have fired before {}", x.now))?;
-                let judged = job.suspended.is_some() || job.passed(x.now) <= job.judged_to;
+                let is_overdue = |active: &&ActiveModel| match active.state {
+                    Doing::Runs => active.begun && x.now >= active.since + job.spec.options.timeout_ms,
+                    Doing::Waits { wait_ms } => x.now >= active.since + wait_ms,
+                    Doing::Stops(_) => false,
+                };
+                let overdue = job.active.values().find(is_overdue).map(|active| active.state);
+                ensure(overdue.is_none(), || format!("an interval of {name} {overdue:?} for too long"))?;
+                let is_off = job.suspended == Some(SuspendReason::ByUser);
+                let judged = is_off || job.passed(x.now) <= job.judged_to;
                 ensure(judged, || format!("deadlines of {name} were not looked at"))?;
             }
             if job.live() < job.most_runs() {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidemill_core::interval::{
-    Backfill, CatchUp, Cursor, DatasetName, Event, Fate, JobName, Mode, Ranges, Record, Reprocess, Trigger,
+    Backfill, CatchUp, Cursor, DatasetName, Event, Fate, JobName, Mode, Ranges, Record, Reprocess, SuspendReason,
+    Trigger,
 };
 
 use crate::check::{Check, Context, SLACK_MS, ensure};
@@ -96,18 +97,20 @@ impl Model {
         owed
     }
 
+    /// What a job owes to what its inputs cover already, of the intervals from one on that nobody has looked at.
+    pub(crate) fn owed_to_inputs(&self, name: &JobName, job: &JobModel, from: u64) -> Option<(JobName, [Set; 3])> {
+        let mut new = self.begun_by_inputs(job);
+        new.retain(|k| *k >= from && job.fate(*k).is_none() && !job.active.contains_key(k));
+        new.retain(|k| job.spec.catch_up == CatchUp::All || job.end(*k) > job.created_at);
+        let is_owed = !new.is_empty();
+        let (due, missed) = if job.suspended.is_none() { (new, Set::new()) } else { (Set::new(), new) };
+        is_owed.then(|| (name.clone(), [due, Set::new(), missed]))
+    }
+
     pub(crate) fn check_updated(&mut self, job: &JobName, said: [&Ranges; 3], x: &mut Context) -> Check {
         let known = self.jobs.get(job).ok_or("an unknown job is updated")?;
-        let expected = match x.owed.iter().position(|(name, _)| name == job) {
-            Some(at) => x.owed.remove(at).1,
-            // A new job that catches up with what is there.
-            None if matches!(x.event, Event::JobCreated { .. } | Event::JobReplaced { .. }) => {
-                let last = known.bounds.len() as u64 - 1;
-                let due = (0..last).filter(|k| !known.is_empty(*k) && self.is_ready(known, *k)).collect();
-                [due, Set::new(), Set::new()]
-            }
-            None => return Err(format!("{job} is updated by nothing")),
-        };
+        let owed = x.owed.iter().position(|(name, _)| name == job);
+        let expected: [Set; 3] = owed.map(|at| x.owed.remove(at).1).unwrap_or_default();
         for (expected, said) in expected.iter().zip(said) {
             let mut said = set(said);
             said.retain(|k| *k < known.bounds.len() as u64 - 1 && !known.is_empty(*k));
@@ -152,7 +155,7 @@ impl Model {
         known.missed.clear();
         known.due.extend(expected);
         known.skip(&left);
-        known.judged_to = known.passed(now);
+        known.judged_to = known.passed(now).max(known.judged_to);
         known.agrees(job, cursor)
     }
 
@@ -211,9 +214,12 @@ impl Model {
 
     pub(crate) fn check_deadlines(&mut self, job: &JobName, judged_to: u64, late: &Ranges, x: &Context) -> Check {
         let known = self.job(job)?;
-        let passed = known.passed(x.now);
+        // Nobody waits for what a new job leaves out.
+        let left_out = if *x.event == Event::Tick { 0 } else { known.left_out(x.now) };
+        let passed = known.passed(x.now).max(left_out);
         ensure(judged_to == passed, || format!("{passed} deadlines of {job} have passed, not {judged_to}"))?;
         if *x.event == Event::Tick {
+            ensure(known.suspended != Some(SuspendReason::ByUser), || format!("{job} is late while it is suspended"))?;
             let is_late = |k: &u64| known.fate(*k).is_none_or(|f| f.published == 0 && f.fate != Fate::Skipped);
             let expected: Set = (known.judged_to..passed).filter(is_late).collect();
             ensure(expected == set(late), || format!("{expected:?} of {job} are late, not {late:?}"))?;
@@ -222,7 +228,7 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn create(&mut self, record: &Record, x: &Context) -> Check {
+    pub(crate) fn create(&mut self, record: &Record, x: &mut Context) -> Check {
         let Record::JobCreated { job, incarnation, spec, start, cursor, at } = record else { return Ok(()) };
         self.created += 1;
         ensure(*incarnation == self.created, || format!("incarnation {incarnation} of {job} is not the next"))?;
@@ -254,6 +260,9 @@ impl Model {
             fates: Vec::new(),
         };
         created.agrees(job, *cursor)?;
+        if spec.catch_up == CatchUp::All {
+            x.owed.extend(self.owed_to_inputs(job, &created, 0));
+        }
         self.jobs.insert(job.clone(), Rc::new(created));
         Ok(())
     }

@@ -13,6 +13,7 @@ mod dues;
 mod end;
 mod mended;
 mod model;
+mod older;
 mod progress;
 #[path = "../simulation/rng.rs"]
 mod rng;
@@ -22,6 +23,7 @@ mod shell;
 mod stale;
 mod stories;
 mod stories_late;
+mod stories_zones;
 mod weather;
 mod world;
 

@@ -245,3 +245,100 @@ fn a_deadline_of_a_job_that_waits_for_its_turn_is_told_all_the_same() {
     shell.tick("2026-03-01 10:10");
     assert_eq!(shell.notices().len(), 1);
 }
+
+#[test]
+fn a_new_job_that_catches_up_waits_for_what_is_late_and_leaves_nothing_out() {
+    let mut shell = Shell::new("2026-03-01 05:30");
+    shell.cover("clicks", "2026-03-01 02:00", "2026-03-01 04:30");
+    shell.cover("ads", "2026-03-01", "2026-03-01 03:00");
+    let spec = hourly("joined", &["ads"]).triggered(by_update()).catching_up().with(|o| o.max_active_runs = 9);
+    shell.create("join", spec);
+    assert_eq!(shell.began(), ["join 2026-03-01 02:00"]);
+    assert_eq!(shell.strip("join", "2026-03-01", 6), ["missing", "missing", "running", "waiting", "waiting", "future"]);
+    // What it only depends on makes nothing due, and need not: it is due.
+    shell.cover("ads", "2026-03-01 03:00", "2026-03-01 06:00");
+    assert_eq!(shell.began(), ["join 2026-03-01 03:00"]);
+    shell.cover("clicks", "2026-03-01 04:30", "2026-03-01 05:00");
+    assert_eq!(shell.began(), ["join 2026-03-01 04:00"]);
+}
+
+#[test]
+fn the_last_of_two_producers_keeps_what_the_other_had_published_alone() {
+    let mut shell = Shell::new("2026-03-01 01:30");
+    shell.create("east", hourly("regions", &[]));
+    shell.tell(Event::Requested { job: job("east"), start: at("2026-03-01") });
+    shell.publish("east");
+    let start = Some(Local::parse("2026-03-01 01:00").unwrap());
+    shell.create("west", tidemill_core::interval::Spec { start, ..hourly("regions", &[]) });
+    shell.create("report", hourly("report", &["regions"]));
+    shell.now = at("2026-03-01 02:30");
+    shell.tell(Event::Requested { job: job("east"), start: at("2026-03-01 01:00") });
+    shell.publish("east");
+    shell.tell(Event::JobDropped { job: job("east") });
+    // Its rows are there; of the hour in which both were to publish, the other one's are not.
+    for (hour, expected) in [("00:00", "running"), ("01:00", "waiting")] {
+        let start = format!("2026-03-01 {hour}");
+        shell.tell(Event::Requested { job: job("report"), start: at(&start) });
+        assert_eq!(shell.strip("report", &start, 1), [expected]);
+    }
+}
+
+#[test]
+fn a_job_that_the_machine_suspended_is_late_all_the_same() {
+    let mut shell = Shell::new("2026-03-01 09:30");
+    let late = |o: &mut tidemill_core::interval::Options| {
+        (o.deadline, o.suspend_after_failures) = (Some(Deadline::After { ms: 600_000 }), 1);
+        o.on_late = Some("hook".to_owned());
+    };
+    for name in ["failed", "off"] {
+        shell.create(name, hourly(name, &[]).with(late));
+    }
+    shell.tick("2026-03-01 10:05");
+    shell.fail("failed", Error::invalid("a check"));
+    shell.tell(Event::JobSuspended { job: job("off") });
+    shell.publish("off");
+    let mut told = |now: &str| {
+        shell.tick(now);
+        shell.notices().len()
+    };
+    assert_eq!([told("2026-03-01 10:10"), told("2026-03-01 11:10"), told("2026-03-01 11:11")], [1, 1, 0]);
+}
+
+#[test]
+fn a_job_that_waits_for_updates_instead_of_fires_looks_at_what_no_fire_will() {
+    let replaced = |is_suspended| {
+        let mut shell = Shell::new("2026-03-01 09:30");
+        shell.create("clean", hourly("cleaned", &[]));
+        shell.cover("clicks", "2026-03-01", "2026-03-01 11:00");
+        shell.tick("2026-03-01 10:05");
+        shell.publish("clean");
+        shell.now = at("2026-03-01 11:02");
+        if is_suspended {
+            shell.tell(Event::JobSuspended { job: job("clean") });
+        }
+        shell.tell(Event::JobReplaced { job: job("clean"), spec: hourly("cleaned", &[]).triggered(by_update()) });
+        shell
+    };
+    assert_eq!(replaced(false).began(), ["clean 2026-03-01 10:00"]);
+    let mut shell = replaced(true);
+    assert!(shell.began().is_empty());
+    shell.tell(Event::JobResumed { job: job("clean") });
+    assert_eq!(shell.began(), ["clean 2026-03-01 10:00"]);
+}
+
+#[test]
+fn what_a_new_job_leaves_out_is_not_late() {
+    let mut shell = Shell::new("2026-03-01 09:30");
+    let late = |o: &mut tidemill_core::interval::Options| {
+        o.deadline = Some(Deadline::After { ms: 6 * 3_600_000 });
+        o.on_late = Some("hook".to_owned());
+    };
+    shell.create("clean", hourly("cleaned", &[]).with(late));
+    shell.create("next", hourly("next", &[]).triggered(by_update()).with(late));
+    for now in ["10:00", "10:05", "12:00", "15:59"] {
+        shell.tick(&format!("2026-03-01 {now}"));
+        assert!(shell.notices().is_empty(), "{now}");
+    }
+    shell.tick("2026-03-01 16:00");
+    assert_eq!(shell.notices().len(), 2, "the hour from 9 on, of both");
+}

@@ -103,8 +103,13 @@ impl Model {
         Rc::make_mut(self.datasets.entry(dataset.clone()).or_default())
     }
 
-    /// Whether a dataset is complete at every instant of a stretch: looked at wherever that could change.
+    /// Whether a dataset is complete at every instant of a stretch.
     fn is_covered(&self, dataset: &DatasetName, from: u64, to: u64) -> bool {
+        self.looks(dataset, from, to).all(|is_complete| is_complete)
+    }
+
+    /// Whether a dataset is complete, looked at wherever in a stretch that could change.
+    fn looks<'a>(&'a self, dataset: &'a DatasetName, from: u64, to: u64) -> impl Iterator<Item = bool> + 'a {
         let reported = self.datasets.get(dataset).map(|known| known.ranges.as_slice()).unwrap_or_default();
         let producers: Vec<&Rc<JobModel>> = self.jobs.values().filter(|job| job.spec.output == *dataset).collect();
         let mut turns: Vec<u64> = vec![from];
@@ -114,12 +119,21 @@ impl Model {
             turns.extend(&job.bounds[near.start..near.end.max(near.start)]);
         }
         turns.retain(|at| (from..to).contains(at));
-        turns.into_iter().all(|at| {
+        turns.into_iter().map(move |at| {
             reported.iter().any(|(a, b)| (*a..*b).contains(&at))
                 || (!producers.is_empty()
                     && producers.iter().any(|job| job.holding(at).is_some())
                     && producers.iter().all(|job| job.holding(at).is_none_or(|k| job.is_published(k))))
         })
+    }
+
+    /// The intervals of a job whose windows have an instant at which an input that makes them due is complete.
+    pub(crate) fn begun_by_inputs(&self, job: &JobModel) -> Set {
+        let is_begun = |k: &u64| {
+            let (from, to) = job.window(*k);
+            job.spec.triggers().iter().any(|input| self.looks(input, from, to).any(|is_complete| is_complete))
+        };
+        (0..job.bounds.len() as u64 - 1).filter(|k| !job.is_empty(*k)).filter(is_begun).collect()
     }
 
     /// Whether all inputs of a job cover what a run of an interval reads.
@@ -248,6 +262,17 @@ impl JobModel {
             passed += 1;
         }
         passed
+    }
+
+    /// How many intervals of a new job nothing will make due.
+    pub(crate) fn left_out(&self, now: u64) -> u64 {
+        let next = self.fires.iter().find(|fire| **fire > self.fired_to);
+        let by_fires = next.and_then(|next| self.fire(*next)).map_or(0, |fired| fired.skipped.len() as u64);
+        match self.spec.trigger {
+            _ if self.spec.catch_up == CatchUp::All => 0,
+            Trigger::Schedule { .. } => by_fires,
+            Trigger::Update { .. } => self.ended(now),
+        }
     }
 
     /// What the last fire until now makes due, and what it skips; nothing if none was missed.

@@ -76,7 +76,10 @@ impl Model {
             let asked =
                 if cause == Cause::Manual { job.requested.contains(&k) } else { waits && cause == job.automatic() };
             ensure(asked, || format!("{cause:?} has no reason to run {k}"))?;
-            // What is due goes before what runs again, and the older first.
+            // What somebody asked for goes before the rest, what is due before what runs again, and the older first.
+            let mut asked = job.requested.iter().take(8).filter(|_| is_automatic(cause));
+            let passed_over = asked.find(|asked| self.may_begin(job, **asked, x.now));
+            ensure(passed_over.is_none(), || format!("{passed_over:?} was asked for, and would be before {k}"))?;
             let is_due = job.due.contains(&k);
             let before = if is_due { job.due.range(..k) } else { job.due.range(..) };
             let mut older = before.chain(job.again.range(..k).filter(|_| !is_due)).take(8);

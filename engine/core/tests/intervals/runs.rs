@@ -1,6 +1,6 @@
 //! Runs that the machine submitted: they go on whatever becomes of the coordinator, and publish at most once.
 
-use tidemill_core::interval::{ActiveState, Cause, Ended, Event, Interval, Job, JobName, Reprocess, RunKey};
+use tidemill_core::interval::{Active, ActiveState, Cause, Ended, Event, Interval, Job, JobName, Reprocess, RunKey};
 use tidemill_core::{Error, ErrorKind};
 
 use crate::check::{Check, ensure};
@@ -32,16 +32,17 @@ const KINDS: [ErrorKind; 5] = [
     ErrorKind::Conflict,
 ];
 
-/// The runs of a job that have not had their turn.
-fn waiting_runs<'a>(name: &'a JobName, job: &'a Job) -> impl Iterator<Item = RunKey> + 'a {
-    let waiting = job.active.iter().filter(|(_, active)| active.state == ActiveState::Running && !active.begun);
-    waiting.map(|(index, active)| RunKey {
+/// The runs of a job's intervals that are such.
+fn runs_of(name: &JobName, job: &Job, is_such: impl Fn(&Active) -> bool) -> Vec<RunKey> {
+    let such = job.active.iter().filter(|(_, active)| is_such(active));
+    let keys = such.map(|(index, active)| RunKey {
         job: name.clone(),
         incarnation: job.incarnation,
         index: *index,
         generation: active.generation,
         attempt: active.attempt,
-    })
+    });
+    keys.collect()
 }
 
 impl World {
@@ -106,7 +107,15 @@ impl World {
 
     /// Ends runs whose time has come, and tells the ends of all that the machine believes in progress.
     pub(crate) fn end_runs(&mut self) -> Check {
-        for key in self.state.jobs.iter().flat_map(|(name, job)| waiting_runs(name, job)).collect::<Vec<_>>() {
+        let all = |is_such: fn(&Active) -> bool| {
+            let runs = self.state.jobs.iter().flat_map(|(name, job)| runs_of(name, job, is_such));
+            runs.collect::<Vec<RunKey>>()
+        };
+        for key in all(|active: &Active| matches!(active.state, ActiveState::Stopping { .. })) {
+            let was_told = self.runs.get(&key).is_none_or(|run| run.is_cancelled);
+            ensure(was_told, || format!("nobody told {key} to end"))?;
+        }
+        for key in all(|active: &Active| active.state == ActiveState::Running && !active.begun) {
             // Some wait longer for their turn.
             if self.is_calm || self.rng.chance(700) {
                 self.tell(Event::RunBegan { run: key })?;
@@ -118,15 +127,7 @@ impl World {
         for key in due {
             self.end(&key)?;
         }
-        let believed = self.state.jobs.iter().flat_map(|(name, job)| {
-            job.active.iter().map(|(index, active)| RunKey {
-                job: name.clone(),
-                incarnation: job.incarnation,
-                index: *index,
-                generation: active.generation,
-                attempt: active.attempt,
-            })
-        });
+        let believed = self.state.jobs.iter().flat_map(|(name, job)| runs_of(name, job, |_| true));
         for key in believed.collect::<Vec<_>>() {
             if let Some(ended) = self.runs.get(&key).and_then(|run| run.ended.clone()) {
                 self.tell_end(&key, &ended)?;

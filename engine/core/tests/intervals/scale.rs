@@ -1,9 +1,11 @@
 //! Years of minutes, and jobs that never work: what the state may weigh.
 
-use tidemill_core::interval::{CatchUp, Cron, Ended, Event, Length, Local, Spec, SuspendReason, Trigger, Unit};
+use tidemill_core::interval::{
+    CatchUp, Cron, Ended, Event, Length, Local, Order, Reprocess, Request, Spec, SuspendReason, Trigger, Unit,
+};
 use tidemill_core::{Error, ErrorKind, Millis};
 
-use crate::shell::{Shell, dataset, hourly, job};
+use crate::shell::{Shell, at, dataset, hourly, job};
 
 fn minutely() -> Spec {
     Spec {
@@ -53,6 +55,36 @@ fn a_job_whose_ledger_falls_to_pieces_is_suspended() {
     assert!(bytes(&shell) < 2 << 20, "{} bytes", bytes(&shell));
     shell.tell(Event::JobResumed { job: job("minutes") });
     assert_eq!(shell.began().len(), 1, "it goes on until the next one fails");
+}
+
+#[test]
+fn a_backfill_whose_ends_are_all_different_ends_before_its_ledger_is_too_large() {
+    let mut shell = Shell::new("2026-01-01");
+    let mut spec = minutely();
+    (spec.catch_up, spec.options.suspend_after_failures) = (CatchUp::Latest, 0);
+    shell.create("minutes", spec);
+    let all = |reprocess| {
+        let (from, to) = (at("2016-01-01"), at("2016-02-01"));
+        let request = Request { from, to, reprocess, max_runs: 1, order: Order::Forward };
+        Event::BackfillRequested { job: job("minutes"), request }
+    };
+    shell.tell(all(Reprocess::Missing));
+    let is_going = |shell: &Shell| !shell.state.jobs[&job("minutes")].active.is_empty();
+    let mut ends = 0;
+    while is_going(&shell) {
+        let run = shell.running("minutes");
+        let failed = Ended::Failed { error: Error::invalid("every second one") };
+        shell.end(run, if ends % 2 == 0 { failed } else { Ended::Published { version: ends, rows: None } });
+        ends += 1;
+        assert!(ends < 20_000, "nobody noticed");
+    }
+    let known = &shell.state.jobs[&job("minutes")];
+    assert_eq!(known.suspended.as_ref().map(|s| s.reason), Some(SuspendReason::Ledger));
+    assert!(known.backfills.is_empty() && known.ledger.pieces() < 10_010, "{} pieces", known.ledger.pieces());
+    // One that mends it goes on.
+    shell.tell(all(Reprocess::Failed));
+    (0..20).for_each(|_| shell.publish("minutes"));
+    assert!(is_going(&shell));
 }
 
 #[test]

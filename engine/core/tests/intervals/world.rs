@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use chrono_tz::Tz;
 use tidemill_core::Millis;
 use tidemill_core::interval::{
-    Action, DatasetName, Ended, Event, JobName, Limits, Plan, Record, RunKey, State, Step, plan, step,
+    Action, DatasetName, Ended, Event, JobName, Limits, Plan, Record, RunKey, Spec, State, Step, plan, step,
 };
 
 use crate::check::{Check, Context, ensure};
@@ -133,10 +134,10 @@ impl World {
     }
 
     /// All fires of a job, from before anybody could care.
-    pub(crate) fn fires_of(&self, statement: &str) -> Rc<Vec<u64>> {
+    fn fires_of(&self, spec: &Spec, zone: Tz) -> Rc<Vec<u64>> {
         let margin = if self.weather.tempo == Tempo::Months { 800 * DAY } else { 40 * DAY };
         let from = self.weather.from - (self.weather.calm_at - self.weather.from) / 5 - margin;
-        fires(self.times.get(statement), self.weather.zone, from, self.horizon())
+        fires(self.times.get(&spec.statement), zone, from, self.horizon())
     }
 
     /// Tells the machine, and checks what it makes of it. An error is the answer to a client.
@@ -179,13 +180,14 @@ impl World {
             self.replayed.apply(&read);
         }
         ensure(self.state == self.replayed, || format!("{event:?} changed more than its records say"))?;
-        let fires = match event {
+        let (fires, zone) = match event {
             Event::JobCreated { spec, .. } | Event::JobReplaced { spec, .. } | Event::JobAltered { spec, .. } => {
-                self.fires_of(&spec.statement)
+                let zone = spec.zone.name().parse::<Tz>().map_err(|e| e.to_string())?;
+                (self.fires_of(spec, zone), zone)
             }
-            _ => Rc::default(),
+            _ => (Rc::default(), self.weather.zone),
         };
-        let (now, limits, zone, horizon) = (self.clock(), self.limits, self.weather.zone, self.horizon());
+        let (now, limits, horizon) = (self.clock(), self.limits, self.horizon());
         let mut context =
             Context { event, now, limits, zone, horizon, fires, plan, owed: Vec::new(), changed: Vec::new() };
         self.model.follow(step, &mut context)

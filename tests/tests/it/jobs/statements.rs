@@ -12,6 +12,8 @@ async fn a_job_is_created_shown_altered_and_dropped() {
     let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
     let client = &mut cluster.client().await;
     tables(client, folder.path()).await;
+    let january = refused(client, &hourly("counts", "").replace("5 * * * *", "0 0 * * JAN")).await;
+    assert!(january.message.contains("'JAN' is no day of week") && january.place.is_some(), "{january}");
     rows(client, &hourly("counts", ", retries = 2")).await;
     assert_eq!(value(client, "SELECT job || ' ' || output || ' ' || reason || ' ' || state FROM system.jobs").await, {
         "counts sums cron 5 * * * * active"
