@@ -19,6 +19,7 @@ mod deadlines;
 mod decide;
 mod fires;
 mod jobs;
+mod lateness;
 mod ledger;
 mod names;
 mod record;

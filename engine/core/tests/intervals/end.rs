@@ -65,7 +65,7 @@ impl World {
             });
             let mut waits = job.due.iter().chain(&job.again).chain(&job.requested).chain(asked);
             job.active.is_empty() && !waits.any(|k| self.model.may_begin(job, *k, self.clock()))
-        })
+        }) && self.model.next_late(self.clock()).is_none()
     }
 
     fn check_end(&mut self) -> Check {
