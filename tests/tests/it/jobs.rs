@@ -7,6 +7,7 @@ mod counted;
 mod faults;
 mod inputs;
 mod kills;
+mod lateness;
 mod many;
 mod rewrites;
 mod sinks;
