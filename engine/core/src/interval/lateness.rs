@@ -20,7 +20,8 @@ impl Job {
     }
 
     /// The stale intervals that are to be computed again because of late data, and that nothing else is about to compute.
-    fn late(&self, now: Millis) -> Ranges {
+    #[must_use]
+    pub fn late(&self, now: Millis) -> Ranges {
         let mut late = Ranges::default();
         if self.stale.is_empty() || !self.may_start(Cause::Late) {
             return late;

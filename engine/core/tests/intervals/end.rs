@@ -126,6 +126,7 @@ impl World {
             ensure(job.failures == own.failures, || {
                 format!("{name} counts {} failures, not {}", own.failures, job.failures)
             })?;
+            ensure(job.late_failures == own.late_failures, || format!("{name} counts other failures of late data"))?;
             for k in 0..job.bounds.len() as u64 - 1 {
                 let entry = own.ledger.entry(k);
                 let entry = entry.map(|e| FateModel { fate: e.fate, generation: e.generation, published: e.published });

@@ -3,7 +3,7 @@
 use tidemill_core::interval::{CatchUp, Cron, Ended, Event, Length, Local, Spec, SuspendReason, Trigger, Unit};
 use tidemill_core::{Error, ErrorKind, Millis};
 
-use crate::shell::{Shell, dataset, hourly, job};
+use crate::shell::{Shell, at, dataset, hourly, job};
 
 fn minutely() -> Spec {
     Spec {
@@ -53,6 +53,36 @@ fn a_job_whose_ledger_falls_to_pieces_is_suspended() {
     assert!(bytes(&shell) < 2 << 20, "{} bytes", bytes(&shell));
     shell.tell(Event::JobResumed { job: job("minutes") });
     assert_eq!(shell.began().len(), 1, "it goes on until the next one fails");
+}
+
+#[test]
+fn late_minutes_are_a_few_numbers_and_run_once_each() {
+    let mut shell = Shell::new("2026-01-01");
+    let start = Some(Local::parse("2025-12-31").unwrap());
+    let mut spec = Spec { start, depends_on: vec![dataset("clicks")], ..minutely() };
+    spec.options.allowed_lateness_ms = Some(7 * 24 * 3_600_000);
+    shell.create("minutes", spec);
+    shell.cover("clicks", "2025-12-31", "2026-01-01");
+    shell.tick("2026-01-01 00:00:30");
+    for _ in 0..1_440 {
+        shell.publish("minutes");
+    }
+    let (first, late) = (at("2025-12-31").0, 200);
+    for second in 0..late {
+        let from = Millis(first + 2 * second * 60_000);
+        let to = Millis(from.0 + 60_000);
+        shell.tell(Event::DatasetCovered { dataset: dataset("clicks"), from, to, version: 1_000_000 + second });
+    }
+    assert_eq!(shell.state.jobs[&job("minutes")].active.len(), 1);
+    assert!(bytes(&shell) < 10_000, "{} bytes", bytes(&shell));
+    let mut runs = 0;
+    while !shell.state.jobs[&job("minutes")].active.is_empty() {
+        shell.publish("minutes");
+        runs += 1;
+        assert!(runs <= late, "it does not end");
+    }
+    let known = &shell.state.jobs[&job("minutes")];
+    assert_eq!((runs, known.stale.len(), known.left.is_empty()), (late, 0, true));
 }
 
 #[test]
