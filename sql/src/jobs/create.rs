@@ -369,7 +369,6 @@ mod tests {
             (wrong("WITH (interval_column = 'hour')", ""), "set interval_column"),
             (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`"),
             (wrong("interval_column = 'hour'", "partition = 'hour'"), "is not partitioned by `hour`"),
-            (wrong("WITH (", "WITH (mode = 'append', allowed_lateness = '7d', "), "would add their rows twice"),
             (wrong("WITH (", "EXPECT (sum(cost) > ad) WITH ("), "of one row and of all rows"),
             (wrong("WITH (", "EXPECT (sum(hour) > 0) WITH ("), "the check `sum(hour) > 0`"),
             (wrong("WITH (", "EXPECT (count(*) > rows_before(0)) WITH ("), "between 1 and 400"),

@@ -56,6 +56,25 @@ fn a_job_whose_ledger_falls_to_pieces_is_suspended() {
 }
 
 #[test]
+fn coverage_in_too_many_pieces_is_refused_until_they_are_joined() {
+    let mut shell = Shell::new("2026-01-01");
+    let report = |hour: u64, version| Event::DatasetCovered {
+        dataset: dataset("clicks"),
+        from: Millis(hour * 3_600_000),
+        to: Millis((hour + 1) * 3_600_000),
+        version,
+    };
+    for piece in 0..10_000 {
+        shell.tell(report(2 * piece, piece));
+    }
+    let error = shell.ask(report(30_000, 10_000)).unwrap_err();
+    assert_eq!((error.kind, error.message.contains("10000 separate times")), (ErrorKind::ResourcesExhausted, true));
+    shell.tell(report(1, 10_001));
+    shell.tell(report(30_000, 10_002));
+    assert_eq!(shell.state.datasets[&dataset("clicks")].versions.pieces(), 2);
+}
+
+#[test]
 fn late_minutes_are_a_few_numbers_and_run_once_each() {
     let mut shell = Shell::new("2026-01-01");
     let start = Some(Local::parse("2025-12-31").unwrap());
@@ -83,23 +102,4 @@ fn late_minutes_are_a_few_numbers_and_run_once_each() {
     }
     let known = &shell.state.jobs[&job("minutes")];
     assert_eq!((runs, known.stale.len(), known.left.is_empty()), (late, 0, true));
-}
-
-#[test]
-fn coverage_in_too_many_pieces_is_refused_until_they_are_joined() {
-    let mut shell = Shell::new("2026-01-01");
-    let report = |hour: u64, version| Event::DatasetCovered {
-        dataset: dataset("clicks"),
-        from: Millis(hour * 3_600_000),
-        to: Millis((hour + 1) * 3_600_000),
-        version,
-    };
-    for piece in 0..10_000 {
-        shell.tell(report(2 * piece, piece));
-    }
-    let error = shell.ask(report(30_000, 10_000)).unwrap_err();
-    assert_eq!((error.kind, error.message.contains("10000 separate times")), (ErrorKind::ResourcesExhausted, true));
-    shell.tell(report(1, 10_001));
-    shell.tell(report(30_000, 10_002));
-    assert_eq!(shell.state.datasets[&dataset("clicks")].versions.pieces(), 2);
 }
