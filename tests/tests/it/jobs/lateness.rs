@@ -88,7 +88,7 @@ async fn ob10_late_clicks_compute_exactly_their_hours_again_by_themselves() {
     let (first, second) = (shown(young + 1), shown(young + 2));
     let expected = format!("counts {first} 2, counts {second} 2, rolls {first} 2, rolls {second} 2");
     assert_eq!(again(client, 4).await, expected);
-    let runs = "SELECT count(*) || ' ' || count(DISTINCT job || interval_start) FROM system.runs \
+    let runs = "SELECT count(*) || ' ' || count(DISTINCT job || ' ' || interval_start) FROM system.runs \
                 WHERE cause = 'late' AND state = 'succeeded'";
     assert_eq!(value(client, runs).await, "4 4");
     let left = shown(old);
