@@ -232,7 +232,8 @@ mod tests {
   DEPENDS ON clicks COMPLETE
   EXPECT (spend >= 0) ON VIOLATION FAIL
   WITH (mode='replace_interval', partition='day', overlap='forbid', max_active_runs=2,
-    retries=3, retry_backoff='30s', timeout='1h', deadline='03:00', lookback=1, on_failure='https://pager')
+    retries=3, retry_backoff='30s', timeout='1h', deadline='03:00', lookback=1, allowed_lateness='7d',
+    on_failure='https://pager')
 AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
    WHERE ts >= $interval_start AND ts < $interval_end GROUP BY 1,2;";
 
@@ -268,11 +269,14 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
         assert_eq!(daily.depends_on.len(), 1);
         let [check] = daily.expect.as_slice() else { panic!("{:?}", daily.expect) };
         assert_eq!((check.predicate.value.as_str(), check.violation), ("spend >= 0", Violation::Fail));
-        assert_eq!(daily.settings.len(), 10);
+        assert_eq!(daily.settings.len(), 11);
+        let lateness = daily.settings.iter().find(|set| set.key.value == "allowed_lateness");
+        assert_eq!(lateness.map(|set| set.value.value.as_str()), Some("7d"));
+        assert!(daily.to_string().contains("allowed_lateness = '7d'"), "SHOW CREATE JOB shows it: {daily}");
         assert!(
             daily.query.value.starts_with("SELECT date_trunc('day',ts)") && daily.query.value.ends_with("GROUP BY 1,2")
         );
-        assert_eq!(daily.query.place.map(|place| (place.line, place.column)), Some((8, 4)));
+        assert_eq!(daily.query.place.map(|place| (place.line, place.column)), Some((9, 4)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const SECRET: &str = "secret:";
 const LATENESS: &str = "allowed_lateness";
 
 /// All settings.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "mode",
     "interval_column",
     "partition",
@@ -27,6 +27,7 @@ const KNOWN: [&str; 14] = [
     "deadline",
     "suspend_after_failures",
     "lookback",
+    "allowed_lateness",
     "on_failure",
     "on_success",
     "on_late",
@@ -74,6 +75,7 @@ impl Settings {
             "deadline" => options.deadline = Some(deadline(text)?),
             "suspend_after_failures" => options.suspend_after_failures = number(key, text)?,
             "lookback" => options.lookback = number(key, text)?,
+            "allowed_lateness" => options.allowed_lateness_ms = Some(duration(key, text)?),
             "on_failure" => options.on_failure = Some(text.to_owned()),
             "on_success" => options.on_success = Some(text.to_owned()),
             "on_late" => options.on_late = Some(text.to_owned()),
@@ -272,6 +274,18 @@ mod tests {
         assert_eq!(set("deadline", "03:00").map(|o| o.deadline), Ok(Some(Deadline::Clock { minute: 180 })));
         assert_eq!(set("deadline", "90 minutes").map(|o| o.deadline), Ok(Some(Deadline::After { ms: 5_400_000 })));
         assert!(set("deadline", "25:00").is_err_and(|message| message.contains("no clock shows")));
+    }
+
+    #[test]
+    fn lateness_is_a_while_or_nothing_is_said_of_it() {
+        let day = 24 * 60 * MINUTE_MS;
+        assert_eq!(set("allowed_lateness", "7d").map(|o| o.allowed_lateness_ms), Ok(Some(7 * day)));
+        assert_eq!(set("allowed_lateness", "0s").map(|o| o.allowed_lateness_ms), Ok(Some(0)));
+        assert_eq!(set("lookback", "1").map(|o| o.allowed_lateness_ms), Ok(None));
+        assert!(
+            set("allowed_lateness", "a week").is_err_and(|message| message.contains("allowed_lateness is `a week`"))
+        );
+        assert!(set("lateness", "7d").is_err_and(|message| message.contains("allowed_lateness")));
     }
 
     #[test]

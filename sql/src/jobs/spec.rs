@@ -62,3 +62,37 @@ pub(super) fn dataset(table: &At<TableReference>) -> DatasetName {
     let resolved = table.value.clone().resolve(CATALOG, SCHEMA);
     DatasetName(format!("{}.{}", resolved.schema, resolved.table))
 }
+
+#[cfg(test)]
+#[expect(clippy::panic, clippy::unwrap_used, reason = "a test that meets the unexpected should say so and end")]
+mod tests {
+    use super::*;
+    use crate::jobs::parser::parse;
+    use crate::jobs::statement::JobStatement;
+
+    fn read(settings: &str) -> Result<Spec> {
+        let statement = format!(
+            "CREATE JOB counts INTO sums SCHEDULE CRON '@hourly' INTERVAL '1 hour' START '2026-03-01' WITH ({settings}) AS SELECT 1"
+        );
+        match parse(&statement).unwrap() {
+            Some(JobStatement::Create(create)) => spec_of(&create, "id".to_owned(), None),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lateness_is_kept_with_the_statement_and_refused_where_rows_are_added() {
+        let spec = read("allowed_lateness = '7d'").unwrap();
+        assert_eq!(spec.options.allowed_lateness_ms, Some(7 * 24 * 3_600_000));
+        assert!(spec.statement.contains("WITH (allowed_lateness = '7d')"), "{}", spec.statement);
+        for (settings, expected) in [
+            ("mode = 'append', allowed_lateness = '7d'", "mode = 'append' would add their rows twice"),
+            ("allowed_lateness = '11 years'", "write how long that is"),
+            ("allowed_lateness = '4000 days'", "must be between '0 milliseconds' and '3660 days'"),
+        ] {
+            let error = read(settings).unwrap_err();
+            assert!(error.message.contains(expected) && error.place.is_some(), "{settings}: {error}");
+        }
+        assert!(read("mode = 'append', allowed_lateness = '0s'").is_ok(), "that is none");
+    }
+}

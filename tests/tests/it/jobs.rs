@@ -9,6 +9,7 @@ mod faults;
 mod inputs;
 mod kills;
 mod late;
+mod lateness;
 mod many;
 mod once;
 mod others;

@@ -105,9 +105,11 @@ impl State {
             requested: Ranges::default(),
             missed: Ranges::default(),
             stale: BTreeMap::new(),
+            left: Ranges::default(),
             active: BTreeMap::new(),
             backfills: BTreeMap::new(),
             failures: 0,
+            late_failures: 0,
             ledger: Ledger::default(),
         };
         self.jobs.insert(job.clone(), created);
@@ -196,6 +198,7 @@ impl Job {
     }
 
     fn outdate(&mut self, input: &DatasetName, stale: &Ranges) {
+        self.left.remove_all(stale);
         let progress = self.active.iter_mut().filter(|(index, _)| stale.contains(**index));
         progress.for_each(|(_, active)| _ = active.outdated.insert(input.clone()));
         for range in stale.iter() {
@@ -215,6 +218,7 @@ impl Job {
     /// What an interval is computed from now is what its inputs had when its run began.
     fn mark_anew(&mut self, index: u64, outdated: BTreeSet<DatasetName>) {
         let only = Ranges::from(index..index + 1);
+        self.left.remove_all(&only);
         self.stale.retain(|_, marked| {
             marked.remove_all(&only);
             !marked.is_empty()
@@ -250,6 +254,7 @@ impl Job {
             if let Cause::Backfill { backfill } = cause {
                 self.narrow(backfill, &only);
             }
+            self.try_stale(index);
         }
         // An attempt that was thought dead may have published what a later one says is published.
         let before = self.active.remove(&index).filter(|_| attempt > 1);
@@ -287,13 +292,18 @@ impl Job {
         self.failures += u32::from(ended.cause.is_automatic());
         self.count_failures(ended.cause, |failures| failures + 1);
         self.ledger.fail(index, failure(ended));
+        self.leave_late();
     }
 
     fn count_failures(&mut self, cause: Cause, count: impl FnOnce(u32) -> u32) {
-        if let Cause::Backfill { backfill } = cause
-            && let Some(backfill) = self.backfills.get_mut(&backfill)
-        {
-            backfill.failures = count(backfill.failures);
+        match cause {
+            Cause::Backfill { backfill } => {
+                if let Some(backfill) = self.backfills.get_mut(&backfill) {
+                    backfill.failures = count(backfill.failures);
+                }
+            }
+            Cause::Late => self.late_failures = count(self.late_failures),
+            Cause::Schedule | Cause::Update | Cause::Manual => {}
         }
     }
 

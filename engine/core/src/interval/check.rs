@@ -1,7 +1,7 @@
 //! What a job must be to be accepted.
 
 use super::names::DatasetName;
-use super::spec::{CatchUp, Deadline, Spec, Trigger};
+use super::spec::{CatchUp, Deadline, Mode, Spec, Trigger};
 use super::zone::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::{Error, Result};
 
@@ -13,6 +13,7 @@ const MOST_INPUTS: usize = 100;
 const MOST_STATEMENT_BYTES: usize = 1 << 20;
 const MOST_RETRIES: u32 = 100;
 const MOST_LOOKBACK: u32 = 10_000;
+const MOST_LATENESS_MS: u64 = 10 * 366 * DAY_MS;
 
 impl Spec {
     /// Whether the clauses make sense together, whatever other jobs there are.
@@ -24,6 +25,7 @@ impl Spec {
         self.interval.validate()?;
         self.check_inputs()?;
         self.check_numbers()?;
+        self.check_lateness()?;
         if self.catch_up == CatchUp::All && self.start.is_none() {
             return Err(Error::invalid("CATCHUP TRUE needs START: from where the job is to catch up"));
         }
@@ -54,6 +56,17 @@ impl Spec {
             Some(dataset) => Err(Error::invalid(format!("dataset {dataset} is named twice"))),
             None => Ok(()),
         }
+    }
+
+    fn check_lateness(&self) -> Result<()> {
+        let Some(ms) = self.options.allowed_lateness_ms else { return Ok(()) };
+        if ms > 0 && self.options.mode == Mode::Append {
+            return Err(Error::invalid(
+                "allowed_lateness computes intervals again, and mode = 'append' would add their rows twice: leave it out, or set \
+                 it to '0s'",
+            ));
+        }
+        lasts("allowed_lateness", ms, 0, MOST_LATENESS_MS)
     }
 
     fn check_numbers(&self) -> Result<()> {
@@ -148,6 +161,17 @@ mod tests {
         );
         refused(|s| s.statement = "x".repeat((1 << 20) + 1), "1 MiB");
         refused(|s| s.options.lookback = 10_001, "lookback is 10001");
+        let lateness = "allowed_lateness is '3661 days' and must be between '0 milliseconds' and '3660 days'";
+        refused(|s| s.options.allowed_lateness_ms = Some(3_661 * DAY_MS), lateness);
+    }
+
+    #[test]
+    fn what_was_added_has_no_lateness() {
+        let adds = |s: &mut Spec, ms| (s.options.mode, s.options.allowed_lateness_ms) = (Mode::Append, Some(ms));
+        refused(|s| adds(s, DAY_MS), "mode = 'append' would add their rows twice");
+        let mut spec = spec();
+        adds(&mut spec, 0);
+        assert_eq!(spec.validate(), Ok(()), "it has none");
     }
 
     #[test]

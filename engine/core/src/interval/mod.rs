@@ -19,6 +19,7 @@ mod deadlines;
 mod decide;
 mod fires;
 mod jobs;
+mod lateness;
 mod ledger;
 mod names;
 mod record;
@@ -140,7 +141,7 @@ pub enum Notice {
 /// Limits of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Runs of backfills of all jobs at once. Fewer than the scheduler's `active_runs`, so that others find a place.
+    /// Runs of backfills and of late data of all jobs at once. Fewer than the scheduler's `active_runs`, so that others find a place.
     pub backfill_runs: usize,
     /// Backfills of one job that are not done.
     pub backfills: usize,

@@ -50,6 +50,8 @@ pub enum Cause {
         /// Which of the job's backfills.
         backfill: u64,
     },
+    /// What it was published from is not what its inputs have since, and `allowed_lateness` is not over.
+    Late,
 }
 
 impl Cause {
@@ -61,22 +63,31 @@ impl Cause {
             Self::Update => "update",
             Self::Manual => "manual",
             Self::Backfill { .. } => "backfill",
+            Self::Late => "late",
         }
     }
 
-    /// Whether the run counts among those of the job itself, which backfills do not hold up.
+    /// Whether the run counts among those of the job itself, which backfills and late data do not hold up.
     pub(super) const fn is_live(self) -> bool {
         match self {
             Self::Schedule | Self::Update | Self::Manual => true,
-            Self::Backfill { .. } => false,
+            Self::Backfill { .. } | Self::Late => false,
         }
     }
 
-    /// Whether the job asked for it by itself.
+    /// Whether the job asked for it by itself, as one of those that keep it up to date.
     pub(super) const fn is_automatic(self) -> bool {
         match self {
             Self::Schedule | Self::Update => true,
-            Self::Manual | Self::Backfill { .. } => false,
+            Self::Manual | Self::Backfill { .. } | Self::Late => false,
+        }
+    }
+
+    /// Whether somebody asked for it.
+    pub(super) const fn is_asked_for(self) -> bool {
+        match self {
+            Self::Manual | Self::Backfill { .. } => true,
+            Self::Schedule | Self::Update | Self::Late => false,
         }
     }
 }

@@ -102,6 +102,9 @@ pub struct Options {
     pub suspend_after_failures: u32,
     /// How many intervals before its own a run reads too: they must be covered, and their updates are its own.
     pub lookback: u32,
+    /// How long after an interval's end the job computes it again by itself, if its inputs have other rows since. Without it, a
+    /// schedule computes none again, and updates all.
+    pub allowed_lateness_ms: Option<u64>,
     /// Who is told of an interval that failed.
     pub on_failure: Option<String>,
     /// Who is told of an interval that was published.
@@ -122,6 +125,7 @@ impl Default for Options {
             deadline: None,
             suspend_after_failures: 10,
             lookback: 0,
+            allowed_lateness_ms: None,
             on_failure: None,
             on_success: None,
             on_late: None,

@@ -18,8 +18,13 @@ impl<'a> Inherited<'a> {
     /// Goes on from what is stale to what reads it, until there is no more.
     #[must_use]
     pub fn of(state: &'a State) -> Self {
+        Self::of_some(state, Job::marked)
+    }
+
+    /// The same, from some of what is stale.
+    pub(super) fn of_some(state: &'a State, some: impl Fn(&Job) -> Ranges) -> Self {
         let mut found = Self::default();
-        let marked = state.jobs.values().map(|job| (job, job.marked()));
+        let marked = state.jobs.values().map(|job| (job, some(job)));
         let mut open: Vec<(&Job, Ranges)> = marked.filter(|(_, marked)| !marked.is_empty()).collect();
         while let Some((job, stale)) = open.pop() {
             for (name, reader) in state.jobs.iter().filter(|(_, reader)| reads(reader, &job.spec.output)) {

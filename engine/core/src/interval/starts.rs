@@ -1,4 +1,4 @@
-//! Which intervals begin: those of the jobs themselves first, then those of backfills as far as these are let.
+//! Which intervals begin: those of the jobs themselves first, then those of backfills and of late data as far as these are let.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use super::spans::Ranges;
 use super::spec::{Overlap, Trigger};
 use super::stale::Inherited;
 use super::state::{Job, Order, Reprocess, State};
-use super::{Action, coverage};
+use super::{Action, coverage, lateness};
 use crate::Millis;
 
 impl Decider<'_> {
@@ -62,8 +62,22 @@ impl Decider<'_> {
         for name in self.jobs_where(|job| !job.backfills.is_empty()) {
             self.narrow_backfills(&name);
         }
+        if running >= self.limits.backfill_runs {
+            return;
+        }
+        let mut late = lateness::next(self.state, self.limits.backfill_runs, self.now).into_iter();
         while running < self.limits.backfill_runs {
-            let Some((name, id)) = next_backfill(self.state, &exhausted) else { return };
+            let next = next_backfill(self.state, &exhausted);
+            // Of those with equally many runs what people asked for goes first.
+            if next.as_ref().is_none_or(|(runs, ..)| *runs > 0)
+                && let Some((name, index)) = late.next()
+            {
+                let generation = self.generation(&name, index) + 1;
+                self.start(&name, index, generation, 1, Cause::Late);
+                running += 1;
+                continue;
+            }
+            let Some((_, name, id)) = next else { return };
             match self.next_of_backfill(&name, id) {
                 Some(index) => {
                     let floor =
@@ -127,8 +141,9 @@ impl Decider<'_> {
     }
 }
 
-/// Of all backfills that may begin an interval that with the fewest in progress, of equals the one that has begun the fewest.
-fn next_backfill(state: &State, exhausted: &BTreeSet<u64>) -> Option<(JobName, u64)> {
+/// Of all backfills that may begin an interval that with the fewest in progress, of equals the one that has begun the fewest; behind how
+/// many it has.
+fn next_backfill(state: &State, exhausted: &BTreeSet<u64>) -> Option<(usize, JobName, u64)> {
     let open = state.jobs.iter().flat_map(|(name, job)| job.backfills.iter().map(move |(id, b)| (name, job, *id, b)));
     let open = open.filter(|(_, _, id, backfill)| !exhausted.contains(id) && !backfill.remaining.is_empty());
     let counted = open.filter_map(|(name, job, id, backfill)| {
@@ -137,12 +152,12 @@ fn next_backfill(state: &State, exhausted: &BTreeSet<u64>) -> Option<(JobName, u
         let may_begin = job.may_start(own) && running < backfill.request.max_runs as usize;
         may_begin.then(|| (running, backfill.total.saturating_sub(backfill.remaining.count()), id, name))
     });
-    counted.min().map(|(_, _, id, name)| (name.clone(), id))
+    counted.min().map(|(running, _, id, name)| (running, name.clone(), id))
 }
 
 /// Intervals that wait, are covered by their inputs, and are not in progress. A schedule's are over, too; an update says so
 /// itself.
-fn ready(state: &State, job: &Job, waiting: &Ranges, now: Millis) -> Ranges {
+pub(super) fn ready(state: &State, job: &Job, waiting: &Ranges, now: Millis) -> Ranges {
     let Some(Range { start, end }) = waiting.hull() else { return Ranges::default() };
     let end = match job.spec.trigger {
         Trigger::Schedule { .. } => end.min(job.calendar.complete_to(now)),
@@ -163,7 +178,7 @@ fn most_runs(job: &Job) -> usize {
 }
 
 /// What the job's own runs are caused by.
-const fn automatic(job: &Job) -> Cause {
+pub(super) const fn automatic(job: &Job) -> Cause {
     match job.spec.trigger {
         Trigger::Schedule { .. } => Cause::Schedule,
         Trigger::Update { .. } => Cause::Update,

@@ -66,12 +66,18 @@ pub struct Job {
     /// By input: published intervals that were computed from other rows than it has now.
     #[serde(default)]
     pub stale: BTreeMap<DatasetName, Ranges>,
+    /// Of these, the intervals that have run since their inputs were updated last and were not published: they are left to people.
+    #[serde(default, skip_serializing_if = "Ranges::is_empty")]
+    pub left: Ranges,
     /// Intervals in progress.
     pub active: BTreeMap<u64, Active>,
     /// Backfills that are not done.
     pub backfills: BTreeMap<u64, Backfill>,
     /// Intervals that failed since one was published.
     pub failures: u32,
+    /// Intervals that failed since one was published, of those that the job computed again because of late data.
+    #[serde(default)]
+    pub late_failures: u32,
     /// What became of all other intervals.
     pub ledger: Ledger,
 }
@@ -94,7 +100,7 @@ impl Job {
         match self.suspended.as_ref().map(|suspension| suspension.reason) {
             None => true,
             Some(SuspendReason::ByUser) => cause == Cause::Manual,
-            Some(SuspendReason::Failures(_) | SuspendReason::Ledger) => !cause.is_automatic(),
+            Some(SuspendReason::Failures(_) | SuspendReason::Ledger) => cause.is_asked_for(),
         }
     }
 

@@ -88,6 +88,9 @@ impl Decider<'_> {
         if job.spec.options.mode == Mode::Append {
             again.remove_all(&done); // What was added stays.
         }
+        if let Some(young) = job.young_from(self.now) {
+            again.remove(0..young); // It is stale, until somebody asks for it.
+        }
         let (due, missed) = if job.suspended.is_none() { (new, Ranges::default()) } else { (Ranges::default(), new) };
         let replaces = job.suspended.is_none() && replaced(job, &again);
         let updated = again.clone();

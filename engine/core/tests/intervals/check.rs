@@ -135,7 +135,7 @@ impl Model {
                 ensure(is_new, || format!("version {version} of {dataset} counts twice"))?;
                 known.ranges.push((from.0, to.0));
                 x.changed = self.left_behind(dataset, from.0, to.0);
-                x.owed = self.owed(dataset, from.0, to.0);
+                x.owed = self.owed(dataset, from.0, to.0, x.now);
                 Ok(())
             }
             Record::DatasetDropped { dataset, .. } => {
@@ -211,6 +211,7 @@ impl Model {
         if all == x.limits.backfill_runs {
             return Ok(());
         }
+        self.nothing_late_is_left_out(x)?;
         for (name, job) in &self.jobs {
             for (id, backfill) in &job.backfills {
                 let cause = tidemill_core::interval::Cause::Backfill { backfill: *id };

@@ -72,7 +72,7 @@ impl Model {
     }
 
     /// The jobs that an update of a dataset concerns, with what is due, again, and missed.
-    pub(crate) fn owed(&self, dataset: &DatasetName, from: u64, to: u64) -> Vec<(JobName, [Set; 3])> {
+    pub(crate) fn owed(&self, dataset: &DatasetName, from: u64, to: u64, now: u64) -> Vec<(JobName, [Set; 3])> {
         let mut owed = Vec::new();
         for (name, job) in self.jobs.iter().filter(|(_, job)| job.spec.triggers().contains(dataset)) {
             let (mut due, mut again, mut missed) = (Set::new(), Set::new(), Set::new());
@@ -92,6 +92,7 @@ impl Model {
                     due.insert(k);
                 }
             }
+            again.retain(|k| !job.is_too_late(*k, now));
             owed.push((name.clone(), [due, again, missed]));
         }
         owed
@@ -254,9 +255,11 @@ impl Model {
             requested: Set::new(),
             missed: Set::new(),
             stale: BTreeMap::new(),
+            left: Set::new(),
             active: BTreeMap::new(),
             backfills: BTreeMap::new(),
             failures: 0,
+            late_failures: 0,
             fates: Vec::new(),
         };
         created.agrees(job, *cursor)?;

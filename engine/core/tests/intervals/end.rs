@@ -65,7 +65,7 @@ impl World {
             });
             let mut waits = job.due.iter().chain(&job.again).chain(&job.requested).chain(asked);
             job.active.is_empty() && !waits.any(|k| self.model.may_begin(job, *k, self.clock()))
-        })
+        }) && self.model.next_late(self.clock()).is_none()
     }
 
     fn check_end(&mut self) -> Check {
@@ -126,6 +126,7 @@ impl World {
             ensure(job.failures == own.failures, || {
                 format!("{name} counts {} failures, not {}", own.failures, job.failures)
             })?;
+            ensure(job.late_failures == own.late_failures, || format!("{name} counts other failures of late data"))?;
             for k in 0..job.bounds.len() as u64 - 1 {
                 let entry = own.ledger.entry(k);
                 let entry = entry.map(|e| FateModel { fate: e.fate, generation: e.generation, published: e.published });

@@ -11,6 +11,7 @@ mod check;
 mod clocks;
 mod dues;
 mod end;
+mod lateness;
 mod mended;
 mod model;
 mod older;
@@ -23,6 +24,7 @@ mod shell;
 mod stale;
 mod stories;
 mod stories_late;
+mod stories_lateness;
 mod stories_zones;
 mod weather;
 mod world;
@@ -33,7 +35,7 @@ use tidemill_core::interval::Event;
 use world::{Counts, Trace, World};
 
 /// What every run of all seeds must have met.
-const MET: [&str; 27] = [
+const MET: [&str; 28] = [
     "backfills",
     "backfills cancelled",
     "clocks set back",
@@ -59,6 +61,7 @@ const MET: [&str; 27] = [
     "runs by update",
     "runs cancelled",
     "runs of backfills",
+    "runs of late data",
     "runs of what was stale",
     "runs submitted again",
 ];

@@ -53,9 +53,12 @@ pub(crate) struct JobModel {
     pub(crate) missed: Set,
     /// By interval: the inputs that have other rows than those it was computed from.
     pub(crate) stale: BTreeMap<u64, BTreeSet<DatasetName>>,
+    /// Of these, those that have run since the last of their updates.
+    pub(crate) left: Set,
     pub(crate) active: BTreeMap<u64, ActiveModel>,
     pub(crate) backfills: BTreeMap<u64, BackfillModel>,
     pub(crate) failures: u32,
+    pub(crate) late_failures: u32,
     pub(crate) fates: Vec<Option<FateModel>>,
 }
 
@@ -223,7 +226,7 @@ impl JobModel {
         match self.suspended {
             None => true,
             Some(SuspendReason::ByUser) => cause == Cause::Manual,
-            Some(SuspendReason::Failures(_) | SuspendReason::Ledger) => !is_automatic(cause),
+            Some(SuspendReason::Failures(_) | SuspendReason::Ledger) => !is_automatic(cause) && cause != Cause::Late,
         }
     }
 
@@ -235,7 +238,7 @@ impl JobModel {
     }
 
     pub(crate) fn live(&self) -> usize {
-        self.active.values().filter(|active| !matches!(active.cause, Cause::Backfill { .. })).count()
+        self.active.values().filter(|active| !matches!(active.cause, Cause::Backfill { .. } | Cause::Late)).count()
     }
 
     pub(crate) fn of_backfill(&self, id: u64) -> usize {

@@ -30,6 +30,9 @@ impl Model {
             let held = self.held(name, reprocess);
             ensure(!held.contains(index), || format!("{index} of {name} begins before what it reads"))?;
         }
+        if *cause == Cause::Late && *attempt == 1 {
+            self.check_late(name, *index, x)?;
+        }
         let job = self.job(name)?;
         // A retry may say that what an earlier attempt read is published.
         let before = job.active.get(index).filter(|_| *attempt > 1);
@@ -51,6 +54,9 @@ impl Model {
             if let Cause::Backfill { backfill } = cause {
                 job.backfills.get_mut(backfill).ok_or("no such backfill")?.remaining.remove(index);
             }
+            if job.stale.contains_key(index) {
+                job.left.insert(*index);
+            }
         }
         Ok(())
     }
@@ -70,7 +76,7 @@ impl Model {
                 "too many runs of a backfill".to_owned()
             })?;
             least = least.max(backfill.generation);
-        } else {
+        } else if cause != Cause::Late {
             ensure(job.live() < job.most_runs(), || "too many runs of a job".to_owned())?;
             let waits = job.due.contains(&k) || job.again.contains(&k);
             let asked =
@@ -112,7 +118,7 @@ impl Model {
         job.keep_what_was_added();
         let (output, from, to) = (job.spec.output.clone(), job.start(k), job.end(k));
         x.changed = self.left_behind(&output, from, to);
-        x.owed = self.owed(&output, from, to);
+        x.owed = self.owed(&output, from, to, x.now);
         Ok(())
     }
 
@@ -141,6 +147,7 @@ impl Model {
         job.failures += u32::from(is_automatic(active.cause));
         job.count_failures(active.cause, |failures| failures + 1);
         job.end_with(*index, Fate::Failed);
+        job.leave_late();
         Ok(())
     }
 
@@ -215,6 +222,8 @@ impl JobModel {
             && let Some(backfill) = self.backfills.get_mut(&backfill)
         {
             backfill.failures = count(backfill.failures);
+        } else if cause == Cause::Late {
+            self.late_failures = count(self.late_failures);
         }
     }
 

@@ -58,6 +58,7 @@ impl World {
             Cause::Update => "runs by update",
             Cause::Manual => "runs by hand",
             Cause::Backfill { .. } => "runs of backfills",
+            Cause::Late => "runs of late data",
         });
         if let Cause::Backfill { backfill } = cause
             && let Some(backfill) = self.model.jobs.get(&run.job).and_then(|job| job.backfills.get(&backfill))

@@ -105,3 +105,33 @@ fn coverage_in_too_many_pieces_is_refused_until_they_are_joined() {
     shell.tell(report(30_000, 10_002));
     assert_eq!(shell.state.datasets[&dataset("clicks")].versions.pieces(), 2);
 }
+
+#[test]
+fn late_minutes_are_a_few_numbers_and_run_once_each() {
+    let mut shell = Shell::new("2026-01-01");
+    let start = Some(Local::parse("2025-12-31").unwrap());
+    let mut spec = Spec { start, depends_on: vec![dataset("clicks")], ..minutely() };
+    spec.options.allowed_lateness_ms = Some(7 * 24 * 3_600_000);
+    shell.create("minutes", spec);
+    shell.cover("clicks", "2025-12-31", "2026-01-01");
+    shell.tick("2026-01-01 00:00:30");
+    for _ in 0..1_440 {
+        shell.publish("minutes");
+    }
+    let (first, late) = (at("2025-12-31").0, 200);
+    for second in 0..late {
+        let from = Millis(first + 2 * second * 60_000);
+        let to = Millis(from.0 + 60_000);
+        shell.tell(Event::DatasetCovered { dataset: dataset("clicks"), from, to, version: 1_000_000 + second });
+    }
+    assert_eq!(shell.state.jobs[&job("minutes")].active.len(), 1);
+    assert!(bytes(&shell) < 10_000, "{} bytes", bytes(&shell));
+    let mut runs = 0;
+    while !shell.state.jobs[&job("minutes")].active.is_empty() {
+        shell.publish("minutes");
+        runs += 1;
+        assert!(runs <= late, "it does not end");
+    }
+    let known = &shell.state.jobs[&job("minutes")];
+    assert_eq!((runs, known.stale.len(), known.left.is_empty()), (late, 0, true));
+}

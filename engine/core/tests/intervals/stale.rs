@@ -34,6 +34,7 @@ impl Model {
         ensure(expected == set(stale), || format!("{expected:?} of {name} lack rows of {input}, not {stale:?}"))?;
         let job = self.job(name)?;
         for k in expected {
+            job.left.remove(&k);
             if job.is_published(k) {
                 job.stale.entry(k).or_default().insert(input.clone());
             }
@@ -46,12 +47,19 @@ impl Model {
 
     /// The published intervals that read what is stale, or reads what is stale: looked for until no more are found.
     pub(crate) fn inherited(&self) -> BTreeMap<JobName, Set> {
+        let marked = self.jobs.iter().map(|(name, job)| (name.clone(), job.stale.keys().copied().collect::<Set>()));
+        let marked: BTreeMap<JobName, Set> = marked.collect();
+        self.reading(&marked)
+    }
+
+    /// The same of some intervals.
+    pub(crate) fn reading(&self, some: &BTreeMap<JobName, Set>) -> BTreeMap<JobName, Set> {
         let mut inherited: BTreeMap<JobName, Set> = self.jobs.keys().map(|name| (name.clone(), Set::new())).collect();
-        while self.jobs.values().any(|job| !job.stale.is_empty()) {
+        while some.values().any(|own| !own.is_empty()) {
             let mut found = Vec::new();
             for (name, job) in &self.jobs {
                 let new = job.published_intervals().filter(|k| !inherited[name].contains(k));
-                let new = new.filter(|k| self.reads_stale(job, *k, &inherited));
+                let new = new.filter(|k| self.reads_some(job, *k, [some, &inherited]));
                 found.extend(new.map(|k| (name.clone(), k)));
             }
             if found.is_empty() {
@@ -64,12 +72,11 @@ impl Model {
         inherited
     }
 
-    fn reads_stale(&self, job: &JobModel, k: u64, inherited: &BTreeMap<JobName, Set>) -> bool {
+    fn reads_some(&self, job: &JobModel, k: u64, some: [&BTreeMap<JobName, Set>; 2]) -> bool {
         let (from, to) = job.window(k);
         self.jobs.iter().filter(|(_, maker)| job.reads(&maker.spec.output)).any(|(name, maker)| {
             let read = maker.ended(from)..maker.bounds.partition_point(|start| *start < to) as u64;
-            !read.is_empty()
-                && (maker.stale.range(read.clone()).next().is_some() || inherited[name].range(read).next().is_some())
+            !read.is_empty() && some.iter().any(|some| some[name].range(read.clone()).next().is_some())
         })
     }
 
@@ -91,6 +98,7 @@ impl JobModel {
     /// An interval is as new as its run.
     pub(crate) fn computed_without(&mut self, k: u64, outdated: BTreeSet<DatasetName>) {
         self.stale.remove(&k);
+        self.left.remove(&k);
         if !outdated.is_empty() {
             self.stale.insert(k, outdated);
         }
@@ -120,6 +128,7 @@ impl World {
             }
             let (said, expected) = (set(&inherited.intervals(name)), &expected[name]);
             ensure(said == *expected, || format!("{said:?} of {name} read what is stale, and should {expected:?}"))?;
+            ensure(set(&own.left) == job.left, || format!("{:?} of {name} are left, not {:?}", own.left, job.left))?;
             let unpublished = job.stale.keys().find(|k| !job.is_published(**k));
             ensure(unpublished.is_none(), || format!("{unpublished:?} of {name} is stale and not published"))?;
         }

@@ -359,8 +359,8 @@ fn a_new_leader_submits_what_was_in_progress() {
 
 #[test]
 fn every_cause_has_a_name() {
-    let causes = [Cause::Schedule, Cause::Update, Cause::Manual, Cause::Backfill { backfill: 1 }];
-    assert_eq!(causes.map(Cause::name), ["schedule", "update", "manual", "backfill"]);
+    let causes = [Cause::Schedule, Cause::Update, Cause::Manual, Cause::Backfill { backfill: 1 }, Cause::Late];
+    assert_eq!(causes.map(Cause::name), ["schedule", "update", "manual", "backfill", "late"]);
 }
 
 pub(crate) trait With {

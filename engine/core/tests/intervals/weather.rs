@@ -179,10 +179,17 @@ impl Weather {
         Local(time.and_utc().timestamp_millis())
     }
 
+    /// From nothing to half of what it lasts.
+    fn lateness(&self, rng: &mut Rng) -> u64 {
+        let most = if rng.chance(500) { self.calm_at - self.from } else { 40 * HOUR };
+        rng.between(0, (most / 2).min(3_000 * DAY))
+    }
+
     pub(crate) fn options(&self, rng: &mut Rng) -> Options {
         let told = |rng: &mut Rng| rng.chance(300).then(|| "https://example.org/hook".to_owned());
+        let mode = if rng.chance(250) { Mode::Append } else { Mode::ReplaceInterval };
         Options {
-            mode: if rng.chance(250) { Mode::Append } else { Mode::ReplaceInterval },
+            mode,
             overlap: *rng.pick(&[Overlap::Queue, Overlap::Queue, Overlap::Forbid, Overlap::Replace]).unwrap(),
             max_active_runs: rng.count(1, 4),
             retries: rng.count(0, 3),
@@ -195,6 +202,7 @@ impl Weather {
             },
             suspend_after_failures: rng.count(0, 5),
             lookback: if rng.chance(300) { rng.count(1, 3) } else { 0 },
+            allowed_lateness_ms: (mode == Mode::ReplaceInterval && rng.chance(500)).then(|| self.lateness(rng)),
             on_failure: told(rng),
             on_success: told(rng),
             on_late: told(rng),

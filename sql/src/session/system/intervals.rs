@@ -15,6 +15,8 @@ use super::Columns;
 const MOST: usize = 2_000;
 /// The name of [`Standing::Waiting`].
 const WAITING: &str = "waiting";
+/// What a published interval waits for whose job computes it again by itself.
+const LATE: &str = "its turn, because of late data";
 
 struct Row<'a> {
     job: &'a JobName,
@@ -66,7 +68,14 @@ impl<'a> Look<'a> {
     fn rows_of(&'a self, (name, job): (&'a JobName, &'a Job)) -> impl Iterator<Item = Row<'a>> {
         let intervals = shown(job, self.now).into_iter().map(|index| (index, job.calendar.interval(index)));
         let intervals = intervals.filter(|(_, interval)| !interval.is_empty());
-        intervals.map(move |(index, interval)| self.row(name, job, index, interval))
+        let late = job.late(self.now);
+        intervals.map(move |(index, interval)| {
+            let mut row = self.row(name, job, index, interval);
+            if late.contains(index) {
+                row.waits_for = Some(LATE.to_owned());
+            }
+            row
+        })
     }
 
     fn row(&'a self, name: &'a JobName, job: &'a Job, index: u64, interval: Interval) -> Row<'a> {

@@ -21,6 +21,7 @@ async fn a_job_is_built_in_rust() {
         .start("2026-03-01")
         .set("interval_column", "hour")
         .set("retries", 1)
+        .set("allowed_lateness", "7d")
         .expect("n > 0 -- never less")
         .unique(["hour"])
         .constraint("one row an hour")
@@ -40,6 +41,7 @@ async fn a_job_is_built_in_rust() {
     let shown = arrow::util::pretty::pretty_format_batches(&shown).expect("a table").to_string();
     assert!(shown.contains("CONSTRAINT \"one row an hour\" EXPECT (UNIQUE (\"hour\")) ON VIOLATION FAIL"), "{shown}");
     assert!(shown.contains("EXPECT (count(*) > 0) ON VIOLATION WARN"), "{shown}");
+    assert!(shown.contains("allowed_lateness = '7d'"), "{shown}");
     let strip = job.intervals("2026-03-01", "2026-03-02").await.expect("a strip");
     assert_eq!(strip.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
     assert_eq!(job.cancel_backfill(1).await.expect_err("there is none").kind, ErrorKind::NotFound);
