@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result as Planned;
-use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, Placeholder, TryCast};
+use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, Placeholder, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Values};
@@ -103,6 +103,13 @@ fn in_part(
             let low = compared(low, of.as_ref(), schema, value)?;
             let high = compared(high, of.as_ref(), schema, value)?;
             Expr::Between(Between { expr, negated, low, high })
+        }
+        Expr::InList(InList { expr, list, negated }) => {
+            let (of, one) = (time_of(&expr, schema), list.iter().find_map(|one| time_of(one, schema)));
+            let expr = compared(expr, one.as_ref(), schema, value)?;
+            let list = list.into_iter().map(|one| compared(Box::new(one), of.as_ref(), schema, value).map(|one| *one));
+            let list = list.collect::<Planned<_>>()?;
+            Expr::InList(InList { expr, list, negated })
         }
         other => return Ok(Transformed::no(other)),
     };
@@ -228,6 +235,7 @@ mod tests {
             ("ts >= $a AND day >= $a", vec!["a: time", "a: day"]),
             ("$a <= ts AND ts BETWEEN $a AND $b", vec!["a: time", "a: time", "b: time"]),
             ("$a BETWEEN day AND day", vec!["a: day"]),
+            ("day IN ($a, $b - INTERVAL '1 day') OR $a IN (day, day)", vec!["a: day", "b: day", "a: day"]),
             ("ts >= $a - INTERVAL '1 day' AND day > $a - INTERVAL '6 days'", vec!["a: time", "a: day"]),
             ("day < INTERVAL '1 day' + $a", vec!["a: day"]),
             (

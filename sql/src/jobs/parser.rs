@@ -152,21 +152,26 @@ fn backfill(tokens: &mut Tokens<'_>) -> Result<JobStatement> {
         order: Order::Forward,
         dry_run: false,
     };
+    while backfill_option(tokens, &mut backfill)? {}
+    Ok(JobStatement::Backfill(backfill))
+}
+
+/// Reads one more option, if there is one: they stand in any order, as the clauses of a job do.
+fn backfill_option(tokens: &mut Tokens<'_>, backfill: &mut Backfill) -> Result<bool> {
     if tokens.take(&["REPROCESS"]) {
         backfill.reprocess = reprocess(tokens)?;
-    }
-    if tokens.take(&["MAX"]) {
+    } else if tokens.take(&["MAX"]) {
         tokens.expect(&["RUNS"])?;
         backfill.max_runs = tokens.number("a number of runs")?;
-    }
-    if tokens.take(&["REVERSE"]) {
+    } else if tokens.take(&["REVERSE"]) {
         backfill.order = Order::Reverse;
-    }
-    if tokens.take(&["DRY"]) {
+    } else if tokens.take(&["DRY"]) {
         tokens.expect(&["RUN"])?;
         backfill.dry_run = true;
+    } else {
+        return Ok(false);
     }
-    Ok(JobStatement::Backfill(backfill))
+    Ok(true)
 }
 
 fn reprocess(tokens: &mut Tokens<'_>) -> Result<Reprocess> {
@@ -335,13 +340,12 @@ AS SELECT date_trunc('day',ts)::date AS day, ad, sum(cost) AS spend FROM clicks
         ] {
             assert!(parse(text).unwrap().is_some(), "{text}");
         }
-        let Some(JobStatement::Backfill(backfill)) =
-            parse("BACKFILL JOB daily FROM '2026-01-01' TO '2026-03-01' REPROCESS ALL MAX RUNS 4 REVERSE").unwrap()
-        else {
-            panic!("no backfill")
-        };
-        assert_eq!((backfill.reprocess, backfill.max_runs, backfill.order), (Reprocess::All, 4, Order::Reverse));
-        assert!(!backfill.dry_run);
+        for options in ["REPROCESS ALL MAX RUNS 4 REVERSE", "REVERSE MAX RUNS 4 REPROCESS ALL"] {
+            let text = format!("BACKFILL JOB daily FROM '2026-01-01' TO '2026-03-01' {options}");
+            let Some(JobStatement::Backfill(backfill)) = parse(&text).unwrap() else { panic!("no backfill") };
+            assert_eq!((backfill.reprocess, backfill.max_runs, backfill.order), (Reprocess::All, 4, Order::Reverse));
+            assert!(!backfill.dry_run);
+        }
     }
 
     #[test]
