@@ -2,6 +2,7 @@
 
 mod crashes;
 mod engines;
+mod foreign;
 mod inputs;
 mod intervals;
 mod upkeep;
