@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 
-/// Features that change nothing for us, or that we do.
-const READ: &[&str] = &["timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"];
+/// Features that change nothing for us, or that we do: values of old files are read in the types that columns have now.
+const READ: &[&str] = &["timestampNtz", "typeWidening", "typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck"];
 /// The same of writers, beside those that are only asked for where they are used.
 const WRITTEN: &[&str] = &["appendOnly", "timestampNtz", "vacuumProtocolCheck"];
 /// Features that a table may list without using them: what its use would be is looked for.
@@ -243,10 +243,13 @@ mod tests {
         let named = |result: Result<()>| result.err().map(|e| e.message).unwrap_or_default();
         let plain = profile(json!({ "minReaderVersion": 1, "minWriterVersion": 2 }), json!({}))?;
         assert_eq!((plain.check_read("t"), plain.check_write("t")), (Ok(()), Ok(())));
-        for feature in ["typeWidening", "variantType", "somethingNew"] {
+        for feature in ["variantType", "somethingNew"] {
             let table = profile(lists(&[feature], &[feature]), json!({}))?;
             assert!(named(table.check_read("t")).contains(&format!("`{feature}`")));
         }
+        let widened = profile(lists(&["typeWidening"], &["typeWidening"]), json!({}))?;
+        assert_eq!(widened.check_read("t"), Ok(()));
+        assert!(named(widened.check_write("t")).contains("`typeWidening`"));
         for feature in ["deletionVectors", "rowTracking", "inCommitTimestamp", "domainMetadata"] {
             let table = profile(lists(&[], &["appendOnly", feature]), json!({}))?;
             assert_eq!(table.check_read("t"), Ok(()));

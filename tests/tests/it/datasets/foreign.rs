@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Date32Array, Decimal128Array, Int8Array, Int16Array, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StructArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Int64Type};
 use datafusion::parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
@@ -24,12 +27,14 @@ struct Foreign<'a> {
     fields: Vec<Value>,
     partition_by: &'a [&'a str],
     configuration: Value,
+    protocol: Value,
     lines: Vec<Value>,
 }
 
 impl<'a> Foreign<'a> {
     fn new(at: &'a Path, fields: Vec<Value>) -> Self {
-        Self { at, fields, partition_by: &[], configuration: json!({}), lines: Vec::new() }
+        let protocol = json!({ "minReaderVersion": 1, "minWriterVersion": 2 });
+        Self { at, fields, partition_by: &[], configuration: json!({}), protocol, lines: Vec::new() }
     }
 
     /// A file of it: its path as the log has it, and its name on the disk.
@@ -55,7 +60,7 @@ impl<'a> Foreign<'a> {
             "partitionColumns": self.partition_by, "configuration": self.configuration, "createdTime": 0 });
         let mut lines = vec![
             json!({ "commitInfo": { "timestamp": 0, "operation": "WRITE", "engineInfo": "Apache-Spark/4.0.0 Delta-Lake/4.0.0" } }),
-            json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }),
+            json!({ "protocol": self.protocol }),
             json!({ "metaData": metadata }),
         ];
         lines.extend(self.lines);
@@ -214,4 +219,69 @@ async fn files_are_kept_as_long_as_the_table_says() {
     table.configuration = json!({ "delta.deletedFileRetentionDuration": "a fortnight" });
     table.make(&mut client, "w").await;
     refused(&mut client, "VACUUM w", ErrorKind::Invalid, &["`a fortnight`", "RETAIN"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_narrower_types_are_read_in_the_types_that_columns_have_now() {
+    let (_cluster, mut client, folder) = cluster().await;
+    let at = folder.path().join("w");
+    let part = json!({ "type": "struct", "fields": [field("x", json!("long"))] });
+    let fields = [
+        ("p", json!("long")),
+        ("a", json!("long")),
+        ("b", json!("timestamp_ntz")),
+        ("c", json!("double")),
+        ("d", json!("decimal(12,2)")),
+        ("e", json!("decimal(12,4)")),
+        ("s", part),
+    ];
+    let fields = fields.map(|(name, kind)| {
+        let mut field = field(name, kind);
+        field["metadata"] = json!({ "delta.typeChanges": [{ "fromType": "integer", "toType": "long" }] });
+        field
+    });
+    let mut table = Foreign::new(&at, fields.to_vec());
+    table.partition_by = &["p"];
+    let features = ["timestampNtz", "typeWidening"];
+    table.protocol =
+        json!({ "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features });
+    let x = (Arc::new(Field::new("x", DataType::Int8, true)), Arc::new(Int8Array::from(vec![1, 2])) as ArrayRef);
+    let decimals = Decimal128Array::from(vec![Some(125), None]).with_precision_and_scale(5, 2).expect("decimals");
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("a", Arc::new(Int32Array::from(vec![7, -7]))),
+        ("b", Arc::new(Date32Array::from(vec![20_454, -1]))),
+        ("c", Arc::new(Int16Array::from(vec![Some(3), None]))),
+        ("d", Arc::new(Int32Array::from(vec![4, 5]))),
+        ("e", Arc::new(decimals)),
+        ("s", Arc::new(StructArray::from(vec![x]))),
+    ];
+    let told = json!({ "numRecords": 2, "nullCount": { "a": 0, "b": 0, "c": 1, "d": 0, "e": 1 },
+        "minValues": { "a": -7, "b": "1969-12-31", "c": 3, "d": 4, "e": 1.25 },
+        "maxValues": { "a": 7, "b": "2026-01-01", "c": 3, "d": 5, "e": 1.25 } });
+    table.file(
+        "1.parquet",
+        "1.parquet",
+        columns,
+        json!({ "stats": told.to_string(), "partitionValues": { "p": "1" } }),
+    );
+    table.make(&mut client, "w").await;
+    assert_eq!(
+        text(&mut client, "SELECT p, a, b, c, d, e, s['x'] AS x FROM w ORDER BY a").await,
+        "1 -7 1969-12-31T00:00:00  5.00  2; 1 7 2026-01-01T00:00:00 3.0 4.00 1.2500 1"
+    );
+    for (filter, expected) in [
+        ("p = 1", 2),
+        ("a > 6", 1),
+        ("a > 3000000000", 0),
+        ("b >= TIMESTAMP '2026-01-01 00:00:00'", 1),
+        ("b > TIMESTAMP '2026-01-01 00:00:00'", 0),
+        ("b < TIMESTAMP '1970-01-01 00:00:00'", 1),
+        ("c > 2.5", 1),
+        ("d < 4.5", 1),
+        ("e = 1.25", 1),
+        ("s['x'] > 1", 1),
+    ] {
+        assert_eq!(count(&mut client, &format!("SELECT count(*) FROM w WHERE {filter}")).await, expected, "{filter}");
+    }
+    refused(&mut client, "INSERT INTO w (p) VALUES (1)", ErrorKind::Invalid, &["`typeWidening`"]).await;
 }
