@@ -157,7 +157,8 @@ impl Profile {
         let Some(text) = self.properties.get(PROPERTY) else { return Ok(None) };
         duration(text).map(Some).ok_or_else(|| {
             Error::invalid(format!(
-                "the table's property {PROPERTY} is `{text}`, which is not understood: write VACUUM … RETAIN n HOURS, or set it to a time                  such as `interval 7 days`"
+                "the table's property {PROPERTY} is `{text}`, which is not understood: write VACUUM … RETAIN n HOURS, or set it to a time \
+                 such as `interval 7 days`"
             ))
         })
     }
