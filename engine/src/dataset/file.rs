@@ -108,7 +108,8 @@ impl OpenFile {
 fn properties(schema: &SchemaRef) -> Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
-        .set_created_by(concat!("tidemill ", env!("CARGO_PKG_VERSION")).to_owned());
+        // In this form, or other readers say that they do not trust what files say of texts.
+        .set_created_by(concat!("tidemill version ", env!("CARGO_PKG_VERSION")).to_owned());
     for column in ArrowSchemaConverter::new().convert(schema)?.columns() {
         let is_float = matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE)
             || matches!(column.logical_type_ref(), Some(LogicalType::Float16));

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int8Array};
-use arrow::compute::partition;
-use arrow::datatypes::{Int8Type, Schema, SchemaRef};
+use arrow::compute::{cast, partition};
+use arrow::datatypes::{FieldRef, Int8Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
@@ -154,12 +154,11 @@ impl<'a> Files<'a> {
         keys.extend(marks.map(|marks| Arc::new(marks.clone()) as ArrayRef));
         let ranges =
             if keys.is_empty() { std::iter::once(0..batch.num_rows()).collect() } else { partition(&keys)?.ranges() };
-        let values = batch.project(&self.values)?;
+        let values = self.in_file(&batch.project(&self.values)?)?;
         for range in ranges {
             let of = self.partition(&keys, range.start)?;
             let mark = marks.map_or(NEW, |marks| marks.value(range.start));
             let rows = values.slice(range.start, range.len());
-            let rows = RecordBatch::try_new(Arc::clone(&self.schema), rows.columns().to_vec())?;
             if self.open.as_ref().is_some_and(|open| !open.is_of(&of, mark)) {
                 self.close().await?;
             }
@@ -179,6 +178,24 @@ impl<'a> Files<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The columns of files in the types that the table declares: in queries any part of a column may be missing.
+    fn in_file(&self, values: &RecordBatch) -> Result<RecordBatch> {
+        let column = |(field, column): (&FieldRef, &ArrayRef)| {
+            if column.data_type() == field.data_type() {
+                return Ok(Arc::clone(column));
+            }
+            let declared = cast(column, field.data_type());
+            declared.map_err(|error| {
+                to_datafusion(Error::invalid(format!(
+                    "the column `{}` has a part that is NOT NULL, and some row has no value for it: {error}",
+                    field.name()
+                )))
+            })
+        };
+        let columns = self.schema.fields().iter().zip(values.columns()).map(column).collect::<Result<Vec<_>>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
     /// Which rows are new, if others come, too.

@@ -14,6 +14,8 @@ use datafusion::error::Result;
 use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
 use datafusion::logical_expr::Accumulator;
 
+use super::values::to_the_microsecond;
+
 /// Columns that have statistics, as in other engines.
 const COLUMNS: usize = 32;
 /// Longer strings are cut: a prefix bounds them, too.
@@ -172,12 +174,12 @@ fn bound(value: &ScalarValue, side: Side) -> Result<Option<String>> {
         ScalarValue::Float32(Some(value)) => number(f64::from(*value)),
         ScalarValue::Float64(Some(value)) => number(*value),
         ScalarValue::TimestampMicrosecond(Some(micros), zone) => {
-            // All six digits: with three, readers must assume that it was cut.
-            let (seconds, rest) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-            let text = array_value_to_string(&ScalarValue::TimestampSecond(Some(seconds), None).to_array()?, 0)?;
-            Some(format!("\"{text}.{rest:06}{}\"", if zone.is_some() { "Z" } else { "" }))
+            let zone = if zone.is_some() { "Z" } else { "" };
+            usual(to_the_microsecond(*micros)?).map(|text| format!("\"{text}{zone}\""))
         }
-        ScalarValue::Date32(Some(_)) => Some(format!("\"{}\"", array_value_to_string(&value.to_array()?, 0)?)),
+        ScalarValue::Date32(Some(_)) => {
+            usual(array_value_to_string(&value.to_array()?, 0)?).map(|text| format!("\"{text}\""))
+        }
         ScalarValue::Decimal128(Some(_), ..)
         | ScalarValue::Int8(Some(_))
         | ScalarValue::Int16(Some(_))
@@ -185,6 +187,12 @@ fn bound(value: &ScalarValue, side: Side) -> Result<Option<String>> {
         | ScalarValue::Int64(Some(_)) => Some(array_value_to_string(&value.to_array()?, 0)?),
         _ => None,
     })
+}
+
+/// A day or a time of a year with four digits: others are not read everywhere, and some readers fail on them.
+fn usual(text: String) -> Option<String> {
+    let is_usual = text.find('-') == Some(4) && text.bytes().take(4).all(|digit| digit.is_ascii_digit());
+    is_usual.then_some(text)
 }
 
 /// JSON has no infinity.
@@ -250,6 +258,22 @@ mod tests {
             "nullCount": {"i": 1, "f": 0, "s": 0, "d": 0, "t": 0, "n": 0, "b": 2, "e": 3},
         });
         assert_eq!(read, expected);
+        Ok(())
+    }
+
+    #[test]
+    fn years_that_others_do_not_read_are_no_bounds() -> Result<()> {
+        let micros = |value| ScalarValue::TimestampMicrosecond(Some(value), Some("UTC".into()));
+        let last = 253_402_300_799_999_999;
+        for (value, expected) in [
+            (micros(last), Some("\"9999-12-31T23:59:59.999999Z\"")),
+            (micros(last + 1), None),
+            (ScalarValue::Date32(Some(2_932_896)), Some("\"9999-12-31\"")),
+            (ScalarValue::Date32(Some(2_932_897)), None),
+            (ScalarValue::Date32(Some(-720_000)), None),
+        ] {
+            assert_eq!(bound(&value, Side::Greatest)?.as_deref(), expected, "{value:?}");
+        }
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Values of partition columns as Delta Lake writes them, and the names of the folders that people see.
 
+use std::borrow::Cow;
+
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::ScalarValue;
@@ -20,21 +22,28 @@ pub fn value_text(column: &str, value: &ScalarValue) -> Result<Option<String>> {
     if value.is_null() {
         return Ok(None);
     }
-    let plain = match value.data_type() {
-        DataType::Timestamp(unit, Some(_)) => value.cast_to(&DataType::Timestamp(unit, None))?,
-        _ => value.clone(),
-    };
-    let text = array_value_to_string(&plain.to_array()?, 0)?;
+    // Without a zone other engines would take it for a time of their own zone.
+    if let ScalarValue::TimestampMicrosecond(Some(micros), Some(_)) = value {
+        return Ok(Some(format!("{}Z", to_the_microsecond(*micros)?)));
+    }
+    let text = array_value_to_string(&value.to_array()?, 0)?;
     if text.is_empty() {
         return Err(to_datafusion(Error::invalid(format!(
             "the partition column `{column}` is the empty string in some row, which a Delta table cannot tell from NULL: write \
              NULL or another value"
         ))));
     }
-    Ok(Some(match plain.data_type() {
+    Ok(Some(match value.data_type() {
         DataType::Timestamp(..) => text.replacen('T', " ", 1),
         _ => text,
     }))
+}
+
+/// A time with all six digits of its second's fraction: with three, readers must assume that it was cut.
+pub(super) fn to_the_microsecond(micros: i64) -> Result<String> {
+    let (seconds, rest) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+    let text = array_value_to_string(&ScalarValue::TimestampSecond(Some(seconds), None).to_array()?, 0)?;
+    Ok(format!("{text}.{rest:06}"))
 }
 
 /// The value that the log has as `text`, in its column's type.
@@ -60,8 +69,36 @@ pub fn value_of(column: &str, text: Option<&str>, kind: &DataType) -> Result<Sca
                 other => Ok(other),
             }
         }
+        DataType::Decimal128(..) => {
+            let plain = without_power(text).ok_or_else(|| wrong(&"it has too many digits"))?;
+            ScalarValue::try_from_string(plain.into_owned(), kind).map_err(|e| wrong(&e))
+        }
         kind => ScalarValue::try_from_string(text.to_owned(), kind).map_err(|e| wrong(&e)),
     }
+}
+
+/// A decimal number without a power of ten: Spark writes `0E-8` and `1E-7`, which Arrow does not read. `None` for more digits than any
+/// column has.
+fn without_power(text: &str) -> Option<Cow<'_, str>> {
+    /// More than a column's digits on both sides of the point.
+    const MOST: i32 = 80;
+    let Some((mantissa, power)) = text.split_once(['e', 'E']) else { return Some(Cow::Borrowed(text)) };
+    let power: i32 = power.parse().ok().filter(|power| (-MOST..=MOST).contains(power))?;
+    let (sign, digits) = match mantissa.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", mantissa.strip_prefix('+').unwrap_or(mantissa)),
+    };
+    let (whole, behind) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = format!("{whole}{behind}");
+    if all.is_empty() || all.len() > usize::try_from(MOST).ok()? || !all.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    // Where the point is among these digits: zeros are put where there are none.
+    let point = i32::try_from(whole.len()).ok()? + power;
+    let before = usize::try_from(-point).unwrap_or(0) + 1;
+    let padded = format!("{}{all}{}", "0".repeat(before), "0".repeat(usize::try_from(power).unwrap_or(0)));
+    let (whole, behind) = padded.split_at_checked(usize::try_from(point + i32::try_from(before).ok()?).ok()?)?;
+    Some(Cow::Owned(format!("{sign}{whole}.{behind}")))
 }
 
 /// What stands for itself in every store, URL and shell.
@@ -88,7 +125,8 @@ mod tests {
             (ScalarValue::Utf8(None), None),
             (ScalarValue::Decimal128(Some(12_345), 10, 2), Some("123.45")),
             (ScalarValue::TimestampMicrosecond(Some(1_767_225_600_000_001), None), Some("2026-01-01 00:00:00.000001")),
-            (ScalarValue::TimestampMicrosecond(Some(1_767_225_600_000_000), zone), Some("2026-01-01 00:00:00")),
+            (ScalarValue::TimestampMicrosecond(Some(1_767_225_600_000_000), None), Some("2026-01-01 00:00:00")),
+            (ScalarValue::TimestampMicrosecond(Some(-1), zone), Some("1969-12-31T23:59:59.999999Z")),
         ] {
             let text = value_text("c", &value)?;
             assert_eq!(text.as_deref(), expected, "{value:?}");
@@ -97,6 +135,36 @@ mod tests {
         assert!(value_text("c", &ScalarValue::Utf8(Some(String::new()))).is_err());
         assert!(value_of("c", Some("yesterday"), &DataType::Date32).is_err());
         assert_eq!(value_of("c", Some(""), &DataType::Int32)?, ScalarValue::Int32(None));
+        Ok(())
+    }
+
+    #[test]
+    fn values_are_read_however_other_engines_write_them() -> Result<()> {
+        let decimal = DataType::Decimal128(20, 8);
+        for (text, expected) in [
+            ("0E-8", 0),
+            ("1E-7", 10),
+            ("-1.5e-6", -150),
+            ("1.25E+3", 125_000_000_000),
+            ("+2E0", 200_000_000),
+            ("12.5", 1_250_000_000),
+        ] {
+            assert_eq!(value_of("d", Some(text), &decimal)?, ScalarValue::Decimal128(Some(expected), 20, 8), "{text}");
+        }
+        for text in ["E5", "1E", "1E999999999", "-E-3", "1x5E2", "NaN"] {
+            assert!(value_of("d", Some(text), &decimal).is_err(), "{text}");
+        }
+        let zone = || Some("UTC".into());
+        let instant = DataType::Timestamp(TimeUnit::Microsecond, zone());
+        for (text, expected) in [
+            ("1970-01-01 00:00:01", 1_000_000),
+            ("1970-01-01 00:00:01.5", 1_500_000),
+            ("1970-01-01T00:00:01.000002Z", 1_000_002),
+            ("1970-01-01T01:00:01+01:00", 1_000_000),
+        ] {
+            let value = ScalarValue::TimestampMicrosecond(Some(expected), zone());
+            assert_eq!(value_of("t", Some(text), &instant)?, value, "{text}");
+        }
         Ok(())
     }
 

@@ -115,6 +115,7 @@ impl Entry {
             "path": file.raw,
             "deletionTimestamp": self.at,
             "dataChange": self.data_change,
+            "extendedFileMetadata": true,
             "partitionValues": file.partition,
             "size": file.size,
             "stats": file.statistics,

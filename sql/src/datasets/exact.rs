@@ -52,7 +52,15 @@ pub(super) fn bound(column: &str, value: &ScalarValue, schema: &SchemaRef) -> Re
 pub(super) fn shown(value: &ScalarValue) -> String {
     match value {
         ScalarValue::Utf8(Some(text)) => text_literal(text),
-        value => value_text("", value).ok().flatten().map_or_else(|| value.to_string(), |text| text_literal(&text)),
+        value => {
+            // A zone is not said: it is always UTC.
+            let plain = match value.data_type() {
+                DataType::Timestamp(unit, Some(_)) => value.cast_to(&DataType::Timestamp(unit, None)).ok(),
+                _ => None,
+            };
+            let text = value_text("", plain.as_ref().unwrap_or(value)).ok().flatten();
+            text.map_or_else(|| value.to_string(), |text| text_literal(&text))
+        }
     }
 }
 

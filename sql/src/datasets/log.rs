@@ -198,10 +198,23 @@ impl Log {
     fn error(&self, error: &DeltaTableError) -> Error {
         cause(error).unwrap_or_else(|| {
             let what = error.to_string();
-            let what = what.lines().next().unwrap_or_default().trim_start_matches("Kernel error: ");
-            Error::invalid(format!("the Delta table {} cannot be read: {what}", self.folder.location()))
+            Error::invalid(unread(self.folder.location(), &what))
         })
     }
+}
+
+/// Why a table cannot be read, from the crate's words.
+fn unread(location: &str, what: &str) -> String {
+    if what.contains("Max catalog version") {
+        return format!(
+            "the Delta table {location} needs `catalogManaged`, which is not read here: its catalogue knows its versions, read it through \
+             that with another engine"
+        );
+    }
+    let what = what.lines().next().unwrap_or_default().trim_start_matches("Kernel error: ");
+    // What it shows of its own structures tells nobody anything.
+    let what = what.split(": ParsedLogPath").next().unwrap_or_default();
+    format!("the Delta table {location} cannot be read: {what}")
 }
 
 /// What stands behind an error of the crate, if it is ours or the store's: then it may pass.
@@ -270,5 +283,14 @@ mod tests {
         assert_eq!(found, Some(ErrorKind::Unavailable));
         let damaged = DeltaTableError::from(KernelError::Generic("an entry is damaged".to_owned()));
         assert_eq!(cause(&damaged), None);
+    }
+
+    #[test]
+    fn why_a_table_cannot_be_read_is_said_without_the_crates_own_words() {
+        let managed = "Kernel error: Max catalog version error: Max catalog version is required when loading a catalog-managed table.";
+        assert!(unread("s3://t/", managed).contains("s3://t/ needs `catalogManaged`"));
+        let gap = "Kernel error: Generic delta kernel error: Expected contiguous commit files, but found gap: ParsedLogPath { a }\nx";
+        let expected = "the Delta table s3://t/ cannot be read: Generic delta kernel error: Expected contiguous commit files, but found gap";
+        assert_eq!(unread("s3://t/", gap), expected);
     }
 }

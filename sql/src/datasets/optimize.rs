@@ -39,7 +39,7 @@ pub(super) async fn optimize(planning: &Planning<'_>, name: &TableReference) -> 
     let rows: Arc<dyn ExecutionPlan> = planned(table.scan_in(&planning.context.state(), &bins).await)?;
     let write = DatasetWrite {
         location: table.folder.location().to_owned(),
-        schema: Arc::clone(&version.schema),
+        schema: Arc::clone(&version.declared),
         partition_by: version.partition_by().to_vec(),
         within: Within::Everything,
         keeps: false,

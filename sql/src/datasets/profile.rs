@@ -3,13 +3,14 @@
 //! Invariant: a feature that is not known here is refused by name, when rows would depend on it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidemill_core::{Error, Result};
 
-/// Features that change nothing for us, or that we do.
-const READ: &[&str] = &["timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"];
+/// Features that change nothing for us, or that we do: values of old files are read in the types that columns have now.
+const READ: &[&str] = &["timestampNtz", "typeWidening", "typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck"];
 /// The same of writers, beside those that are only asked for where they are used.
 const WRITTEN: &[&str] = &["appendOnly", "timestampNtz", "vacuumProtocolCheck"];
 /// Features that a table may list without using them: what its use would be is looked for.
@@ -171,6 +172,12 @@ impl Profile {
         if version > 7 {
             return Err(refused(&format!("writer version {version}")));
         }
+        if has_type(&self.columns, "void") {
+            return Err(refused("a column of type void"));
+        }
+        if let Some(column) = self.partition_by.iter().find(|column| is_binary(&self.columns, column)) {
+            return Err(refused(&format!("partitions by `{column}`, which is binary")));
+        }
         let is_fine = |feature: &str| WRITTEN.contains(&feature) || (IF_USED.contains(&feature) && !self.uses(feature));
         match self.asked_of_writers().iter().find(|feature| !is_fine(feature)) {
             Some(feature) => Err(refused(feature)),
@@ -186,6 +193,21 @@ impl Profile {
             ))),
             false => Ok(()),
         }
+    }
+
+    /// How long files are kept that no version needs any more, where the table says so.
+    ///
+    /// # Errors
+    /// It says so in words that are not read.
+    pub(super) fn retention(&self) -> Result<Option<Duration>> {
+        const PROPERTY: &str = "delta.deletedFileRetentionDuration";
+        let Some(text) = self.properties.get(PROPERTY) else { return Ok(None) };
+        duration(text).map(Some).ok_or_else(|| {
+            Error::invalid(format!(
+                "the table's property {PROPERTY} is `{text}`, which is not understood: write VACUUM … RETAIN n HOURS, or set it to a time \
+                 such as `interval 7 days`"
+            ))
+        })
     }
 
     /// After how many versions there is a checkpoint.
@@ -211,6 +233,52 @@ fn said(mut metadata: Value) -> Value {
     metadata
 }
 
+/// A duration as Spark writes it: `interval 1 week 2 days`, with or without the first word.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim().to_ascii_lowercase();
+    let mut words = text.strip_prefix("interval ").unwrap_or(&text).split_whitespace();
+    let mut micros: Option<u64> = None;
+    while let Some(number) = words.next() {
+        let of_unit: u64 = match words.next()?.trim_end_matches('s') {
+            "microsecond" => 1,
+            "millisecond" => 1_000,
+            "second" => 1_000_000,
+            "minute" => 60_000_000,
+            "hour" => 3_600_000_000,
+            "day" => 86_400_000_000,
+            "week" => 7 * 86_400_000_000,
+            _ => return None,
+        };
+        let more = number.parse::<u64>().ok()?.checked_mul(of_unit)?;
+        micros = Some(micros.unwrap_or_default().checked_add(more)?);
+    }
+    micros.map(Duration::from_micros)
+}
+
+/// Whether some column, or a part of one, is of this type.
+fn has_type(columns: &str, name: &str) -> bool {
+    fn found(value: &Value, name: &str) -> bool {
+        const TYPES: [&str; 4] = ["type", "elementType", "keyType", "valueType"];
+        match value {
+            Value::Object(fields) => fields.iter().any(|(key, value)| match value.as_str() {
+                Some(text) => text == name && TYPES.contains(&key.as_str()),
+                None => key != "metadata" && found(value, name),
+            }),
+            Value::Array(values) => values.iter().any(|value| found(value, name)),
+            _ => false,
+        }
+    }
+    serde_json::from_str::<Value>(columns).is_ok_and(|columns| found(&columns, name))
+}
+
+/// Whether a column has bytes.
+fn is_binary(columns: &str, column: &str) -> bool {
+    let columns: Value = serde_json::from_str(columns).unwrap_or_default();
+    let fields = columns.get("fields").and_then(|fields| fields.as_array()).map(Vec::as_slice).unwrap_or_default();
+    let is_it = |field: &&Value| field.get("name").and_then(|name| name.as_str()) == Some(column);
+    fields.iter().find(is_it).and_then(|field| field.get("type")?.as_str()) == Some("binary")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,10 +297,13 @@ mod tests {
         let named = |result: Result<()>| result.err().map(|e| e.message).unwrap_or_default();
         let plain = profile(json!({ "minReaderVersion": 1, "minWriterVersion": 2 }), json!({}))?;
         assert_eq!((plain.check_read("t"), plain.check_write("t")), (Ok(()), Ok(())));
-        for feature in ["typeWidening", "variantType", "somethingNew"] {
+        for feature in ["variantType", "somethingNew"] {
             let table = profile(lists(&[feature], &[feature]), json!({}))?;
             assert!(named(table.check_read("t")).contains(&format!("`{feature}`")));
         }
+        let widened = profile(lists(&["typeWidening"], &["typeWidening"]), json!({}))?;
+        assert_eq!(widened.check_read("t"), Ok(()));
+        assert!(named(widened.check_write("t")).contains("`typeWidening`"));
         for feature in ["deletionVectors", "rowTracking", "inCommitTimestamp", "domainMetadata"] {
             let table = profile(lists(&[], &["appendOnly", feature]), json!({}))?;
             assert_eq!(table.check_read("t"), Ok(()));
@@ -274,6 +345,48 @@ mod tests {
             assert_eq!(restored.protocol, expected, "{shown}");
             assert_eq!((restored.metadata, restored.properties), (old.metadata, old.properties), "{shown}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn how_long_files_are_kept_is_what_the_table_says() -> Result<()> {
+        const HOUR: u64 = 3600;
+        let plain = json!({ "minReaderVersion": 1, "minWriterVersion": 2 });
+        let of = |text: &str| profile(plain.clone(), json!({ "delta.deletedFileRetentionDuration": text }));
+        for (text, seconds) in [
+            ("interval 30 days", 30 * 24 * HOUR),
+            ("INTERVAL 1 WEEK", 168 * HOUR),
+            ("168 hours", 168 * HOUR),
+            ("interval 1 day 12 hours 30 minutes", 36 * HOUR + 1800),
+            ("interval 0 seconds", 0),
+        ] {
+            assert_eq!(of(text)?.retention()?, Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "interval", "7", "interval 1 month", "-1 days", "interval 99999999999999999999 days"] {
+            let told = of(text)?.retention().err().map(|error| error.message).unwrap_or_default();
+            assert!(told.contains("deletedFileRetentionDuration is `") && told.contains("RETAIN"), "{text}: {told}");
+        }
+        assert_eq!(profile(plain, json!({}))?.retention()?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn types_that_are_read_and_not_written_are_refused_by_name() -> Result<()> {
+        let protocol = json!({ "minReaderVersion": 1, "minWriterVersion": 2 });
+        let of = |columns: &str, by: &[&str]| {
+            let metadata = json!({ "id": "x", "schemaString": columns, "partitionColumns": by, "configuration": {} });
+            let told = Profile::new(protocol.clone(), metadata)?.check_write("t").err().map(|error| error.message);
+            Ok::<_, Error>(told.unwrap_or_default())
+        };
+        let field = |name: &str, kind: Value| json!({ "name": name, "type": kind, "nullable": true, "metadata": { "type": "void" } });
+        let columns = |fields: &[Value]| json!({ "type": "struct", "fields": fields }).to_string();
+        let list = json!({ "type": "array", "elementType": "void", "containsNull": true });
+        for kind in [json!("void"), list, json!({ "type": "struct", "fields": [field("a", json!("void"))] })] {
+            assert!(of(&columns(&[field("x", kind)]), &[])?.contains("type void"));
+        }
+        let fields = [field("void", json!("long")), field("b", json!("binary"))];
+        assert_eq!(of(&columns(&fields), &["void"])?, "");
+        assert!(of(&columns(&fields), &["b"])?.contains("partitions by `b`, which is binary"));
         Ok(())
     }
 }

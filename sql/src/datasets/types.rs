@@ -103,6 +103,45 @@ fn stored_type(kind: &DataType, name: &str) -> Result<DataType> {
     })
 }
 
+/// A table's columns as its log declares them. What else Arrow takes over from there, such as comments, would make two schemas of the
+/// same columns different ones.
+pub(super) fn declared(schema: &Schema) -> Schema {
+    bare(schema, false)
+}
+
+/// The same as queries read them: any part of a column may be missing. Files of other engines say so of all parts, whatever the table
+/// declares, and a part that may be missing is not read as one that is always there.
+pub(super) fn readable(schema: &Schema) -> Schema {
+    bare(schema, true)
+}
+
+fn bare(schema: &Schema, opens: bool) -> Schema {
+    let column = |field: &FieldRef| Field::new(field.name(), with_parts(field.data_type(), opens), field.is_nullable());
+    Schema::new(schema.fields().iter().map(column).collect::<Vec<_>>())
+}
+
+/// The type with its parts alone, which are opened to be missing or stay as they are.
+fn with_parts(kind: &DataType, opens: bool) -> DataType {
+    let part = |field: &FieldRef, opens_it: bool| -> FieldRef {
+        Arc::new(Field::new(field.name(), with_parts(field.data_type(), opens), field.is_nullable() || opens_it))
+    };
+    match kind {
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| part(field, opens)).collect()),
+        DataType::List(element) => DataType::List(part(element, opens)),
+        DataType::Map(entries, is_sorted) => {
+            let pair = match entries.data_type() {
+                // A key is always there.
+                DataType::Struct(pair) => {
+                    pair.iter().zip([false, opens]).map(|(field, opens)| part(field, opens)).collect()
+                }
+                _ => return kind.clone(),
+            };
+            DataType::Map(Arc::new(Field::new(entries.name(), DataType::Struct(pair), false)), *is_sorted)
+        }
+        other => other.clone(),
+    }
+}
+
 fn contains_plain_time(kind: &DataType) -> bool {
     match kind {
         DataType::Timestamp(_, None) => true,
@@ -153,5 +192,29 @@ mod tests {
         assert!(column(vec!["a", "A"]).is_err_and(|error| error.contains("twice the name of a part of `all`")));
         let twice = Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("A", DataType::Utf8, true)]);
         assert!(stored(&twice).is_err_and(|error| error.message.contains("twice the name of a column")));
+    }
+
+    #[test]
+    fn parts_of_columns_may_be_missing_when_they_are_read_and_comments_are_not() {
+        let note = || std::collections::HashMap::from([("comment".to_owned(), "why".to_owned())]);
+        let kinds = |may_be_null: bool, has_note: bool| {
+            let field = |name: &str, kind: DataType, may_be_null: bool| {
+                let field = Field::new(name, kind, may_be_null);
+                if has_note { field.with_metadata(note()) } else { field }
+            };
+            let part = DataType::Struct(vec![field("a", DataType::Int64, may_be_null)].into());
+            let element = Arc::new(Field::new("element", part.clone(), may_be_null));
+            let value = Field::new("value", part, may_be_null);
+            let pair = DataType::Struct(vec![Field::new("key", DataType::Utf8, false), value].into());
+            let map = DataType::Map(Arc::new(Field::new("key_value", pair, false)), false);
+            Schema::new(vec![
+                field("id", DataType::Int64, false),
+                field("list", DataType::List(element), false),
+                field("map", map, true),
+            ])
+        };
+        let theirs = kinds(false, true);
+        assert_eq!(declared(&theirs), kinds(false, false));
+        assert_eq!(readable(&theirs), kinds(true, false));
     }
 }

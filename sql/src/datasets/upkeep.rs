@@ -46,7 +46,11 @@ pub(super) async fn vacuum(
     let table = dataset(planning, name, "VACUUM").await?;
     // What its features would need is not known otherwise.
     table.version.profile.check_write(table.folder.location())?;
-    let retention = hours.map_or(RETENTION, |hours| Duration::from_secs(hours.saturating_mul(3600)));
+    let told = match hours {
+        Some(hours) => Some(Duration::from_secs(hours.saturating_mul(3600))),
+        None => table.version.profile.retention()?,
+    };
+    let retention = told.unwrap_or(RETENTION);
     let (state, datasets) = (Arc::clone(&planning.request.state), Arc::clone(planning.settings.pins.datasets()));
     let run = planning.request.run.clone();
     let work = Vacuum { table, retention, dry_run, state, datasets, run };

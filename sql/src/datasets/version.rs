@@ -17,6 +17,7 @@ use tidemill_engine::dataset::{PartitionValues, WrittenFile};
 use super::entry::in_log;
 use super::log::Log;
 use super::profile::Profile;
+use super::types::{declared, readable};
 
 /// A file of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,10 @@ pub(crate) struct ActiveFile {
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
     pub(crate) number: u64,
+    /// Its columns, as they are read.
     pub(super) schema: SchemaRef,
+    /// The same as they are written.
+    pub(super) declared: SchemaRef,
     pub(super) profile: Arc<Profile>,
     /// By their names in the log.
     pub(super) files: Arc<BTreeMap<String, ActiveFile>>,
@@ -64,8 +68,9 @@ impl Version {
         let number = snapshot.version();
         let mark = log.mark(number).await?;
         let bytes = files.values().map(ActiveFile::bytes).sum();
-        let (schema, profile, files) = (Arc::new(schema), Arc::new(profile), Arc::new(files));
-        let version = Self { number, schema, profile, files, mark, bytes };
+        let (declared, schema) = (Arc::new(declared(&schema)), Arc::new(readable(&schema)));
+        let (profile, files) = (Arc::new(profile), Arc::new(files));
+        let version = Self { number, schema, declared, profile, files, mark, bytes };
         version.check_files(log.folder.location())?;
         Ok(Some(version))
     }

@@ -72,7 +72,7 @@ pub(super) async fn write_to(
     };
     let write = DatasetWrite {
         location: location.to_owned(),
-        schema: Arc::clone(&version.schema),
+        schema: Arc::clone(&version.declared),
         partition_by: version.partition_by().to_vec(),
         within,
         keeps,

@@ -111,7 +111,11 @@ pub async fn print(
         Format::Json if !has_columns => each(&mut result, |_| Ok(())).await?,
         Format::Json => {
             let mut writer = json().build::<_, JsonArray>(&mut *out);
-            let rows = each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?;
+            let mut write = |batch: &RecordBatch| {
+                let batch = flat::with_text_keys(batch).map_err(unwritable)?;
+                writer.write(&batch).map_err(unwritable)
+            };
+            let rows = each(&mut result, &mut write).await?;
             writer.finish().map_err(unwritable)?;
             drop(writer);
             writeln!(out)?;
@@ -119,7 +123,11 @@ pub async fn print(
         }
         Format::Jsonl => {
             let mut writer = json().build::<_, LineDelimited>(&mut *out);
-            let rows = each(&mut result, |batch| writer.write(batch).map_err(unwritable)).await?;
+            let mut write = |batch: &RecordBatch| {
+                let batch = flat::with_text_keys(batch).map_err(unwritable)?;
+                writer.write(&batch).map_err(unwritable)
+            };
+            let rows = each(&mut result, &mut write).await?;
             writer.finish().map_err(unwritable)?;
             rows
         }

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod crashes;
 mod engines;
+mod foreign;
 mod inputs;
 mod intervals;
 mod live;

@@ -176,7 +176,7 @@ async fn what_is_outside_of_the_profile_is_refused_by_name() {
             "deletionVectors",
             log("\"deletionVectors\"", "\"deletionVectors\"", "\"delta.enableDeletionVectors\":\"true\"", vector),
         ),
-        ("typeWidening", log("\"typeWidening\"", "\"typeWidening\"", "", "")),
+        ("catalogManaged", log("\"catalogManaged\"", "\"catalogManaged\",\"inCommitTimestamp\"", "", "")),
         ("notYetKnown", log("\"notYetKnown\"", "\"notYetKnown\"", "", "")),
     ] {
         let at = folder.path().join(name);
@@ -185,9 +185,11 @@ async fn what_is_outside_of_the_profile_is_refused_by_name() {
         let create = format!("CREATE EXTERNAL TABLE x STORED AS DELTA LOCATION '{}'", at.display());
         refused(&mut client, &create, ErrorKind::Invalid, &[name]).await;
     }
-    for (name, feature) in
-        [("rowTracking", "\"rowTracking\",\"domainMetadata\""), ("inCommitTimestamp", "\"inCommitTimestamp\"")]
-    {
+    for (name, feature) in [
+        ("rowTracking", "\"rowTracking\",\"domainMetadata\""),
+        ("inCommitTimestamp", "\"inCommitTimestamp\""),
+        ("clustering", "\"clustering\",\"domainMetadata\""),
+    ] {
         let at = folder.path().join(name);
         std::fs::create_dir_all(at.join("_delta_log")).expect("a folder");
         std::fs::write(at.join("_delta_log/00000000000000000000.json"), log("", feature, "", "")).expect("a log");
