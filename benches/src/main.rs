@@ -2,6 +2,10 @@
 //!
 //! `cargo run --release -p tidemill-benches -- --scale 1`
 
+// The same as the servers', or the comparison would be one of allocators.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../../sql/src/allocator.rs"]
+mod allocator;
 mod cluster;
 mod durable;
 mod front_door;

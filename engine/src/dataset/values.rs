@@ -104,10 +104,24 @@ fn without_power(text: &str) -> Option<Cow<'_, str>> {
 /// What stands for itself in every store, URL and shell.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The name of a folder. What rows are in it stands in the log; some readers look here all the same.
+/// What a column's name may not have in that of a folder.
+const NOT_IN_NAMES: &str = "\"#%*/:<=>?\\|";
+
+/// The name of a folder. What rows are in it stands in the log; some readers look here all the same, for the column's name as it is.
 pub(super) fn folder_name(column: &str, value: Option<&str>) -> String {
-    let encoded = |text: &str| utf8_percent_encode(text, PLAIN).to_string();
-    format!("{}={}", encoded(column), value.map_or_else(|| NO_VALUE.to_owned(), encoded))
+    let mut name = String::new();
+    for c in column.chars() {
+        match c.is_ascii_control() || NOT_IN_NAMES.contains(c) {
+            true => name.extend(utf8_percent_encode(c.encode_utf8(&mut [0; 4]), NON_ALPHANUMERIC)),
+            false => name.push(c),
+        }
+    }
+    name.push('=');
+    match value {
+        Some(value) => name.extend(utf8_percent_encode(value, PLAIN)),
+        None => name.push_str(NO_VALUE),
+    }
+    name
 }
 
 #[cfg(test)]
@@ -172,6 +186,7 @@ mod tests {
     fn folders_have_names_that_mean_the_same_everywhere() {
         assert_eq!(folder_name("day", Some("2026-01-01")), "day=2026-01-01");
         assert_eq!(folder_name("a_b", Some("x/../y%20 ü")), "a_b=x%2F..%2Fy%2520%20%C3%BC");
+        assert_eq!(folder_name("it's größe a/b", Some("ü")), "it's größe a%2Fb=%C3%BC");
         assert_eq!(folder_name("k", None), format!("k={NO_VALUE}"));
     }
 }

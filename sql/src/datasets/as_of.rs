@@ -8,10 +8,11 @@
 use std::borrow::Cow;
 
 use datafusion::common::ScalarValue;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_TABLE_ALIAS};
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
+use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 use tidemill_core::{Error, Result};
+
+use crate::session::tokens::{tokens, written};
 
 const VERSION: &str = " VERSION AS OF ";
 const TIMESTAMP: &str = " TIMESTAMP AS OF ";
@@ -67,7 +68,7 @@ pub(crate) fn named(text: &str) -> Cow<'_, str> {
     if !text.as_bytes().windows(2).any(|word| word.eq_ignore_ascii_case(b"of")) {
         return Cow::Borrowed(text);
     }
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize() else {
+    let Ok(tokens) = tokens(text) else {
         return Cow::Borrowed(text);
     };
     let mut out: Vec<Token> = Vec::with_capacity(tokens.len());
@@ -88,7 +89,7 @@ pub(crate) fn named(text: &str) -> Cow<'_, str> {
     if !changed {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(out.iter().map(Token::to_string).collect())
+    Cow::Owned(written(&out))
 }
 
 /// A clause that begins at a token.

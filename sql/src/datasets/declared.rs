@@ -7,11 +7,11 @@ use datafusion::common::TableReference;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::create::{DELTA, check_same};
 use super::table::DatasetTable;
+use crate::session::tokens::{tokens, written};
 use crate::session::{Planning, quoted, sql_type, statements};
 
 /// What `TIMESTAMP WITH TIME ZONE` is in: a dataset keeps the instant, and no zone.
@@ -76,7 +76,7 @@ async fn changed(planning: &Planning<'_>, name: TableReference, definition: &str
 
 /// The text with these columns, and divided by these.
 fn with_columns(definition: &str, schema: &Schema, partition_by: &[String]) -> Option<String> {
-    let tokens = Tokenizer::new(&GenericDialect {}, definition).with_unescape(false).tokenize().ok()?;
+    let tokens = tokens(definition).ok()?;
     let (open, close) = parentheses(&tokens, 0)?;
     let before = tokens.get(..open)?;
     let is_word = |token: &Token, word: &str| matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
@@ -99,8 +99,7 @@ fn with_columns(definition: &str, schema: &Schema, partition_by: &[String]) -> O
         [] => String::new(),
         by => format!(" PARTITIONED BY ({})", by.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
     };
-    let text = |tokens: &[Token]| tokens.iter().map(Token::to_string).collect::<String>();
-    Some(format!("{}({columns}){divided}{}", text(before), text(&rest)))
+    Some(format!("{}({columns}){divided}{}", written(before), written(&rest)))
 }
 
 /// Where the next parentheses open, and where they close.

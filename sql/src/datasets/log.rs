@@ -247,7 +247,7 @@ fn read_error(denied: &object_store::Error) -> Error {
 }
 
 /// The name of an entry below the table's folder.
-fn entry_name(version: u64) -> String {
+pub(super) fn entry_name(version: u64) -> String {
     format!("{LOG}/{version:020}.json")
 }
 

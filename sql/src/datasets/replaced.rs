@@ -8,12 +8,13 @@
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Statement as Sql, Value};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemill_core::{Error, Result};
 
 use super::statement::{DatasetStatement, MAX_DEPTH};
 use crate::session::statements;
+use crate::session::tokens::{tokens, written};
 
 /// Which rows are replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub(super) fn replace(text: &str) -> Result<Option<DatasetStatement>> {
 
 /// The statement without `REPLACE WHERE …`, and the condition.
 fn without_condition(text: &str) -> Result<Option<(String, Expr)>> {
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize() else { return Ok(None) };
+    let Ok(tokens) = tokens(text) else { return Ok(None) };
     let is_word = |at: usize, word: &str| matches!(tokens.get(at), Some(Token::Word(w)) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
     let next = |from: usize| (from..tokens.len()).find(|at| !matches!(tokens.get(*at), Some(Token::Whitespace(_))));
     let place = (0..tokens.len()).find_map(|at| {
@@ -61,11 +62,13 @@ fn without_condition(text: &str) -> Result<Option<(String, Expr)>> {
     });
     let Some((start, condition)) = place else { return Ok(None) };
     let (before, rest) = (tokens.get(..start).unwrap_or_default(), tokens.get(condition..).unwrap_or_default());
-    let mut parser = Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH).with_tokens(rest.to_vec());
-    let expr = parser.parse_expr().map_err(|e| Error::invalid(format!("the SQL is wrong in REPLACE WHERE: {e}")))?;
+    let wrong = |e: ParserError| Error::invalid(format!("the SQL is wrong in REPLACE WHERE: {e}"));
+    let parser = Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH);
+    // Of the text: what is written in strings is not what they mean.
+    let mut parser = parser.try_with_sql(&written(rest)).map_err(wrong)?;
+    let expr = parser.parse_expr().map_err(wrong)?;
     let query = rest.get(parser.index()..).unwrap_or_default();
-    let text: String = before.iter().chain(query).map(Token::to_string).collect();
-    Ok(Some((text, expr)))
+    Ok(Some((format!("{}{}", written(before), written(query)), expr)))
 }
 
 /// Which rows a condition means: equalities, or one column's interval.
@@ -145,7 +148,7 @@ fn literal(expr: &Expr) -> Option<Option<String>> {
     };
     match value {
         Value::Number(number, _) => Some(Some(number.clone())),
-        Value::SingleQuotedString(text) => Some(Some(text.clone())),
+        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(Some(text.clone())),
         Value::Boolean(value) => Some(Some(value.to_string())),
         Value::Null => Some(None),
         _ => None,
@@ -172,6 +175,10 @@ mod tests {
         assert_eq!(insert, "INSERT INTO t SELECT * FROM u");
         let values = vec![("a".to_owned(), Some("x".to_owned())), ("b".to_owned(), Some("-1".to_owned()))];
         assert_eq!(replaced, Replaced::Values(values));
+        let (insert, replaced) =
+            of(r"INSERT INTO t REPLACE WHERE s >= 'it''s' AND s < E'j\t' SELECT 'it''s', E'x\'y'")?;
+        assert_eq!(insert, r"INSERT INTO t SELECT 'it''s', E'x\'y'");
+        assert_eq!(replaced, Replaced::Interval { column: "s".into(), from: "it's".into(), to: "j\t".into() });
         for unclear in [
             "INSERT INTO t REPLACE WHERE day > 1 SELECT 1",
             "INSERT INTO t REPLACE WHERE a = 1 AND a = 2 SELECT 1",

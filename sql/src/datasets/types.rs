@@ -164,7 +164,7 @@ fn check_partitions(schema: &Schema, partition_by: &[String]) -> Result<()> {
             || matches!(kind, DataType::Utf8 | DataType::Date32 | DataType::Boolean | DataType::Decimal128(..));
         if !divides {
             return Err(Error::invalid(format!(
-                "the table cannot be divided by `{column}`, which is {kind}: divide it by a DATE, by text or by a whole number"
+                "the table cannot be divided by `{column}`, which is {kind}: divide it by a DATE, text, whole number, DECIMAL or BOOLEAN"
             )));
         }
     }

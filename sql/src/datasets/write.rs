@@ -234,9 +234,12 @@ fn normalised(of: PartitionValues, schema: &SchemaRef, partition_by: &[String]) 
     }
     let value = |(column, text): (String, Option<String>)| {
         if !partition_by.contains(&column) {
+            let instead = match partition_by {
+                [] => "an interval, `column >= value AND column < value`".to_owned(),
+                by => format!("one of {}, or an interval", by.join(", ")),
+            };
             return Err(Error::invalid(format!(
-                "`{column}` does not divide the table, so that its rows cannot be replaced alone: use one of {}",
-                partition_by.join(", ")
+                "`{column}` does not divide the table, so that its rows with one value cannot be replaced alone: use {instead}"
             )));
         }
         let kind = planned(schema.field_with_name(&column).map_err(Into::into))?.data_type();

@@ -11,9 +11,6 @@ const MINUTE_MS: u64 = 60_000;
 /// How the value of `on_failure` and the others begins that names a secret.
 const SECRET: &str = "secret:";
 
-/// What the jobs of other systems have.
-const LATENESS: &str = "allowed_lateness";
-
 /// All settings.
 const KNOWN: [&str; 15] = [
     "mode",
@@ -94,12 +91,6 @@ pub(super) fn check_key(key: &At<String>) -> Result<()> {
 }
 
 fn unknown(key: &str) -> Error {
-    if key == LATENESS {
-        return Error::invalid(format!(
-            "a job has no setting `{key}`, which is not built: late rows mark what was published as stale, and BACKFILL JOB … \
-             REPROCESS STALE computes that again; TRIGGER ON UPDATE OF does so by itself"
-        ));
-    }
     let hint = match nearest(key, KNOWN.into_iter()) {
         Some(alike) => format!("did you mean `{alike}`?"),
         None => format!("there are {}", KNOWN.join(", ")),
@@ -291,10 +282,6 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_named_with_the_nearest() {
         assert!(set("retry_backof", "1s").is_err_and(|message| message.contains("did you mean `retry_backoff`?")));
-        assert!(
-            set("allowed_lateness", "7d")
-                .is_err_and(|message| message.contains("`allowed_lateness`, which is not built"))
-        );
         assert!(set("mode", "upsert").is_err_and(|message| message.contains("replace_interval or append")));
         assert!(set("retries", "many").is_err_and(|message| message.contains("whole number")));
     }

@@ -27,6 +27,7 @@ mod show;
 pub mod statements;
 mod system;
 pub(crate) mod temporary;
+pub(crate) mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

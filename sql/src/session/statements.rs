@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use tidemill_core::{Error, Place, Result};
 use tidemill_engine::error::from_datafusion;
 
-use super::temporary;
+use super::{temporary, tokens};
 use crate::datasets;
 
 /// The dialect of Tidemill's SQL: DataFusion's default.
@@ -27,9 +27,7 @@ pub(crate) fn dialect() -> Result<Box<dyn Dialect>> {
 /// # Errors
 /// The text cannot be tokenised: a string or comment does not end.
 pub fn split(text: &str) -> Result<Vec<String>> {
-    let dialect = dialect()?;
-    let tokens = Tokenizer::new(dialect.as_ref(), text).with_unescape(false).tokenize_with_location();
-    let tokens = tokens.map_err(|e| {
+    let tokens = tokens::with_places(text).map_err(|e| {
         let place = place(e.location.line, e.location.column);
         Error::invalid(format!("the SQL cannot be read: {e}")).at(place)
     })?;
@@ -91,9 +89,7 @@ pub(super) fn begins_with(text: &str, word: &str) -> bool {
 /// # Errors
 /// It cannot be tokenised, or it has both kinds of placeholders.
 pub fn numbered(text: &str) -> Result<String> {
-    let dialect = dialect()?;
-    let tokens = Tokenizer::new(dialect.as_ref(), text).with_unescape(false).tokenize();
-    let tokens = tokens.map_err(|e| Error::invalid(format!("the SQL cannot be read: {e}")))?;
+    let tokens = tokens::tokens(text).map_err(|e| Error::invalid(format!("the SQL cannot be read: {e}")))?;
     let is_bare = |token: &Token| matches!(token, Token::Placeholder(sign) if sign == "?");
     let is_other = |token: &Token| matches!(token, Token::Placeholder(sign) if sign != "?");
     if !tokens.iter().any(is_bare) {
@@ -151,7 +147,7 @@ fn datafusions_formats(text: &str) -> Cow<'_, str> {
     if !text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json")) {
         return Cow::Borrowed(text);
     }
-    let Ok(mut tokens) = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize() else {
+    let Ok(mut tokens) = tokens::tokens(text) else {
         return Cow::Borrowed(text);
     };
     let is_word = |token: &Token, word: &str| matches!(token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
@@ -170,7 +166,7 @@ fn datafusions_formats(text: &str) -> Cow<'_, str> {
         }
         before = is_word(token, "format");
     }
-    Cow::Owned(tokens.iter().map(Token::to_string).collect())
+    Cow::Owned(tokens::written(&tokens))
 }
 
 fn wrong(error: &DataFusionError) -> Error {
@@ -196,7 +192,15 @@ pub(crate) fn place(line: u64, column: u64) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
-    use super::numbered;
+    use super::{numbered, split};
+
+    #[test]
+    fn statements_are_divided_where_no_string_goes_on() {
+        let text = r"SELECT E'x\' AS a; 42 AS b --' AS c; -- end
+            SELECT ';', 'größe' ;; /* ; */";
+        let expected = [r"SELECT E'x\' AS a; 42 AS b --' AS c", "-- end\n            SELECT ';', 'größe'"];
+        assert_eq!(split(text).map_err(|e| e.message), Ok(expected.map(str::to_owned).to_vec()));
+    }
 
     #[test]
     fn placeholders_are_numbered_and_nothing_else_is_touched() {

@@ -115,7 +115,10 @@ impl World {
                 let (from, to, max_runs) = (Millis(a.min(b)), Millis(a.max(b)), self.rng.count(1, 3));
                 Event::BackfillRequested { job, request: Request { from, to, reprocess, max_runs, order } }
             }
-            86..90 => Event::BackfillCancelled { id: self.state.backfills, job },
+            86..90 => match self.some_backfill() {
+                Some((job, id)) => Event::BackfillCancelled { id, job },
+                None => return Ok(()),
+            },
             _ => match self.some_run() {
                 Some(run) => Event::RunCancelled { run },
                 None => return Ok(()),
@@ -125,6 +128,16 @@ impl World {
         let refused = self.tell(event)?;
         self.count(if refused.is_some() { "refused" } else { what });
         Ok(())
+    }
+
+    /// A backfill in progress, with its job; or, rarely, one that there is not.
+    fn some_backfill(&mut self) -> Option<(JobName, u64)> {
+        if self.rng.chance(100) {
+            return Some((JobName(self.rng.pick(&JOBS)?.0.to_owned()), self.state.backfills));
+        }
+        let jobs = self.state.jobs.iter();
+        let all: Vec<_> = jobs.flat_map(|(job, found)| found.backfills.keys().map(|id| (job.clone(), *id))).collect();
+        self.rng.pick(&all).cloned()
     }
 
     /// A backfill of the first stale interval that there is.

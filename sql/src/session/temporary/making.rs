@@ -13,8 +13,7 @@ use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast::{
     Ident, ObjectName, ObjectNamePart, ObjectType, OnCommit, Query, Statement as Sql,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemill_core::record::{CatalogueEntry, Record, TableRows};
 use tidemill_core::{Error, Millis, Result, RunId, SessionId};
 use tidemill_engine::blob::Blob;
@@ -26,6 +25,7 @@ use super::{Change, Kind, SCHEMA, Temporaries, Temporary, changing, rows_of, ses
 use crate::session::finish::FinishSpec;
 use crate::session::ingest::Present;
 use crate::session::keep::{MAX_TABLE_BYTES, encoded};
+use crate::session::tokens::{tokens, written};
 use crate::session::{Planning, ddl, names, query, redact, statements};
 
 /// A statement that makes something temporary.
@@ -249,7 +249,7 @@ pub(in crate::session) fn in_datafusions_order(text: &str) -> Cow<'_, str> {
     else {
         return Cow::Borrowed(text);
     };
-    let Ok(mut tokens) = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize() else {
+    let Ok(mut tokens) = tokens(text) else {
         return Cow::Borrowed(text);
     };
     let position = |tokens: &[Token], words: &[&str]| {
@@ -260,7 +260,7 @@ pub(in crate::session) fn in_datafusions_order(text: &str) -> Cow<'_, str> {
     if let (Some(temporary), Some(external)) = (temporary, external) {
         tokens.swap(temporary, external);
     }
-    Cow::Owned(tokens.iter().map(Token::to_string).collect())
+    Cow::Owned(written(&tokens))
 }
 
 /// The name in the session that rows which come along go to, if it is one.
