@@ -374,7 +374,7 @@ mod tests {
         drop(listener);
         let client = Webhooks::default().client().expect("a client");
         let target = Target { url: Secret::new(url.as_str()), token: None };
-        let refused = try_once(&client, &target, "{}", &Webhooks::default().room(&url)).await.err().expect("a refusal");
+        let refused = try_once(&client, &target, "{}", &Webhooks::default().room(&url)).await.expect_err("a refusal");
         let message = refused.error.message;
         assert!(!refused.is_final && message.starts_with("it cannot be called: Connection refused"), "{message}");
         assert!(!message.contains("hunter2"), "{message}");

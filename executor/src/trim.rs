@@ -1,4 +1,4 @@
-//! Freed memory goes back to the system.
+//! Freed memory goes back to the system, in programs with the allocator of GNU's C library. Ours have jemalloc, which does so itself.
 //!
 //! The system's allocator keeps what was freed, per thread, for the next allocation of that thread. Each attempt has a
 //! thread of its own, so an executor would hold the peaks of several attempts at once and exceed what `--memory` allows.

@@ -18,8 +18,8 @@ pub(crate) struct Settings(*const c_char);
 unsafe impl Sync for Settings {}
 
 /// Freed pages go back within half a second, by threads of jemalloc's own. Many of our threads wait for disks, and each would
-/// keep freed memory: they keep small pieces only, and share few arenas.
+/// keep freed memory for its next use: they keep pieces of up to 4 KiB.
 // SAFETY: jemalloc reads a C string under this name, once, and nothing else has the name.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub(crate) static SETTINGS: Settings =
-    Settings(c"background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:0,narenas:4,lg_tcache_max:12".as_ptr());
+    Settings(c"background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:0,lg_tcache_max:12".as_ptr());

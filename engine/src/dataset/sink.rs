@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int8Array};
 use arrow::compute::{cast, partition};
-use arrow::datatypes::{FieldRef, Int8Type, Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Int8Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
@@ -164,7 +164,7 @@ impl<'a> Files<'a> {
             }
             let mut open = match self.open.take() {
                 Some(open) => open,
-                None => self.begin(of, mark, name)?,
+                None => self.begin(of, mark, rows.schema_ref(), name)?,
             };
             let written = open.write(&rows).await;
             let is_full = open.size() >= self.write.file_bytes;
@@ -180,22 +180,22 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// The columns of files in the types that the table declares: in queries any part of a column may be missing.
+    /// The columns of files. Parts that the table declares NOT NULL are looked at, and may be missing in files, as other engines
+    /// write them: where a whole structure is missing, a part that cannot be would be read as a zero.
     fn in_file(&self, values: &RecordBatch) -> Result<RecordBatch> {
         let column = |(field, column): (&FieldRef, &ArrayRef)| {
-            if column.data_type() == field.data_type() {
-                return Ok(Arc::clone(column));
+            if column.data_type() != field.data_type() {
+                cast(column, field.data_type()).map_err(|error| {
+                    to_datafusion(Error::invalid(format!(
+                        "the column `{}` has a part that is NOT NULL, and some row has no value for it: {error}",
+                        field.name()
+                    )))
+                })?;
             }
-            let declared = cast(column, field.data_type());
-            declared.map_err(|error| {
-                to_datafusion(Error::invalid(format!(
-                    "the column `{}` has a part that is NOT NULL, and some row has no value for it: {error}",
-                    field.name()
-                )))
-            })
+            Ok(Arc::new(Field::new(field.name(), column.data_type().clone(), field.is_nullable())))
         };
-        let columns = self.schema.fields().iter().zip(values.columns()).map(column).collect::<Result<Vec<_>>>()?;
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+        let fields = self.schema.fields().iter().zip(values.columns()).map(column).collect::<Result<Vec<_>>>()?;
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), values.columns().to_vec())?)
     }
 
     /// Which rows are new, if others come, too.
@@ -228,7 +228,13 @@ impl<'a> Files<'a> {
             .collect()
     }
 
-    fn begin(&mut self, partition: PartitionValues, mark: i8, name: &impl Fn(usize) -> String) -> Result<OpenFile> {
+    fn begin(
+        &mut self,
+        partition: PartitionValues,
+        mark: i8,
+        schema: &SchemaRef,
+        name: &impl Fn(usize) -> String,
+    ) -> Result<OpenFile> {
         if self.begun >= MAX_FILES {
             return Err(to_datafusion(Error::resources_exhausted(format!(
                 "a task writes more than {MAX_FILES} files: divide the table by columns with fewer values"
@@ -257,7 +263,7 @@ impl<'a> Files<'a> {
             Within::Interval { column, .. } => Some(column.as_str()),
             Within::Everything | Within::Partitions(_) => None,
         };
-        let file = NewFile { path, location, partition, mark, schema: &self.schema, also };
+        let file = NewFile { path, location, partition, mark, schema, also };
         OpenFile::create(file, Arc::clone(&self.store), self.context.memory_pool())
     }
 

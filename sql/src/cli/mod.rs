@@ -25,7 +25,7 @@ use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_engine::functions::Functions;
 use tracing_subscriber::EnvFilter;
 
-use crate::compose::raise_open_files;
+use crate::compose::{IDLE_THREAD, raise_open_files};
 
 /// As clap has it.
 const WRONG_USE: u8 = 2;
@@ -195,6 +195,7 @@ fn block_on(command: impl Future<Output = Result<Done>>) -> Result<Done> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("tidemill-io")
+        .thread_keep_alive(IDLE_THREAD)
         .build()
         .map_err(|e| Error::unavailable(format!("the runtime cannot start: {e}")))?;
     let done = runtime.block_on(command);

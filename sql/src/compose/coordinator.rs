@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 
+use super::limits::IDLE_THREAD;
 use super::standby::Refusal;
 use crate::flight_sql::FlightSql;
 use crate::security::{Security, Side};
@@ -169,6 +170,7 @@ impl Parts {
             .worker_threads(PLANNING_THREADS)
             .thread_name("tidemill-plan")
             .thread_stack_size(CPU_STACK_BYTES)
+            .thread_keep_alive(IDLE_THREAD)
             .enable_all()
             .build()
             .map_err(|e| Error::unavailable(format!("the planning runtime cannot start: {e}")))?;

@@ -1,11 +1,16 @@
 //! Defaults that follow the machine, and sizes as people write them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tidemill_core::{Error, Result};
 
 /// Bytes per slot where nothing is said.
 const MEMORY_PER_SLOT: usize = 1 << 30;
+
+/// How long a thread that waited for a disk stays for the next wait. A listing of many folders wakes a hundred of them for a moment,
+/// and each holds memory.
+pub(crate) const IDLE_THREAD: Duration = Duration::from_secs(1);
 
 /// One slot per core.
 #[must_use]

@@ -20,9 +20,10 @@ async fn a_table_is_read_and_written_though_entries_before_its_last_checkpoint_a
     for id in 2..=7 {
         assert_eq!(value(&mut client, &format!("INSERT INTO t VALUES ({id}, 'v')")).await, "1");
     }
-    let expected = [format!("_delta_log/{:020}.checkpoint.parquet", 5)];
+    // One that is made late is followed by others.
+    let first = format!("_delta_log/{:020}.checkpoint.parquet", 5);
     let start = Instant::now();
-    while files(&table, ".checkpoint.parquet") != expected {
+    while !files(&table, ".checkpoint.parquet").contains(&first) {
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", files(&table, ".checkpoint.parquet"));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -146,16 +146,16 @@ async fn an_old_version_is_read_where_the_newest_needs_what_is_not_known() {
     value(&mut client, "INSERT INTO t VALUES (1, 'a')").await;
     // Nobody has read it under this name yet.
     rows(&mut client, &format!("CREATE EXTERNAL TABLE again STORED AS DELTA LOCATION '{}'", table.display())).await;
-    let features = json!(["typeWidening"]);
+    let features = json!(["variantType"]);
     let protocol = json!({ "protocol": {
         "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features,
     } });
     add_line(&table, 2, &protocol);
     for name in ["t", "again"] {
         assert_eq!(text(&mut client, &format!("SELECT * FROM {name} VERSION AS OF 1")).await, "1 a", "{name}");
-        refused(&mut client, &format!("SELECT * FROM {name}"), ErrorKind::Invalid, &["`typeWidening`"]).await;
+        refused(&mut client, &format!("SELECT * FROM {name}"), ErrorKind::Invalid, &["`variantType`"]).await;
     }
-    refused(&mut client, "RESTORE TABLE t TO VERSION AS OF 1", ErrorKind::Invalid, &["`typeWidening`"]).await;
+    refused(&mut client, "RESTORE TABLE t TO VERSION AS OF 1", ErrorKind::Invalid, &["`variantType`"]).await;
     assert!(!entry(&table, 3).exists());
     // Its history says who did that.
     assert_eq!(version(&mut client, "t").await, "2");
