@@ -26,7 +26,7 @@ async fn dx3_others_see_which_run_published_which_interval_from_which_versions()
     let columns: Vec<_> = newest.schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(columns, ["version", "timestamp", "operation", "run", "engine", "info"]);
     let cell = |column| arrow::util::display::array_value_to_string(newest.column(column), 0).expect("a text");
-    assert_eq!((cell(0).as_str(), cell(3).as_str()), ("1", "job-rolls-1-7-1-1"));
+    assert_eq!((cell(0).as_str(), cell(3).as_str()), ("1", "job-rolls-2-7-1-1"));
     let info: serde_json::Value = serde_json::from_str(&cell(5)).expect("JSON");
     let (start, end) = ("2026-03-01T07:00:00Z", "2026-03-01T08:00:00Z");
     assert_eq!((&info["tidemill.interval_start"], &info["tidemill.interval_end"]), (&start.into(), &end.into()));
@@ -34,7 +34,7 @@ async fn dx3_others_see_which_run_published_which_interval_from_which_versions()
     let inputs = format!("{{\"file://{}/\": 1}}", at("sums"));
     let rolled = at("rolled");
     let checked = tokio::task::spawn_blocking(move || {
-        let expected = ["1", "job-rolls-1-7-1-1", "rolls", start, end, inputs.as_str()];
+        let expected = ["1", "job-rolls-2-7-1-1", "rolls", start, end, inputs.as_str()];
         delta::check("published", &rolled, &expected, &[]);
         let rows = r#"[["2026-03-01T07:00:00", 60]]"#;
         delta::check("read", &rolled, &[r#"["hour", "n"]"#, rows], &[]);

@@ -63,7 +63,7 @@ async fn months_weeks_and_days_replace_what_is_theirs_by_partition_or_interval()
         |table: &str| format!("SELECT count(*) || ' ' || sum(n) || ' ' || min(day) || ' ' || max(day) FROM {table}");
     twice(client, "months", "2025-02-01", &all("days"), "29 679 2025-01-31 2025-02-28").await;
     // Weeks of a DATE that divides nothing, of a table whose days are compared with.
-    rows(client, "INSERT INTO loose SELECT day, 1 FROM (VALUES (DATE '2025-02-07'), (DATE '2025-02-08'), (DATE '2025-02-15')) AS v(day)")
+    rows(client, "INSERT INTO loose VALUES (DATE '2025-02-07', 1), (DATE '2025-02-08', 1), (DATE '2025-02-15', 1)")
         .await;
     let of_days = "SELECT day, n FROM days WHERE day >= $interval_start AND day < $interval_end";
     rows(client, &job("weeks", "loose", "1 week", "interval_column = 'day'", of_days)).await;
