@@ -41,6 +41,7 @@ use tonic::Status;
 
 use crate::security::Gate;
 use crate::session::{ClientSettings, Description, SettingChange, SqlPlanner, statements};
+use identity::Caller;
 use prepared::Prepared;
 use results::Waiting;
 use sessions::{Sessions, Settings};
@@ -115,13 +116,20 @@ impl FlightSql {
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// What the planner says of a statement that does not run yet.
-    async fn describe(&self, sql: String, parameters: Bytes, settings: Settings) -> Result<Description> {
+    /// What the planner says of a statement that does not run yet, to whom it concerns: some are refused by role.
+    async fn describe(
+        &self,
+        caller: &Caller,
+        sql: String,
+        parameters: Bytes,
+        settings: Settings,
+    ) -> Result<Description> {
         if self.setting_change(&sql).await?.is_some() {
             return Ok(Description::nothing());
         }
         let settings = settings.into_entries();
-        let request = StatementRequest { sql, parameters, settings, ..StatementRequest::default() };
+        let by = caller.user.clone();
+        let request = StatementRequest { sql, parameters, settings, by, ..StatementRequest::default() };
         let request = self.0.coordinator.plan_request(request).await?;
         let planner = Arc::clone(&self.0.planner);
         self.on_cpu(async move { planner.describe(&request).await }).await

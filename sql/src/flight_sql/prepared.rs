@@ -46,7 +46,7 @@ impl FlightSql {
         let sql = statements::numbered(&only_statement(text)?)?;
         let settings = self.0.sessions.settings(caller)?;
         let keeps_views = settings.keeps_views();
-        let described = self.describe(sql.clone(), Bytes::new(), settings).await?;
+        let described = self.describe(caller, sql.clone(), Bytes::new(), settings).await?;
         let columns = if keeps_views { described.columns } else { views::expanded(&described.columns) };
         // Without columns a client takes it for an update.
         let dataset_schema = encoded(&columns)?;
@@ -124,7 +124,7 @@ impl FlightSql {
     pub(super) async fn columns_of_statement(&self, caller: &Caller, bound: Bound) -> Result<SchemaRef> {
         let settings = self.0.sessions.settings(caller)?;
         let keeps_views = settings.keeps_views();
-        let columns = self.describe(bound.sql, bound.parameters, settings).await?.columns;
+        let columns = self.describe(caller, bound.sql, bound.parameters, settings).await?.columns;
         Ok(if keeps_views { columns } else { views::expanded(&columns) })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemill_core::interval::{Calendar, Event, Interval, Job, JobName, Mode, Spec, State, Trigger, is_retried};
 use tidemill_core::record::JobRun;
 use tidemill_core::schedule::{Basis, Command};
@@ -17,6 +18,7 @@ use super::spec::spec_of;
 use super::statement::{At, CreateJob, JobStatement, Setting, TriggerClause};
 use super::target::{Target, check_alone};
 use crate::datasets::{self, Checks, Publication, WriteMode};
+use crate::session::tokens::tokens;
 use crate::session::{Planning, redact};
 
 /// Makes a job, or gives it other clauses.
@@ -40,6 +42,19 @@ pub(super) async fn create(planning: &Planning<'_>, create: &CreateJob) -> Resul
     };
     let basis = basis.filter(|_| create.or_replace);
     Ok(Plan::Command(Command::Job { event: Box::new(event), basis }))
+}
+
+/// What is added must depend on the interval, or each would add the same rows once more.
+fn check_adds_an_interval(create: &CreateJob, spec: &Spec) -> Result<()> {
+    let query = tokens(&create.query.value).unwrap_or_default();
+    if spec.options.mode != Mode::Append || query.iter().any(|token| matches!(token, Token::Placeholder(_))) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "mode = 'append' would add the same rows for each interval, as the query names neither $interval_start nor $interval_end: \
+         write WHERE ts >= $interval_start AND ts < $interval_end, with the column that has the time of a row",
+    )
+    .at(create.query.place))
 }
 
 /// `ALTER JOB … SET`: these settings take the place of those of the same name.
@@ -100,6 +115,7 @@ async fn check(planning: &Planning<'_>, jobs: &State, create: &CreateJob, spec: 
         )
         .at(create.job.place));
     }
+    check_adds_an_interval(create, spec)?;
     for input in &create.depends_on {
         planning.check_table(&input.value).map_err(|e| e.at(input.place))?;
     }
@@ -442,6 +458,10 @@ mod tests {
                 "compare it with a timestamp or a date",
             ),
             (wrong("INTO sums", "INTO summs"), "did you mean `sums`?"),
+            (
+                wrong("interval_column = 'hour'", "mode = 'append'").replace("$interval_", "'2026-03-0'||'1'--"),
+                "would add the same rows for each interval",
+            ),
             (wrong("WITH (interval_column = 'hour')", ""), "set interval_column"),
             (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`: did you mean `hour`?"),
             (wrong("interval_column = 'hour'", "interval_column = 'ad'"), "`ad` is Int64, and a DATE or a timestamp"),

@@ -161,10 +161,11 @@ pub(super) async fn external_table(
     ListingTableFactory::new().create(&context.state(), command).await
 }
 
-/// The table, if its local files or folders still exist: DataFusion would read a missing one as empty.
+/// The table, if its local files or folders still exist: DataFusion would read a missing one as empty. Of a pattern, and a folder is
+/// one for files with an ending, it is the folder that all matches are in.
 pub(super) fn still_there(table: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
     let paths = table.downcast_ref::<ListingTable>().map(ListingTable::table_paths).into_iter().flatten();
-    for path in paths.filter(|p| p.scheme() == "file" && p.get_glob().is_none()) {
+    for path in paths.filter(|path| path.scheme() == "file") {
         check_path(&format!("/{}", path.prefix()))?;
     }
     Ok(table)

@@ -42,6 +42,25 @@ async fn what_is_there_is_read_and_written_whatever_it_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_has_gone_is_an_error_and_not_an_empty_table() {
+    let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
+    let mut client = cluster.client().await;
+    let root = tempfile::tempdir().expect("a folder");
+    let (here, away) = (root.path().join("here"), root.path().join("away"));
+    let place = here.display().to_string();
+    rows(&mut client, &format!("COPY (SELECT 1 AS x) TO '{place}/' STORED AS PARQUET")).await;
+    for location in ["", "*.parquet"] {
+        let create = "CREATE OR REPLACE EXTERNAL TABLE t STORED AS PARQUET LOCATION";
+        rows(&mut client, &format!("{create} '{place}/{location}'")).await;
+        assert_eq!(value(&mut client, "SELECT count(*) FROM t").await, "1");
+        std::fs::rename(&here, &away).expect("it goes");
+        let gone = client.execute("SELECT count(*) FROM t").await.err().expect("an error");
+        assert!(gone.kind == ErrorKind::NotFound && gone.message.contains(&place), "{gone}");
+        std::fs::rename(&away, &here).expect("it comes back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dataset_is_a_folder_and_no_pattern() {
     let cluster = LocalCluster::start(Shape { executors: 1, slots: 1 }).await;
     let mut client = cluster.client().await;
