@@ -444,6 +444,21 @@ mod tests {
         assert_eq!(publication_of(&appended, 3).version, 1, "a later generation finds the rows of an earlier one");
     }
 
+    #[test]
+    fn what_is_added_depends_on_the_interval() {
+        let told = |statement: &str| {
+            let (create, spec) = read(statement).expect("a job");
+            check_adds_an_interval(&create, &spec).map_err(|error| (error.message, error.place.is_some()))
+        };
+        let appended = HOURLY.replace("interval_column = 'hour'", "mode = 'append'");
+        assert_eq!(told(&appended), Ok(()));
+        let always =
+            |statement: &str| statement.replace("$interval_start", "'2026-03-01'").replace("$interval_end", "now()");
+        assert_eq!(told(&always(HOURLY)), Ok(()), "what replaces fails where rows lie outside");
+        let refused = told(&always(&appended)).expect_err("the same rows each time");
+        assert!(refused.0.contains("would add the same rows for each interval") && refused.1, "{}", refused.0);
+    }
+
     #[tokio::test]
     async fn what_cannot_be_planned_is_refused_where_it_stands() {
         let wrong = |text: &str, by: &str| HOURLY.replacen(text, by, 1);
@@ -458,10 +473,6 @@ mod tests {
                 "compare it with a timestamp or a date",
             ),
             (wrong("INTO sums", "INTO summs"), "did you mean `sums`?"),
-            (
-                wrong("interval_column = 'hour'", "mode = 'append'").replace("$interval_", "'2026-03-0'||'1'--"),
-                "would add the same rows for each interval",
-            ),
             (wrong("WITH (interval_column = 'hour')", ""), "set interval_column"),
             (wrong("interval_column = 'hour'", "interval_column = 'our'"), "no column `our`: did you mean `hour`?"),
             (wrong("interval_column = 'hour'", "interval_column = 'ad'"), "`ad` is Int64, and a DATE or a timestamp"),
