@@ -147,7 +147,7 @@ impl Names {
             return Ok(Arc::new(opened.map_err(to_datafusion)?));
         }
         match at {
-            AsOf::Newest => ddl::still_there(table).map_err(to_datafusion),
+            AsOf::Newest => Ok(table),
             _ => plan_err!("these files have no versions: only datasets have, CREATE EXTERNAL TABLE … STORED AS DELTA"),
         }
     }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use datafusion::catalog::{TableProvider, TableProviderFactory};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{TableReference, plan_err};
 use datafusion::datasource::listing::ListingTable;
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
+use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::logical_expr::{CreateExternalTable, DdlStatement};
+use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use tidemill_core::record::{CatalogueEntry, CatalogueKind, Record};
 use tidemill_core::{Error, Result};
@@ -161,14 +163,19 @@ pub(super) async fn external_table(
     ListingTableFactory::new().create(&context.state(), command).await
 }
 
-/// The table, if its local files or folders still exist: DataFusion would read a missing one as empty. Of a pattern, and a folder is
-/// one for files with an ending, it is the folder that all matches are in.
-pub(super) fn still_there(table: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
-    let paths = table.downcast_ref::<ListingTable>().map(ListingTable::table_paths).into_iter().flatten();
-    for path in paths.filter(|path| path.scheme() == "file") {
-        check_path(&format!("/{}", path.prefix()))?;
-    }
-    Ok(table)
+/// Whether the local files or folders that a plan reads still exist: DataFusion would read a missing one as empty. Of a pattern, and a
+/// folder is one for files with an ending, it is the folder that all matches are in.
+pub(super) fn check_sources(plan: &LogicalPlan) -> Result<()> {
+    let looked = plan.apply_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(TreeNodeRecursion::Continue) };
+        let Ok(table) = source_as_provider(&scan.source) else { return Ok(TreeNodeRecursion::Continue) };
+        let paths = table.downcast_ref::<ListingTable>().map(ListingTable::table_paths).into_iter().flatten();
+        for path in paths.filter(|path| path.scheme() == "file") {
+            check_path(&format!("/{}", path.prefix())).map_err(to_datafusion)?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    looked.map(|_| ()).map_err(|e| from_datafusion(&e))
 }
 
 /// A local path must exist: a table of nothing would read as empty.

@@ -15,7 +15,7 @@ use tidemill_engine::planner::Plan;
 use tidemill_engine::runtime::register_stores;
 use url::Url;
 
-use super::{Planning, ddl, names};
+use super::{Planning, names};
 
 pub(super) async fn meaning(planning: &Planning<'_>, plan: &[u8]) -> Result<Plan> {
     let plan = ReceivedPlan::read(plan)?;
@@ -72,7 +72,7 @@ async fn resolved(planning: &Planning<'_>, table: ReceivedTable) -> Result<Arc<d
                     register_stores(&planning.context.runtime_env(), [&store])?;
                 }
             }
-            ddl::still_there(table)
+            Ok(table)
         }
     }
 }

@@ -14,7 +14,7 @@ use tidemill_engine::planner::{Plan, StagedPlan};
 use tidemill_engine::wire::Durability;
 
 use super::finish::FinishSpec;
-use super::{Planning, system};
+use super::{Planning, ddl, system};
 use crate::datasets::input_versions;
 
 /// Runs a query: in stages, or here.
@@ -61,6 +61,7 @@ pub(super) async fn staged_with(
 
 /// The physical plan of a logical one.
 pub(crate) async fn physical(planning: &Planning<'_>, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    ddl::check_sources(plan)?;
     let state = planning.context.state();
     if planning.request.plan.is_some() {
         reserve_aliases(plan, &state.execution_props().alias_generator).map_err(|e| from_datafusion(&e))?;

@@ -56,8 +56,13 @@ async fn a_folder_that_has_gone_is_an_error_and_not_an_empty_table() {
         std::fs::rename(&here, &away).expect("it goes");
         let gone = client.execute("SELECT count(*) FROM t").await.err().expect("an error");
         assert!(gone.kind == ErrorKind::NotFound && gone.message.contains(&place), "{gone}");
+        // What it was does not hinder another, and others are still listed.
+        rows(&mut client, "SELECT * FROM information_schema.columns").await;
+        rows(&mut client, &format!("{create} '{}/'", away.display())).await;
+        assert_eq!(value(&mut client, "SELECT count(*) FROM t").await, "1");
         std::fs::rename(&away, &here).expect("it comes back");
     }
+    rows(&mut client, "DROP TABLE t").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
